@@ -1,0 +1,32 @@
+# Everything runs in a virtual environment of the checkout's own; PYTHON chooses what it is made from.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test clean
+
+demo: .venv/installed  ## every rule on real handwritten digits, side by side
+	$(BIN)/dualprop compare --data digits --hidden 128,128 --epochs 20 --batch-size 50
+
+test: .venv/developing  ## lint, types and tests: what continuous integration runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+clean:  ## the virtual environment; runs/ stays
+	rm -rf .venv
+
+# Debian's python3 may come without ensurepip: then its own pip installs pip into the new environment.
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv || { \
+	  $(PYTHON) -m venv --clear --without-pip .venv && \
+	  $(PYTHON) -m pip install --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" pip && \
+	  printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m pip "$$@"\n' > $@ && chmod +x $@; }
+
+.venv/installed: .venv/bin/pip pyproject.toml
+	$(BIN)/pip install -e .
+	touch $@
+
+.venv/developing: .venv/installed
+	$(BIN)/pip install -e '.[dev]'
+	touch $@
