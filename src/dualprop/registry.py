@@ -1,0 +1,31 @@
+"""Named things: a dictionary that says what it holds when asked for what it does not."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TypeVar
+
+from dualprop.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+class Registry(dict[str, T]):
+    """A dictionary of one `kind` of thing, for example rules or potentials.
+
+    Example:
+        >>> colours = Registry("colour", red=1, green=2)
+        >>> colours["gren"]
+        Traceback (most recent call last):
+        ...
+        dualprop.errors.UnknownNameError: unknown colour 'gren': did you mean 'green'? Known: red, green
+    """
+
+    def __init__(self, kind: str, /, *entries: dict[str, T], **named: T) -> None:
+        super().__init__(*entries, **named)
+        self.kind = kind
+
+    def __missing__(self, name: object) -> T:
+        near = difflib.get_close_matches(str(name).lower(), self, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise UnknownNameError(f"unknown {self.kind} {name!r}: {hint}Known: {', '.join(self)}")

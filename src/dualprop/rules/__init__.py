@@ -1,0 +1,86 @@
+"""Learning rules, by name in `RULES`: a new one is a file here and a line below."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dualprop.errors import DualpropError
+from dualprop.net import Net
+from dualprop.registry import Registry
+from dualprop.rules.backprop import Backprop
+from dualprop.rules.base import Rule, Step
+from dualprop.rules.dual_prop import DualProp
+from dualprop.schedules import Parallel, Random
+
+__all__ = ["RULES", "Backprop", "DualProp", "Method", "Rule", "Step"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named method: a rule with its published settings. Called with a net, it binds the rule to it.
+
+    Args:
+        rule: the class.
+        summary: one line for tables and help texts.
+        settings: its defaults here, which a caller may override.
+        feedback: the kind of net that it needs: "symmetric" weights, or "kolen-pollack" for weights of its own.
+
+    Example:
+        >>> import dualprop as dp
+        >>> RULES["p-dp"](dp.nets.mlp([4, 8, 3]), loss="mse").schedule
+        Parallel(ticks=None)
+    """
+
+    rule: type[Rule]
+    summary: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    feedback: str = "symmetric"
+
+    def __call__(self, net: Net, **settings: Any) -> Rule:
+        """The rule, bound to `net`.
+
+        Raises:
+            DualpropError: for a setting that the rule does not have, a value it refuses, or a net without the
+                feedback weights it needs.
+        """
+        if self.feedback == "kolen-pollack" and net.feedback != self.feedback and len(net) > 1:
+            raise DualpropError(
+                f"net: {self.summary} needs feedback weights of its own; "
+                f"build the net with feedback={self.feedback!r}"
+            )
+        self.check(settings)
+        return self.rule(net, **{**self.settings, **settings})
+
+    @property
+    def known_settings(self) -> list[str]:
+        """The names of the settings that the rule has."""
+        return [name for name in inspect.signature(self.rule).parameters if name != "net"]
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that the rule does not have.
+
+        Raises:
+            DualpropError: naming the first of them and those that it has.
+        """
+        for name in settings:
+            if name not in self.known_settings:
+                known = ", ".join(self.known_settings)
+                raise DualpropError(f"{name}: {self.rule.__name__} has no such setting. Known: {known}")
+
+
+RULES: Registry[Method] = Registry(
+    "rule",
+    {
+        "bp": Method(Backprop, "back-propagation"),
+        "dp": Method(DualProp, "dual propagation"),
+        "ms-dp": Method(DualProp, "multi-step dual propagation", {"rounds": 3}),
+        "l-dp": Method(DualProp, "lazy dual propagation", {"lazy": True}),
+        "p-dp": Method(DualProp, "parallel dual propagation", {"schedule": Parallel()}),
+        "r-dp": Method(DualProp, "random-order dual propagation", {"schedule": Random(100)}),
+        "kp-dp": Method(DualProp, "Kolen-Pollack dual propagation", feedback="kolen-pollack"),
+        "dp-t": Method(DualProp, "DP-transpose", {"transpose": True, "alpha": 1.0}),
+    },
+)

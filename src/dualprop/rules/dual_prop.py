@@ -1,0 +1,175 @@
+"""Dual propagation: dyadic neurons, one inference phase, closed-form block updates.
+
+References:
+    Høier, Staudt, Zach, *Dual Propagation: Accelerating Contrastive Hebbian Learning with Dyadic Neurons*,
+    ICML 2023. Høier, Zach, *Two Tales of Single-Phase Contrastive Hebbian Learning*, ICML 2024 (DP-transpose).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualprop.errors import DualpropError
+from dualprop.inference import Inference
+from dualprop.losses import Loss
+from dualprop.net import Net
+from dualprop.rules.base import Rule, Step
+from dualprop.schedules import Schedule, parse
+from dualprop.states import DyadicState, Nudge
+
+
+class DualProp(Rule):
+    """Dual propagation with every variant as a free combination of its settings.
+
+    With drives a_k = A_k(z̄_{k-1}) and feedback d_k = A_{k+1}^T (z_{k+1}^+ - z_{k+1}^-), layers are updated in
+    closed form, z_k^+ = f_k(a_k + α r_k d_k) and z_k^- = f_k(a_k - ᾱ r_k d_k) with r_k = β_k/β_{k+1}, and the
+    weights by the local rule ∂L/∂W_{k-1} = (1/β_k)(z_k^- - z_k^+) z̄_{k-1}^T, averaged over the batch.
+
+    Args:
+        net: the net to train; with feedback="kolen-pollack" its own weights B carry the feedback.
+        loss: a name in `LOSSES` or a `Loss`. "mse" nudges exactly and needs (1-α)β_L < 1.
+        alpha: α in [0, 1]. ½ makes the gradient's error second order in β, anything else first.
+        beta: the strength of the nudges, positive: one number, or one for each layer 1..L.
+        schedule: the order of updates: a `Sweep`, `Parallel` or `Random`, or a word for one, as "random:100".
+        transpose: DP-transpose, z̄ = ᾱ z^+ + α z^-: stable under repeated sweeps for every α.
+        lazy: start from the states that the batch before left, not from zero. States belong to the slots of
+            the batch: sample i starts from what the last batch of more than i samples left in slot i. A
+            smaller batch uses the first slots and leaves the others; new slots start at zero.
+        rounds: weight updates per batch; later rounds start from the states that the round before left.
+
+    Raises:
+        DualpropError: for a value out of range, or a schedule or loss that does not fit the net.
+
+    Example:
+        >>> import torch, dualprop as dp
+        >>> net = dp.nets.mlp([4, 8, 3])
+        >>> rule = dp.DualProp(net, loss="mse", alpha=0.5, beta=0.1)
+        >>> x, y = torch.randn(5, 4), torch.randint(3, (5,))
+        >>> step = rule.backward(x, y)
+        >>> state = rule.infer(x, y)
+        >>> state.mean[1].shape, state.difference[2].shape
+        (torch.Size([5, 8]), torch.Size([5, 3]))
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        loss: Loss | str = "mse",
+        alpha: float = 0.5,
+        beta: float | Sequence[float] = 1.0,
+        schedule: Schedule | str = "sweep",
+        transpose: bool = False,
+        lazy: bool = False,
+        rounds: int = 1,
+    ) -> None:
+        super().__init__(net, loss=loss)
+        depth = len(net)
+        if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
+            raise DualpropError(f"alpha={alpha!r}: must be a number in [0, 1]")
+        betas = (beta,) * depth if isinstance(beta, int | float) else tuple(beta)
+        if not all(isinstance(b, int | float) and 0 < b < math.inf for b in betas):
+            raise DualpropError(f"beta={beta!r}: must be positive and finite")
+        if len(betas) != depth:
+            raise DualpropError(f"beta={list(betas)}: {len(betas)} numbers, but the net has {depth} layers")
+        if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
+            raise DualpropError(f"rounds={rounds!r}: must be a whole number of at least 1")
+        for name, flag in (("transpose", transpose), ("lazy", lazy)):
+            if not isinstance(flag, bool):
+                raise DualpropError(f"{name}={flag!r}: must be true or false")
+        self.nudge = Nudge(alpha, betas, transpose)
+        self.loss.check(net.chain[-1].potential, self.nudge.down)
+        self.schedule = parse(schedule) if isinstance(schedule, str) else schedule
+        self.schedule.check(depth)
+        self.lazy, self.rounds = lazy, rounds
+        self._kept: tuple[list[Tensor], list[Tensor]] | None = None
+        self._generator = torch.Generator().manual_seed(self.schedule.seed)
+
+    @torch.no_grad()
+    def infer(self, x: Tensor, y: Tensor) -> DyadicState:
+        """The states that the next `backward` on this batch would learn from.
+
+        Leaves `.grad`, the parameters, a lazy rule's kept states and the random order as they are.
+
+        Args:
+            x: inputs, shape (B, ...).
+            y: class indices (B,) or float targets of the output's shape.
+
+        Returns:
+            The `DyadicState` after the schedule has run once.
+        """
+        x, y = self._checked(x, y)
+        generator = torch.Generator()
+        generator.set_state(self._generator.get_state())
+        return self._run(self._initial(x), y, generator).state()
+
+    def _rounds(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+        state = self._initial(x)
+        for remaining in range(self.rounds, 0, -1):
+            step, state = self._round(state, y, last=remaining == 1)
+            yield step
+
+    @torch.no_grad()
+    def _round(self, state: DyadicState, y: Tensor, last: bool) -> tuple[Step, DyadicState]:
+        """One inference and its gradient; the states it leaves, unless nobody will ask for them."""
+        inference = self._run(state, y, self._generator)
+        output = inference.output
+        loss = self.loss.value(output, y).mean()
+        if self.lazy or not last:
+            state = inference.state()
+        if self.lazy:
+            self._keep(state)
+        inference.add_grad()
+        return Step(loss, output, inference.products, inference.naive_products), state
+
+    def _run(self, state: DyadicState, y: Tensor, generator: torch.Generator) -> Inference:
+        torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
+        inference = Inference(self.net, self.loss, y, state)
+        inference.run(self.schedule.updates(len(self.net), generator))
+        return inference
+
+    def _initial(self, x: Tensor) -> DyadicState:
+        """Where the states of this batch start: at zero or, lazily, where the last batch left them."""
+        zeros = [x.new_zeros(()).expand(len(x), *shape) for shape in self.net.shapes(tuple(x.shape[1:]))[1:]]
+        if self._kept is None:
+            return DyadicState((x, *zeros), (x, *zeros), self.nudge)
+        plus, minus = (
+            [_overlay(z, kept[: len(x)].to(x)) for z, kept in zip(zeros, side, strict=True)] for side in self._kept
+        )
+        return DyadicState((x, *plus), (x, *minus), self.nudge)
+
+    def _keep(self, state: DyadicState) -> None:
+        """Remember the hidden and output states, and those of slots that a smaller batch did not use."""
+        old_plus, old_minus = self._kept or (state.plus[1:], state.minus[1:])
+        self._kept = (
+            [_overlay(old, new) for old, new in zip(old_plus, state.plus[1:], strict=True)],
+            [_overlay(old, new) for old, new in zip(old_minus, state.minus[1:], strict=True)],
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The random order's generator and, for a lazy rule, the kept states of layers 1..L."""
+        plus, minus = self._kept or ([], [])
+        return {"generator": self._generator.get_state(), "plus": list(plus), "minus": list(minus)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            DualpropError: if it is another rule's or another net's.
+        """
+        self._same_keys(state)
+        plus, minus = list(state["plus"]), list(state["minus"])
+        if len(plus) != len(minus) or len(plus) not in (0, len(self.net)):
+            raise DualpropError(f"state: kept states of {len(plus)} layers, but the net has {len(self.net)}")
+        self._generator.set_state(state["generator"].cpu())
+        self._kept = (plus, minus) if plus else None
+
+
+def _overlay(base: Tensor, top: Tensor) -> Tensor:
+    """The rows of `top`, followed by those of `base` beyond them."""
+    return torch.cat([top, base[len(top) :].to(top)]) if len(base) > len(top) else top

@@ -1,0 +1,159 @@
+"""Schedules: which layers are updated, in which order. They are data; the engine does the work.
+
+References:
+    Høier, Staudt, Zach, *Dual Propagation*, ICML 2023, algorithms 1 and 2 and the variants of section 4.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from dualprop.errors import DualpropError
+from dualprop.registry import Registry
+
+
+class Update(NamedTuple):
+    """Layers that are updated at once, all from the values before, and whether the loss nudges layer L."""
+
+    layers: tuple[int, ...]
+    nudged: bool = True
+
+
+class Schedule(ABC):
+    """An order of block updates for a net of L layers, numbered 1..L.
+
+    `seed` is that of the generator which a rule keeps for random orders.
+    """
+
+    seed: int = 0
+
+    @abstractmethod
+    def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
+        """The updates of one inference.
+
+        Args:
+            depth: L.
+            generator: where random orders come from; every rule has one of its own.
+        """
+
+    def check(self, depth: int) -> None:
+        """Refuse a net that this schedule does not fit.
+
+        Raises:
+            DualpropError: if it names layers that a net of L = `depth` layers lacks.
+        """
+
+
+def _count(name: str, value: object, least: int = 1) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise DualpropError(f"{name}={value!r}: must be a whole number of at least {least}")
+
+
+@dataclass(frozen=True)
+class Sweep(Schedule):
+    """`n` times up k = 1..L-1, then L, then down k = L-1..1.
+
+    From states at zero the first way up is the feed-forward pass, for there is no feedback yet.
+
+    Args:
+        n: number of sweeps, at least 1.
+
+    Example:
+        >>> [update.layers for update in Sweep().updates(3, torch.Generator())]
+        [(1,), (2,), (3,), (2,), (1,)]
+    """
+
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        _count("n", self.n)
+
+    def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
+        """Up, the output layer, down; `n` times."""
+        for _ in range(self.n):
+            for k in (*range(1, depth), *range(depth, 0, -1)):
+                yield Update((k,))
+
+
+@dataclass(frozen=True)
+class Parallel(Schedule):
+    """`ticks` times all layers at once; the loss nudges layer L from tick L on, when activity has reached it.
+
+    Args:
+        ticks: number of ticks, at least 1; 2L - 1 by default, what it takes to go up and down once.
+    """
+
+    ticks: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ticks is not None:
+            _count("ticks", self.ticks)
+
+    def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
+        """All layers at every tick."""
+        for tick in range(1, (self.ticks or 2 * depth - 1) + 1):
+            yield Update(tuple(range(1, depth + 1)), nudged=tick >= depth)
+
+
+@dataclass(frozen=True)
+class Random(Schedule):
+    """One layer at a time, drawn uniformly from 1..L, or a given order.
+
+    Args:
+        order: the number of updates (at least 1), or the layers themselves, for example [2, 1, 3].
+        seed: of the generator that draws the layers. A rule draws on from batch to batch.
+
+    Example:
+        >>> [update.layers for update in Random([2, 1, 3]).updates(3, torch.Generator())]
+        [(2,), (1,), (3,)]
+    """
+
+    order: int | Sequence[int] = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _count("seed", self.seed, least=0)
+        if not isinstance(self.order, Sequence):
+            _count("updates", self.order)
+            return
+        object.__setattr__(self, "order", tuple(self.order))
+        if not self.order:
+            raise DualpropError("order=[]: must name at least one layer")
+        for k in self.order:
+            _count("order", k)
+
+    def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
+        """The drawn or the given layers, one at a time."""
+        order = self.order
+        if not isinstance(order, Sequence):
+            order = torch.randint(1, depth + 1, (order,), generator=generator).tolist()
+        for k in order:
+            yield Update((k,))
+
+    def check(self, depth: int) -> None:
+        """Refuse an order that names a layer beyond L."""
+        if isinstance(self.order, Sequence) and max(self.order) > depth:
+            raise DualpropError(f"order: names layer {max(self.order)}, but the net's layers are 1..{depth}")
+
+
+SCHEDULES: Registry[type[Schedule]] = Registry(
+    "schedule", {"sweep": Sweep, "parallel": Parallel, "random": Random}
+)
+
+
+def parse(text: str) -> Schedule:
+    """A schedule from a word on the command line: NAME or NAME:N, for example "sweep:2" or "random:100".
+
+    Raises:
+        DualpropError: for an unknown name or an N that is not a whole number.
+    """
+    name, colon, count = text.partition(":")
+    kind = SCHEDULES[name]
+    if colon and not count.isdecimal():
+        raise DualpropError(f"schedule={text!r}: expected NAME or NAME:N with a whole number N")
+    return kind(*([int(count)] if colon else []))

@@ -1,0 +1,86 @@
+"""Dyadic states: every neuron's z^+ and z^-, their mean and their difference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dualprop.potentials import Potential
+
+
+@dataclass(frozen=True)
+class Nudge:
+    """How the two states of a dyad are nudged and averaged.
+
+    Args:
+        alpha: α in [0, 1], the weight of the plus state; ᾱ = 1 - α is the minus state's.
+        beta: β_1 .. β_L, the strength of every layer's nudge, positive.
+        transpose: DP-transpose, z̄ = ᾱ z^+ + α z^- in place of α z^+ + ᾱ z^- [Høier, Zach, ICML 2024].
+    """
+
+    alpha: float
+    beta: tuple[float, ...]
+    transpose: bool = False
+
+    def mean(self, plus: Tensor, minus: Tensor) -> Tensor:
+        """z̄, which carries the activity forward."""
+        return torch.lerp(minus, plus, 1 - self.alpha if self.transpose else self.alpha)
+
+    def hidden(self, f: Potential, a: Tensor, d: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The block update of a hidden layer.
+
+        z_k^+ = f_k(a_k + α r_k d_k), z_k^- = f_k(a_k - ᾱ r_k d_k), r_k = β_k/β_{k+1}.
+
+        Args:
+            f: the layer's potential.
+            a: its feed-forward drive A_k(z̄_{k-1}), shape (B, ...).
+            d: its feedback A_{k+1}^T (z_{k+1}^+ - z_{k+1}^-), of the same shape.
+            k: its number, 1 <= k < L.
+
+        Returns:
+            z_k^+ and z_k^-.
+        """
+        ratio = self.beta[k - 1] / self.beta[k]
+        plus = torch.add(a, d, alpha=self.alpha * ratio)
+        minus = torch.sub(a, d, alpha=(1 - self.alpha) * ratio)
+        return f(plus), f(minus)
+
+    @property
+    def up(self) -> float:
+        """αβ_L, by which the output layer is nudged towards the target."""
+        return self.alpha * self.beta[-1]
+
+    @property
+    def down(self) -> float:
+        """ᾱβ_L, by which it is nudged away from it."""
+        return (1 - self.alpha) * self.beta[-1]
+
+
+@dataclass(frozen=True)
+class DyadicState:
+    """The states of all neurons for one batch; index k = 0..L, k = 0 is the input.
+
+    Attributes:
+        plus: z_k^+, each of shape (B, ...).
+        minus: z_k^-, of the same shapes; the very tensor of plus[k] where nothing has nudged layer k yet.
+        nudge: how they were nudged.
+        mean: z̄_k, the activity (computed).
+        difference: z_k^+ - z_k^-, proportional to the error (computed).
+    """
+
+    plus: tuple[Tensor, ...]
+    minus: tuple[Tensor, ...]
+    nudge: Nudge
+
+    @cached_property
+    def mean(self) -> tuple[Tensor, ...]:
+        """z̄_k for k = 0..L."""
+        return tuple(map(self.nudge.mean, self.plus, self.minus))
+
+    @cached_property
+    def difference(self) -> tuple[Tensor, ...]:
+        """z_k^+ - z_k^- for k = 0..L."""
+        return tuple(map(torch.sub, self.plus, self.minus))
