@@ -1,0 +1,41 @@
+"""The command line: `dualprop train | compare | data`.
+
+Modules here import nothing heavy at the top, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from dualprop.cli import data
+from dualprop.cli.compare import compare
+from dualprop.cli.train import train
+from dualprop.errors import DualpropError
+
+app = typer.Typer(
+    help="Train networks with dual propagation, and with the methods it is compared with.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train)
+app.command()(compare)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Run the command line; a wrong argument is one line on stderr and exit code 2."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("dualprop").setLevel(logging.INFO)
+    try:
+        app()
+    except DualpropError as error:
+        print(f"dualprop: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as stopped:
+        print(f"dualprop: {stopped or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)

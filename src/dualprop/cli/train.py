@@ -1,0 +1,45 @@
+"""`dualprop train`: one rule on one data set, into one run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dualprop.cli.options import Alpha, Beta, Schedule, merged, run_folder, with_settings
+from dualprop.errors import DualpropError
+from dualprop.settings import Settings
+
+
+@with_settings()
+def train(
+    *,
+    run: Annotated[
+        Path | None, typer.Option(help="The run folder to make.", show_default="runs/DATA-RULE-seedN-TIME")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue this run folder from its last checkpoint.", show_default=False)
+    ] = None,
+    alpha: Alpha = None,
+    beta: Beta = None,
+    schedule: Schedule = None,
+    settings: dict[str, Any],
+) -> None:
+    """Train a net with one rule; test the weights with the best validation accuracy once, at the end."""
+    given = merged(settings, alpha, beta, schedule)
+    if resume is not None and run is not None:
+        raise DualpropError("run: goes with a new run; --resume names its folder already")
+
+    from dualprop import training
+
+    if resume is not None:
+        result = training.resume(resume, given)
+    else:
+        chosen = Settings.from_dict(given)
+        folder = run or run_folder(chosen.data, chosen.rule, f"seed{chosen.seed}")
+        result = training.train(chosen, folder)
+    typer.echo(
+        f"test accuracy {result.test_accuracy:.2%} (loss {result.test_loss:.4f}), weights of epoch "
+        f"{result.best_epoch}, {result.seconds_per_epoch:.1f} s per epoch\nrun folder: {result.run}"
+    )

@@ -1,0 +1,104 @@
+"""From settings to the objects that train: data, net, rule and optimizer, or an error before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dualprop import data
+from dualprop.data import Batches, Dataset, Split
+from dualprop.errors import DualpropError
+from dualprop.net import Net
+from dualprop.nets import NETS
+from dualprop.optim import LR_SCHEDULES, OPTIMIZERS
+from dualprop.registry import Registry
+from dualprop.rules import RULES, Rule
+from dualprop.settings import Settings
+
+PRECISIONS: Registry[torch.dtype] = Registry("precision", {"float32": torch.float32, "bf16": torch.bfloat16})
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that one run trains with."""
+
+    settings: Settings
+    dataset: Dataset
+    net: Net
+    rule: Rule
+    optimizer: torch.optim.Optimizer
+    train: Batches
+    validation: Batches | None
+    test: Batches
+    device: torch.device
+    precision: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        """The products' precision, as a context; the states, weights and optimizer stay in float32."""
+        enabled = self.precision != torch.float32
+        return torch.autocast(self.device.type, self.precision if enabled else None, enabled=enabled)
+
+
+def device(name: str) -> torch.device:
+    """A device by name; "auto" is the accelerator if there is one.
+
+    Raises:
+        DualpropError: for a name that is none, or a device that this machine lacks.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError):
+        raise DualpropError(f"device={name!r}: not a device of this machine; use auto, cpu, cuda or mps") from None
+    return chosen
+
+
+def build_net(settings: Settings, dataset: Dataset) -> Net:
+    """The untrained net of these settings, the same for every rule but for feedback weights of its own."""
+    return NETS[settings.net](
+        dataset.in_shape,
+        dataset.num_classes,
+        hidden=settings.hidden,
+        activation=settings.activation,
+        feedback=RULES[settings.rule].feedback,
+        generator=torch.Generator().manual_seed(settings.seed),
+    )
+
+
+def build(settings: Settings) -> Experiment:
+    """Look up every name, read the data, draw the weights and bind the rule.
+
+    Raises:
+        DualpropError: for the first thing that is wrong, before anything is written.
+    """
+    method = RULES[settings.rule]
+    method.check(settings.rule_settings)
+    LR_SCHEDULES[settings.lr_schedule]
+    make_optimizer, precision = OPTIMIZERS[settings.optimizer], PRECISIONS[settings.precision]
+    chosen = device(settings.device)
+    dataset = data.load(settings.data, settings.data_root, settings.image_size)
+    net = build_net(settings, dataset).to(chosen)
+    rule = method(net, loss=settings.loss, **settings.rule_settings)
+    part, held_out = data.train_validation(dataset.train, settings.val_fraction, settings.seed)
+
+    def batches(split: Split, batch_size: int, augment: bool = False, seed: int | None = None) -> Batches:
+        mean, std = (dataset.mean, dataset.std) if settings.standardise else ((0.0,), (1.0,))
+        return Batches(split, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=chosen)
+
+    return Experiment(
+        settings,
+        dataset,
+        net,
+        rule,
+        make_optimizer(net.parameters(), settings),
+        batches(part, settings.batch_size, settings.augment, settings.seed),
+        batches(held_out, EVALUATION_BATCH) if len(held_out) else None,
+        batches(dataset.test, EVALUATION_BATCH),
+        chosen,
+        precision,
+    )

@@ -1,0 +1,98 @@
+"""What a person sees while a run trains: a bar in a terminal, one line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger("dualprop")
+
+
+def epoch_line(title: str, epoch: int, epochs: int, numbers: dict[str, float]) -> str:
+    """One line that says how an epoch went."""
+    parts = [f"{title}  epoch {epoch}/{epochs}  loss {numbers['loss']:.4f}  train {numbers['accuracy']:.2%}"]
+    if "val_accuracy" in numbers:
+        parts.append(f"val {numbers['val_accuracy']:.2%}")
+    parts.append(f"{numbers['images_per_second']:,.0f} images/s  {numbers['seconds']:.1f} s")
+    return "  ".join(parts)
+
+
+class Lines:
+    """One log line at the end of every epoch.
+
+    Args:
+        title: what is trained, for example "dp on mnist".
+        epochs: how many there will be.
+    """
+
+    def __init__(self, title: str, epochs: int) -> None:
+        self.title, self.epochs = title, epochs
+
+    def step(self, epoch: int, done: int, total: int, loss: float, accuracy: float, rate: float) -> None:
+        """After a batch: its number in the epoch, and the epoch's loss, accuracy and images/s so far."""
+
+    def epoch(self, epoch: int, numbers: dict[str, float]) -> None:
+        """After an epoch."""
+        logger.info(epoch_line(self.title, epoch, self.epochs, numbers))
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to take down."""
+
+
+class Bar(Lines):
+    """A bar with loss, accuracy and images/s, and the line of every finished epoch above it."""
+
+    def __init__(self, title: str, epochs: int, console: Console) -> None:
+        super().__init__(title, epochs)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  train {task.fields[accuracy]:.2%}"),
+            TextColumn("{task.fields[rate]:,.0f} images/s"),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+        )
+        self._task = self._progress.add_task(title, total=None, loss=0.0, accuracy=0.0, rate=0.0)
+
+    def step(self, epoch: int, done: int, total: int, loss: float, accuracy: float, rate: float) -> None:
+        """Move the bar."""
+        self._progress.update(
+            self._task,
+            description=f"{self.title}  epoch {epoch}/{self.epochs}",
+            completed=done,
+            total=total,
+            loss=loss,
+            accuracy=accuracy,
+            rate=rate,
+        )
+
+    def epoch(self, epoch: int, numbers: dict[str, float]) -> None:
+        """Print the epoch's line above the bar."""
+        self._progress.console.print(epoch_line(self.title, epoch, self.epochs, numbers), highlight=False)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar down."""
+        self._progress.stop()
+
+
+def display(title: str, epochs: int) -> Lines:
+    """The display that fits where the output goes."""
+    console = Console(stderr=True)
+    return Bar(title, epochs, console) if console.is_terminal else Lines(title, epochs)

@@ -1,0 +1,222 @@
+"""The run folder: settings, environment, metrics, checkpoints and weights of one training run.
+
+settings.json       everything that decides what is computed
+environment.json    versions, processor, threads, git commit
+metrics.jsonl       one line of numbers at a time
+events.out.*        the same for TensorBoard
+checkpoint.pt       all that is needed to go on; replaced as a whole, never half-written
+best.safetensors    the weights with the best validation accuracy
+result.json         the test result, when the run is finished
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pickle
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from dualprop.errors import CheckpointError
+from dualprop.settings import Settings
+
+FORMAT = 1
+
+
+class Run:
+    """A run folder. Use `Run.create` for a new one and `Run.open` for one that is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings, checkpoint: Mapping[str, Any]) -> Run:
+        """Make the folder with its settings, environment and first checkpoint, all at once or not at all.
+
+        Raises:
+            CheckpointError: if there is something at `path`.
+        """
+        check_free(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            draft.mkdir()
+            run = cls(draft)
+            run.write_json("settings.json", settings.as_dict())
+            run.write_json("environment.json", environment())
+            run.save(checkpoint)
+            draft.rename(path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Find a run folder.
+
+        Raises:
+            CheckpointError: if there is none.
+        """
+        if not (path / "settings.json").is_file():
+            raise CheckpointError(f"{path}: not a run folder (it has no settings.json)")
+        return cls(path)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings it was started with."""
+        return Settings.from_dict(self.read_json("settings.json"))
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The test result, or None while the run is not finished."""
+        return self.read_json("result.json") if (self.path / "result.json").is_file() else None
+
+    def save(self, checkpoint: Mapping[str, Any]) -> None:
+        """Replace the checkpoint."""
+        _replace(self.path / "checkpoint.pt", lambda f: torch.save({"format": FORMAT, **checkpoint}, f))
+
+    def load(self) -> dict[str, Any]:
+        """The last checkpoint: tensors and plain containers, no code.
+
+        Raises:
+            CheckpointError: if it is missing, damaged, of another format, or holds anything but data.
+        """
+        path = self.path / "checkpoint.pt"
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: missing") from None
+        except pickle.UnpicklingError:
+            raise CheckpointError(
+                f"{path}: refused, it is damaged or holds more than tensors and numbers"
+            ) from None
+        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{path}: damaged ({reason})") from None
+        if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: not a checkpoint of this version of dualprop")
+        return checkpoint
+
+    def save_weights(self, name: str, weights: Mapping[str, Tensor], **notes: object) -> None:
+        """Replace a safetensors file."""
+        data = safetensors.torch.save(
+            {key: value.detach().cpu().contiguous() for key, value in weights.items()},
+            metadata={key: str(value) for key, value in notes.items()},
+        )
+        _replace(self.path / name, lambda f: f.write(data))
+
+    def load_weights(self, name: str) -> dict[str, Tensor]:
+        """Read a safetensors file.
+
+        Raises:
+            CheckpointError: if it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            return safetensors.torch.load_file(path)
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: missing") from None
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{path}: damaged ({error})") from None
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Replace a JSON file."""
+        text = json.dumps(values, indent=2) + "\n"
+        _replace(self.path / name, lambda f: f.write(text.encode()))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file.
+
+        Raises:
+            CheckpointError: if it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: damaged or unreadable ({error})") from None
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{path}: damaged, it should hold one JSON object")
+        return values
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics; a last line cut short by a kill does not count."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def log(self, **record: Any) -> None:
+        """Append one line of metrics."""
+        with (self.path / "metrics.jsonl").open("a") as f:
+            f.write(json.dumps(record) + "\n")
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines that belong to steps after `step`: they will be computed again."""
+        kept = [record for record in self.metrics() if record["step"] <= step]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        _replace(self.path / "metrics.jsonl", lambda f: f.write(text.encode()))
+
+
+def check_free(path: Path) -> None:
+    """Refuse a place for a run folder where there is something.
+
+    Raises:
+        CheckpointError: if there is.
+    """
+    if path.exists():
+        raise CheckpointError(f"{path}: exists; choose another folder, or continue it with --resume {path}")
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run depend on besides its settings."""
+    names = ("dualprop", "torch", "torchvision", "numpy", "scikit-learn")
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+        "versions": {name: metadata.version(name) for name in names},
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the folder that the package runs from; None if it is no checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file under another name, flush it to disk, and only then give it its name."""
+    draft = path.with_name(f".{path.name}.tmp")
+    with draft.open("wb") as f:
+        write(f)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(draft, path)

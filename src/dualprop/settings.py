@@ -1,0 +1,141 @@
+"""The settings of a training run: one dataclass behind the command line, the Python interface and the run record.
+
+This module imports nothing heavy, so that `dualprop --help` is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dualprop.errors import DualpropError
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers from a word like "1000,1000"; none from an empty word."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise DualpropError(f"{text!r}: expected whole numbers, for example 1000,1000") from None
+
+
+def rule_settings(text: str) -> dict[str, Any]:
+    """A rule's settings from a word like "alpha=0.25;beta=[1,1,0.5];schedule=random:50;lazy=true".
+
+    Values are JSON, or else words. Settings are separated by semicolons.
+    """
+    settings: dict[str, Any] = {}
+    for item in filter(None, text.split(";")):
+        name, equals, value = item.partition("=")
+        if not equals or not name.strip():
+            raise DualpropError(f"{item!r}: expected NAME=VALUE, for example beta=0.5")
+        try:
+            settings[name.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name.strip()] = value.strip()
+    return settings
+
+
+def _setting(default: Any, help: str, *, parse: Callable[[str], Any] | None = None, identity: bool = True) -> Any:
+    """A field: its help on the command line, how its word is read, and whether it is part of what is computed."""
+    metadata = {"help": help, "parse": parse, "identity": identity}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a run computes, and a few things that do not.
+
+    Raises:
+        DualpropError: for a number out of range. Names are looked up when the run is built.
+    """
+
+    rule: str = _setting("dp", "The learning rule: a name in `dualprop.RULES`.")
+    data: str = _setting("digits", "The data set: a name in `dualprop data list`, or folder:PATH.")
+    net: str = _setting("mlp", "The net: a name in `dualprop.NETS`.")
+    hidden: tuple[int, ...] = _setting((256, 256), "Neurons in each hidden layer.", parse=whole_numbers)
+    activation: str = _setting("relu", "The hidden layers' potential.")
+    loss: str = _setting("mse", "mse, mse-linearised or cross_entropy.")
+    rule_settings: Mapping[str, Any] = _setting(
+        {}, "The rule's own settings, for example 'alpha=0.5;beta=0.5;schedule=sweep:2'.", parse=rule_settings
+    )
+    optimizer: str = _setting("adam", "adam, adamw or sgd.")
+    lr: float = _setting(1e-3, "Learning rate.")
+    momentum: float = _setting(0.9, "Momentum of sgd, in [0, 1).")
+    weight_decay: float = _setting(0.0, "Weight decay of the optimizer, at least 0.")
+    lr_schedule: str = _setting("constant", "constant, or cosine (linear warm-up, then half a cosine to zero).")
+    warmup_epochs: float = _setting(0.0, "Epochs of linear warm-up, for cosine.")
+    warmup_lr: float = _setting(0.0, "Learning rate at the start of the warm-up.")
+    epochs: int = _setting(10, "Passes over the training data.")
+    batch_size: int = _setting(100, "Samples in a batch.")
+    val_fraction: float = _setting(0.1, "Part of the training data held out for validation, in [0, 1).")
+    augment: bool = _setting(False, "Random crops with 4 px padding and horizontal flips.")
+    standardise: bool = _setting(False, "Zero mean and unit variance per channel; else pixels in [0, 1].")
+    image_size: int | None = _setting(None, "Side to which the images of a folder are resized.")
+    precision: str = _setting("float32", "float32, or bf16 for autocast of the products.")
+    seed: int = _setting(0, "Of the initial weights, the split, the order of the data and the augmentation.")
+    alignment: bool = _setting(True, "After each epoch, compare the rule's gradient with back-propagation's.")
+    device: str = _setting("auto", "auto, cpu, cuda or mps.", identity=False)
+    data_root: str | None = _setting(
+        None, "Where the data is; else DUALPROP_DATA, else the user's cache folder.", identity=False
+    )
+    log_every: int = _setting(100, "Steps between two lines of training metrics.")
+    checkpoint_every: float = _setting(60.0, "Seconds between checkpoints, besides every epoch's.", identity=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        for name, at_least in (("epochs", 1), ("batch_size", 1), ("log_every", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < at_least:
+                raise DualpropError(f"{name}={value!r}: must be a whole number of at least {at_least}")
+        for n in self.hidden:
+            if not isinstance(n, int) or n < 1:
+                raise DualpropError(f"hidden={list(self.hidden)}: must be whole numbers of at least 1")
+        checks = {
+            "lr": (0 < self.lr < float("inf"), "must be positive and finite"),
+            "momentum": (0 <= self.momentum < 1, "must be in [0, 1)"),
+            "weight_decay": (0 <= self.weight_decay < float("inf"), "must be at least 0"),
+            "warmup_epochs": (0 <= self.warmup_epochs <= self.epochs, f"must be in [0, epochs={self.epochs}]"),
+            "warmup_lr": (0 <= self.warmup_lr < float("inf"), "must be at least 0"),
+            "val_fraction": (0 <= self.val_fraction < 1, "must be in [0, 1)"),
+            "checkpoint_every": (self.checkpoint_every >= 0, "must be at least 0"),
+        }
+        for name, (holds, allowed) in checks.items():
+            if not holds:
+                raise DualpropError(f"{name}={getattr(self, name)!r}: {allowed}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON holds them."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Settings from plain values.
+
+        Raises:
+            DualpropError: for a name that is not a setting.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise DualpropError(f"{name}: no such setting. Known: {', '.join(known)}")
+        return cls(**values)
+
+    def replaced(self, changes: Mapping[str, Any]) -> Settings:
+        """These settings with some of them changed; for resuming only what does not change the result may be.
+
+        Raises:
+            DualpropError: naming a change that contradicts what the run was started with.
+        """
+        new = dataclasses.replace(self, **changes)
+        for f in dataclasses.fields(self):
+            before, after = getattr(self, f.name), getattr(new, f.name)
+            if f.metadata["identity"] and before != after:
+                raise DualpropError(f"{f.name}={after!r}: contradicts the run, which was started with {before!r}")
+        return new
