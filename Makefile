@@ -5,7 +5,8 @@ BIN := .venv/bin
 .PHONY: demo test clean
 
 demo: .venv/installed  ## every rule on real handwritten digits, side by side
-	$(BIN)/dualprop compare --data digits --hidden 128,128 --epochs 20 --batch-size 50
+	$(BIN)/dualprop compare --data digits --hidden 128,128 --epochs 20 --batch-size 50 \
+	  --optimizer sgd --lr 0.1 --weight-decay 0.002 --lr-schedule cosine --warmup-epochs 1
 
 test: .venv/developing  ## lint, types and tests: what continuous integration runs
 	$(BIN)/ruff check .

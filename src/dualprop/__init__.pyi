@@ -5,6 +5,7 @@ from . import potentials as potentials
 from . import schedules as schedules
 from . import synapses as synapses
 from .comparison import compare as compare
+from .comparison import resume_comparison as resume_comparison
 from .diagnostics import Alignment as Alignment
 from .diagnostics import alignment as alignment
 from .diagnostics import feedback_cosines as feedback_cosines

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dualprop.errors import CheckpointError, DualpropError
+from dualprop.errors import CheckpointError, DualpropError, Interrupted
 from dualprop.experiment import build
 from dualprop.report import Report
 from dualprop.rules import RULES
-from dualprop.runs import check_free
+from dualprop.runs import check_free, read_json, write_json
 from dualprop.settings import Settings
 from dualprop.training import resume, train
+
+PLAN = "comparison.json"
 
 
 def plan(rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any]) -> list[Settings]:
@@ -44,42 +46,55 @@ def plan(rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any]) 
     return settings
 
 
-def compare(
-    rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any], folder: Path, *, go_on: bool = False
-) -> Report:
-    """Train every rule from every seed, then write a table and plots into `folder`.
+def compare(rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any], folder: str | Path) -> Report:
+    """Train every rule from every seed, then write a table and plots into a new folder.
 
     Args:
         rules: names in `RULES`.
         seeds: whole numbers; a run of every rule for each.
         common: settings that all runs share, as for `Settings`.
-        folder: where the runs and the report go.
-        go_on: continue a comparison that was stopped: finished runs stay, the others go on.
+        folder: where the runs and the report go; it must not exist.
 
     Returns:
         The report, already written.
 
     Raises:
         DualpropError: for whatever is wrong, before any run is started.
+        Interrupted: on Ctrl-C or SIGTERM; `resume_comparison` goes on.
     """
+    folder = Path(folder)
+    check_free(folder)
     settings = plan(rules, seeds, common)
-    if not go_on:
-        check_free(folder)
-    elif not folder.is_dir():
-        raise CheckpointError(f"{folder}: no comparison to go on with")
     for first in settings[:: len(seeds)]:
         build(first)  # the names, the data and every rule's own settings, before the first run takes its time
-    for s in settings:
-        path = folder / run_name(s)
-        if path.exists():
-            resume(path, vars(s))
-        else:
-            train(s, path)
-    report = Report.of([folder / run_name(s) for s in settings])
+    folder.mkdir(parents=True)
+    write_json(folder / PLAN, {"rules": list(rules), "seeds": list(seeds), "common": dict(common)})
+    return _run(settings, folder)
+
+
+def resume_comparison(folder: str | Path) -> Report:
+    """Go on with a comparison that was stopped: finished runs stay, the others are continued or started.
+
+    Raises:
+        DualpropError: if the folder is no comparison, or a run in it is damaged.
+        Interrupted: on Ctrl-C or SIGTERM.
+    """
+    folder = Path(folder)
+    if not (folder / PLAN).is_file():
+        raise CheckpointError(f"{folder}: not a comparison (it has no {PLAN})")
+    return _run(plan(**read_json(folder / PLAN)), folder)
+
+
+def _run(settings: Sequence[Settings], folder: Path) -> Report:
+    paths = [folder / f"{s.rule}-seed{s.seed}" for s in settings]
+    try:
+        for s, path in zip(settings, paths, strict=True):
+            if path.exists():
+                resume(path)
+            else:
+                train(s, path)
+    except Interrupted:
+        raise Interrupted(f"stopped; go on with: dualprop compare --resume {folder}") from None
+    report = Report.of(paths)
     report.write(folder)
     return report
-
-
-def run_name(settings: Settings) -> str:
-    """The folder of one run within a comparison."""
-    return f"{settings.rule}-seed{settings.seed}"

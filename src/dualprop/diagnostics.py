@@ -71,8 +71,10 @@ def feedback_cosines(net: Net) -> tuple[float, ...]:
     )
 
 
-def first_nonfinite(rule: Rule, x: Tensor, y: Tensor) -> str | None:
-    """Where NaN or infinity comes in first, from the input up: "layer k (name of what)", or None.
+def first_nonfinite(rule: Rule, x: Tensor, y: Tensor) -> str:
+    """Where NaN or infinity comes in first, from the input up: "layer k (name of what)".
+
+    Where parameters and states are all finite it can only be the loss, at the last layer.
 
     Args:
         rule: a rule bound to a net; its parameters are looked at first, then the states it infers.
@@ -87,4 +89,4 @@ def first_nonfinite(rule: Rule, x: Tensor, y: Tensor) -> str | None:
     for k in range(1, len(rule.net) + 1):
         if not bool(torch.isfinite(state.plus[k]).all() and torch.isfinite(state.minus[k]).all()):
             return f"layer {k} (states)"
-    return None
+    return f"layer {len(rule.net)} (loss)"

@@ -24,3 +24,7 @@ class CheckpointError(DualpropError):
 
 class DivergenceError(DualpropError, ArithmeticError):
     """The loss or a weight became NaN or infinite."""
+
+
+class Interrupted(DualpropError):
+    """Ctrl-C or SIGTERM stopped a run between two steps, after its checkpoint was saved."""

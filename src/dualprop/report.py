@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualprop.runs import Run, environment
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from dualprop.runs import Run, environment, read_json
 
 COLUMNS = ("rule", "seeds", "test accuracy %", "s / epoch", "time ÷ bp", "cosine to bp")
 
@@ -30,7 +35,7 @@ class Record:
         run = Run.open(path)
         settings = run.settings
         epochs = [record for record in run.metrics() if record["kind"] == "epoch"]
-        return cls(settings.rule, settings.seed, run.read_json("result.json"), epochs)
+        return cls(settings.rule, settings.seed, read_json(path / "result.json"), epochs)
 
     @property
     def cosine(self) -> float | None:
@@ -119,43 +124,52 @@ class Report:
         (folder / "table.csv").write_text(self.csv())
         validated = all("val_accuracy" in epoch for r in self.records for epoch in r.epochs)
         key, name = ("val_accuracy", "validation") if validated else ("accuracy", "training")
-        self._plot(folder / "learning-curves.png", f"{name} accuracy, %", lambda epoch: 100 * epoch[key])
-        if all(epoch.get("cosine") for r in self.records for epoch in r.epochs):
-            self._plot_alignment(folder / "alignment.png")
-
-    def _plot(self, path: Path, label: str, value: Callable[[dict[str, Any]], float]) -> None:
-        """Mean over seeds by epoch, with a band from the lowest to the highest seed."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.subplots()
+        figure, (axes,) = _panels(1, (7.5, 4.5))
         for rule, records in self.rules.items():
-            curves = [[value(epoch) for epoch in record.epochs] for record in records]
-            at = range(1, len(curves[0]) + 1)
-            columns = list(zip(*curves, strict=True))
-            (line,) = axes.plot(at, [statistics.fmean(c) for c in columns], label=rule, marker=".")
-            axes.fill_between(
-                at, [min(c) for c in columns], [max(c) for c in columns], color=line.get_color(), alpha=0.15
-            )
-        axes.set(xlabel="epoch", ylabel=label, title=self.title)
-        axes.grid(alpha=0.3)
+            curves = [[100 * (1 - epoch[key]) for epoch in record.epochs] for record in records]
+            _draw(axes, rule, curves)
+        axes.set(ylabel=f"{name} error, %", title=self.title, yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.legend(ncols=2)
-        figure.savefig(path, dpi=120)
+        figure.savefig(folder / "learning-curves.png", dpi=120)
+        if all(epoch.get("cosine") for r in self.records for epoch in r.epochs):
+            self._plot_angles(folder / "alignment.png")
 
-    def _plot_alignment(self, path: Path) -> None:
-        """The cosine to back-propagation's gradient by epoch, one panel a layer."""
-        from matplotlib.figure import Figure
-
+    def _plot_angles(self, path: Path) -> None:
+        """The angle to back-propagation's gradient by epoch, one panel a layer."""
         layers = len(self.records[0].epochs[0]["cosine"])
-        figure = Figure(figsize=(3.2 * layers + 1, 3.6), layout="constrained")
-        panels = figure.subplots(1, layers, sharey=True, squeeze=False)[0]
+        figure, panels = _panels(layers, (3.4 * layers + 1.2, 3.8))
         for k, axes in enumerate(panels):
             for rule, records in self.rules.items():
-                columns = zip(*([e["cosine"][k] for e in r.epochs] for r in records), strict=True)
-                means = [statistics.fmean(c) for c in columns]
-                axes.plot(range(1, len(means) + 1), means, label=rule, marker=".")
-            axes.set(xlabel="epoch", title=f"layer {k + 1}")
-            axes.grid(alpha=0.3)
-        panels[0].set_ylabel("cosine to bp's gradient")
-        panels[-1].legend(fontsize="small")
+                curves = [
+                    [math.degrees(math.acos(max(-1.0, min(1.0, epoch["cosine"][k])))) for epoch in r.epochs]
+                    for r in records
+                ]
+                _draw(axes, rule, curves)
+            axes.set_title(f"layer {k + 1}")
+        panels[0].set_ylabel("angle to bp's gradient, degrees")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+        figure.suptitle(self.title, fontsize="medium")
         figure.savefig(path, dpi=120)
+
+
+def _panels(count: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with panels side by side whose horizontal axis counts epochs."""
+    figure = Figure(figsize=size, layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    for axes in panels:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3, which="both")
+    return figure, panels
+
+
+def _draw(axes: Axes, rule: str, curves: Sequence[Sequence[float]]) -> None:
+    """The mean of the seeds' curves, with a band from the lowest to the highest."""
+    columns = list(zip(*curves, strict=True))
+    epochs = range(1, len(columns) + 1)
+    (line,) = axes.plot(epochs, [statistics.fmean(c) for c in columns], label=rule, linewidth=1.5)
+    axes.fill_between(
+        epochs, [min(c) for c in columns], [max(c) for c in columns], color=line.get_color(), alpha=0.12
+    )

@@ -53,8 +53,8 @@ class Run:
         try:
             draft.mkdir()
             run = cls(draft)
-            run.write_json("settings.json", settings.as_dict())
-            run.write_json("environment.json", environment())
+            write_json(draft / "settings.json", settings.as_dict())
+            write_json(draft / "environment.json", environment())
             run.save(checkpoint)
             draft.rename(path)
         finally:
@@ -75,12 +75,13 @@ class Run:
     @property
     def settings(self) -> Settings:
         """The settings it was started with."""
-        return Settings.from_dict(self.read_json("settings.json"))
+        return Settings.from_dict(read_json(self.path / "settings.json"))
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The test result, or None while the run is not finished."""
-        return self.read_json("result.json") if (self.path / "result.json").is_file() else None
+        path = self.path / "result.json"
+        return read_json(path) if path.is_file() else None
 
     def save(self, checkpoint: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
@@ -130,26 +131,6 @@ class Run:
         except safetensors.SafetensorError as error:
             raise CheckpointError(f"{path}: damaged ({error})") from None
 
-    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Replace a JSON file."""
-        text = json.dumps(values, indent=2) + "\n"
-        _replace(self.path / name, lambda f: f.write(text.encode()))
-
-    def read_json(self, name: str) -> dict[str, Any]:
-        """Read a JSON file.
-
-        Raises:
-            CheckpointError: if it is missing or damaged.
-        """
-        path = self.path / name
-        try:
-            values = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: damaged or unreadable ({error})") from None
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: damaged, it should hold one JSON object")
-        return values
-
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics; a last line cut short by a kill does not count."""
         path = self.path / "metrics.jsonl"
@@ -166,6 +147,27 @@ class Run:
         kept = [record for record in self.metrics() if record["step"] <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         _replace(self.path / "metrics.jsonl", lambda f: f.write(text.encode()))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Replace a JSON file."""
+    text = json.dumps(values, indent=2) + "\n"
+    _replace(path, lambda f: f.write(text.encode()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged or unreadable ({error})") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: damaged, it should hold one JSON object")
+    return values
 
 
 def check_free(path: Path) -> None:

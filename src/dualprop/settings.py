@@ -121,21 +121,27 @@ class Settings:
         Raises:
             DualpropError: for a name that is not a setting.
         """
-        known = [f.name for f in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                raise DualpropError(f"{name}: no such setting. Known: {', '.join(known)}")
+        _known(values)
         return cls(**values)
 
     def replaced(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with some of them changed; for resuming only what does not change the result may be.
 
         Raises:
-            DualpropError: naming a change that contradicts what the run was started with.
+            DualpropError: for a name that is not a setting, or a change that contradicts the run's.
         """
+        _known(changes)
         new = dataclasses.replace(self, **changes)
         for f in dataclasses.fields(self):
             before, after = getattr(self, f.name), getattr(new, f.name)
             if f.metadata["identity"] and before != after:
                 raise DualpropError(f"{f.name}={after!r}: contradicts the run, which was started with {before!r}")
         return new
+
+
+def _known(values: Mapping[str, Any]) -> None:
+    """Refuse names that are not settings."""
+    known = [f.name for f in dataclasses.fields(Settings)]
+    for name in values:
+        if name not in known:
+            raise DualpropError(f"{name}: no such setting. Known: {', '.join(known)}")

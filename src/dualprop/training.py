@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dualprop.data import Batches
 from dualprop.diagnostics import alignment, feedback_cosines, first_nonfinite
-from dualprop.errors import CheckpointError, DivergenceError
+from dualprop.errors import CheckpointError, DivergenceError, Interrupted
 from dualprop.experiment import Experiment, build, build_net
 from dualprop.interrupt import Interrupt
 from dualprop.net import Net
@@ -27,7 +27,7 @@ from dualprop.optim import LR_SCHEDULES
 from dualprop.progress import Lines, display
 from dualprop.recorder import Recorder
 from dualprop.rules import Step
-from dualprop.runs import Run, check_free
+from dualprop.runs import Run, check_free, write_json
 from dualprop.settings import Settings
 
 
@@ -137,7 +137,7 @@ class Trainer:
 
         Raises:
             DivergenceError: if the loss or a weight becomes NaN or infinite.
-            KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
+            Interrupted: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
         """
         s = self.settings
         title = f"{s.rule} on {s.data}, seed {s.seed}"
@@ -178,7 +178,7 @@ class Trainer:
                 self._save(run, x, y)
                 saved = time.perf_counter()
             if interrupt.asked:
-                raise KeyboardInterrupt(
+                raise Interrupted(
                     f"stopped after step {self.step} (epoch {self.epoch + 1}); "
                     f"go on with: dualprop train --resume {run.path}"
                 )
@@ -240,7 +240,7 @@ class Trainer:
         result = Result(
             str(run.path), accuracy, loss, self.best.epoch, val_accuracy, self.seconds / self.settings.epochs
         )
-        run.write_json("result.json", asdict(result))
+        write_json(run.path / "result.json", asdict(result))
         return result
 
     def evaluate(self, batches: Batches) -> tuple[float, float]:
@@ -266,7 +266,7 @@ class Trainer:
         run.save_weights("best.safetensors", self.best.weights, epoch=self.best.epoch)
 
     def _diverged(self, what: str, step: int, run: Run, x: Tensor, y: Tensor) -> DivergenceError:
-        where = first_nonfinite(self.experiment.rule, x, y) or "the output"
+        where = first_nonfinite(self.experiment.rule, x, y)
         good = run.load()["counters"]["step"]
         return DivergenceError(
             f"{what} at step {step} (epoch {self.epoch + 1}), first in {where}; "
@@ -287,7 +287,7 @@ def train(settings: Settings, run: str | Path) -> Result:
     Raises:
         DualpropError: for whatever is wrong with the settings, the data or the folder, before it is made.
         DivergenceError: if the loss or a weight becomes NaN or infinite.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
+        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
 
     Example:
         >>> import tempfile, dualprop as dp

@@ -13,7 +13,7 @@ import typer
 from dualprop.cli import data
 from dualprop.cli.compare import compare
 from dualprop.cli.train import train
-from dualprop.errors import DualpropError
+from dualprop.errors import DualpropError, Interrupted
 
 app = typer.Typer(
     help="Train networks with dual propagation, and with the methods it is compared with.",
@@ -33,9 +33,9 @@ def main() -> None:
     logging.getLogger("dualprop").setLevel(logging.INFO)
     try:
         app()
+    except Interrupted as stopped:
+        print(f"dualprop: {stopped}", file=sys.stderr)
+        sys.exit(130)
     except DualpropError as error:
         print(f"dualprop: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as stopped:
-        print(f"dualprop: {stopped or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)

@@ -11,19 +11,25 @@ from dualprop.cli.options import Alpha, Beta, Schedule, merged, run_folder, with
 from dualprop.errors import DualpropError
 from dualprop.settings import Settings, whole_numbers
 
+RULES = "bp,dp,ms-dp,l-dp,p-dp,r-dp,kp-dp,dp-t"
+SEEDS = "0,1"
+
 
 @with_settings("rule", "seed")
 def compare(
     *,
     rules: Annotated[
-        str, typer.Option(help="Names of rules, separated by commas.")
-    ] = "bp,dp,ms-dp,l-dp,p-dp,r-dp,kp-dp,dp-t",
-    seeds: Annotated[str, typer.Option(help="A run of every rule for each of these seeds.")] = "0,1",
+        str | None, typer.Option(help="Names of rules, separated by commas.", show_default=RULES)
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="A run of every rule for each of these seeds.", show_default=SEEDS)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder to make.", show_default="runs/compare-DATA-TIME")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with a comparison that was stopped.", show_default=False)
+        Path | None,
+        typer.Option(help="Go on with a comparison that was stopped; takes no other option.", show_default=False),
     ] = None,
     alpha: Alpha = None,
     beta: Beta = None,
@@ -34,15 +40,20 @@ def compare(
 
     A rule's own settings go to the rules that have them.
     """
-    if resume is not None and out is not None:
-        raise DualpropError("out: goes with a new comparison; --resume names its folder already")
     given = merged(settings, alpha, beta, schedule)
-    names = [name.strip() for name in rules.split(",") if name.strip()]
-    folder = resume or out or run_folder("compare", Settings.from_dict(given).data)
+    if resume is not None:
+        for name, value in {"rules": rules, "seeds": seeds, "out": out, **given}.items():
+            if value is not None:
+                raise DualpropError(f"{name}: the comparison has its settings; --resume takes no other option")
+        from dualprop.comparison import resume_comparison
 
-    from dualprop.comparison import compare as run_all
+        folder, report = resume, resume_comparison(resume)
+    else:
+        names = [name.strip() for name in (rules or RULES).split(",") if name.strip()]
+        folder = out or run_folder("compare", Settings.from_dict(given).data)
+        from dualprop.comparison import compare as run_all
 
-    report = run_all(names, whole_numbers(seeds), given, folder, go_on=resume is not None)
+        report = run_all(names, whole_numbers(seeds or SEEDS), given, folder)
     report.print()
     typer.echo(f"table: {folder / 'table.md'} and {folder / 'table.csv'}")
     typer.echo("\n".join(f"picture: {path}" for path in sorted(folder.glob("*.png"))))

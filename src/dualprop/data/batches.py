@@ -1,0 +1,125 @@
+"""Normalised, shuffled, augmented batches, every one of them reproducible from its number alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualprop.data.augment import random_crop_flip
+from dualprop.data.dataset import Split
+from dualprop.errors import DualpropError
+
+
+class Batches:
+    """The batches of a split, normalised to (pixel / 255 - mean) / std on the device.
+
+    Images stay uint8 until their batch is asked for. The order of epoch e is drawn from (seed, e) and the
+    augmentation of its batch b from (seed, e, b), so training that stopped in the middle of an epoch goes
+    on with exactly the batches it would have seen. No global random state is read or changed.
+
+    Args:
+        split: the images.
+        batch_size: the images in a batch, at least 1; the last batch holds what is left.
+        mean: per channel, or one number for all of them, in units of [0, 1] pixels.
+        std: likewise; a channel of std 0 is constant and is only shifted.
+        augment: whether each image is shifted by up to 4 pixels, zeros coming in, and half are mirrored.
+        seed: an integer from 0 on; None reads the images in order (and cannot augment).
+        device: where the batches go.
+        dtype: the floating-point type of the images.
+
+    Raises:
+        DualpropError: an argument outside what is allowed above.
+
+    Example:
+        >>> split = Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))
+        >>> batches = Batches(split, 2, mean=(0.5,), std=(0.25,), seed=0)
+        >>> [tuple(x.shape) for x, y in batches.epoch(3)]
+        [(2, 1, 8, 8), (2, 1, 8, 8), (1, 1, 8, 8)]
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        augment: bool = False,
+        seed: int | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        channels = split.images.shape[1]
+        if batch_size < 1:
+            raise DualpropError(f"batch_size must be at least 1, not {batch_size}")
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, channels) or not torch.tensor(values).isfinite().all():
+                raise DualpropError(f"{name} must be 1 or {channels} finite numbers, not {tuple(values)}")
+        if min(std) < 0:
+            raise DualpropError(f"std must be at least 0, not {tuple(std)}")
+        if seed is not None and seed < 0:
+            raise DualpropError(f"seed must be at least 0 or None, not {seed}")
+        if augment and seed is None:
+            raise DualpropError("augment needs a seed, not None")
+        if not dtype.is_floating_point:
+            raise DualpropError(f"dtype must be a floating-point type, not {dtype}")
+        self.split = split
+        self.batch_size = batch_size
+        self.augment = augment
+        self.seed = seed
+        self.device = torch.device(device)
+        self.dtype = dtype
+        means, stds = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (mean, std))
+        stds[stds == 0] = 1
+        computed_in = torch.promote_types(dtype, torch.float32)
+        self._scale = (1 / (255 * stds)).to(self.device, computed_in)
+        self._shift = (-means / stds).to(self.device, computed_in)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over epoch 0."""
+        return self.epoch(0)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over the batches of one epoch.
+
+        Args:
+            epoch: its number, from 0 on.
+            start: the first batch to yield, in 0..len(self); earlier ones are skipped without being read.
+
+        Returns:
+            An iterator of images, `dtype` of shape (B, C, H, W), with labels, int64 of shape (B,).
+
+        Raises:
+            DualpropError: an epoch or start outside what is allowed above.
+        """
+        if epoch < 0:
+            raise DualpropError(f"epoch must be at least 0, not {epoch}")
+        if not 0 <= start <= len(self):
+            raise DualpropError(f"start must be in 0..{len(self)}, not {start}")
+        return self._batches(epoch, start)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.seed is None:
+            order = torch.arange(len(self.split))
+        else:
+            order = torch.randperm(len(self.split), generator=_generator(self.seed, epoch))
+        for number in range(start, len(self)):
+            first = number * self.batch_size
+            images, labels = self.split.batch(order[first : first + self.batch_size])
+            images = images.to(self.device)
+            if self.augment and self.seed is not None:
+                images = random_crop_flip(images, _generator(self.seed, epoch, number))
+            normalised = (images * self._scale).add_(self._shift).to(self.dtype)
+            yield normalised, labels.to(self.device)
+
+
+def _generator(seed: int, *key: int) -> torch.Generator:
+    state = np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))

@@ -1,0 +1,116 @@
+"""ImageNet downsampled to 32×32, converted once to a memory map: 1.28 million images need no memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import platformdirs
+import torch
+
+from dualprop.data.dataset import Dataset, Split
+from dualprop.data.moments import Moments
+from dualprop.data.pickled import read_batch
+from dualprop.data.sources import Source
+from dualprop.errors import DataError
+
+_FOLDER = "imagenet32"
+_TRAIN = tuple(f"{_FOLDER}/train_data_batch_{number}" for number in range(1, 11))
+_TEST = (f"{_FOLDER}/val_data",)
+_LABELS = range(1, 1001)
+_IMAGE_SHAPE = (3, 32, 32)
+_ADVICE = (
+    "the files are those of the ImageNet32x32 train and val archives, to be had with an account at "
+    f"https://image-net.org/download-images.php and unpacked into the folder {_FOLDER} of the data root"
+)
+
+
+def _read(root: Path) -> Dataset:
+    sources = [(file, *_stamp(root / file)) for file in _TRAIN + _TEST]
+    version = hashlib.blake2b(json.dumps(sources).encode(), digest_size=8).hexdigest()
+    converted = _place(root) / f"converted-{version}"
+    if not converted.is_dir():
+        _convert(root, sources, converted)
+    return _opened(converted)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _place(root: Path) -> Path:
+    beside = root / _FOLDER
+    return beside if os.access(beside, os.W_OK) else platformdirs.user_cache_path("dualprop") / _FOLDER
+
+
+def _convert(root: Path, sources: list[tuple[str, int, int]], converted: Path) -> None:
+    """Write the folder `converted` in full or not at all; its name changes with the source files."""
+    outdated = set(converted.parent.glob("converted-*")) - {converted}
+    try:
+        converted.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".converting-", dir=converted.parent) as temporary:
+            complete = Path(temporary) / "complete"
+            complete.mkdir()
+            moments = _write_part([root / file for file in _TRAIN], complete / "train")
+            _write_part([root / file for file in _TEST], complete / "test")
+            about = {"sources": sources, "mean": moments.mean, "std": moments.std}
+            (complete / "about.json").write_text(json.dumps(about, indent=2))
+            os.replace(complete, converted)
+    except OSError as error:
+        if not converted.is_dir():  # it is there when another process was faster
+            raise DataError(f"{converted}: cannot be written: {error}") from None
+    for folder in outdated:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_part(paths: list[Path], stem: Path) -> Moments:
+    """Append the pixels of one batch after another, so that only one of them is in memory."""
+    moments = Moments(channels=3)
+    all_labels = []
+    with stem.with_suffix(".pixels").open("wb") as pixels:
+        for path in paths:
+            images, labels = read_batch(path, "labels", _LABELS)
+            pixels.write(np.ascontiguousarray(images).data)
+            moments.add(images)
+            all_labels.append(labels)
+    np.save(stem.with_suffix(".npy"), np.concatenate(all_labels))
+    return moments
+
+
+def _opened(converted: Path) -> Dataset:
+    try:
+        about = json.loads((converted / "about.json").read_text())
+        train, test = (_mapped(converted / part) for part in ("train", "test"))
+        mean, std = tuple(about["mean"]), tuple(about["std"])
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise DataError(f"{converted}: damaged ({error}); delete it to have it made again") from None
+    num_classes = 1 + int(train.labels.max())
+    classes = tuple(str(label) for label in _LABELS[:num_classes])
+    return Dataset("imagenet32", train, test, classes, mean, std)
+
+
+def _mapped(stem: Path) -> Split:
+    labels = np.load(stem.with_suffix(".npy"))
+    pixels = np.memmap(stem.with_suffix(".pixels"), np.uint8, "c", shape=(len(labels), *_IMAGE_SHAPE))
+    return Split(torch.from_numpy(pixels), torch.from_numpy(labels))
+
+
+def _obtain(root: Path) -> None:
+    raise DataError(f"imagenet32 cannot be downloaded into {root} without an account; {_ADVICE}")
+
+
+IMAGENET32 = Source(
+    "imagenet32",
+    "ImageNet as colour 32×32 images (1.28 million in 1,000 classes, or a part of them)",
+    _read,
+    _TRAIN + _TEST,
+    _obtain,
+    _ADVICE,
+)
+"""The official pickled batches; the validation images are the test part."""

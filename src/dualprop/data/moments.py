@@ -1,0 +1,41 @@
+"""The mean and standard deviation of pixels, exactly, however many chunks they come in."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+_CHUNK = 1024
+
+
+class Moments:
+    """Adds up the pixels and squared pixels of each channel; integers below 2**53, hence exact sums.
+
+    Example:
+        >>> moments = Moments(channels=1)
+        >>> moments.add(np.array([0, 255], dtype=np.uint8).reshape(2, 1, 1, 1))
+        >>> moments.mean, moments.std
+        ((0.5,), (0.5,))
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._count = 0
+        self._sums = np.zeros((2, channels))
+
+    def add(self, images: npt.NDArray[np.uint8]) -> None:
+        """Count in `images`, uint8 of shape (N, C, H, W)."""
+        for first in range(0, len(images), _CHUNK):
+            pixels = images[first : first + _CHUNK].astype(np.float64)
+            self._count += pixels[:, 0].size
+            self._sums += pixels.sum((0, 2, 3)), np.square(pixels).sum((0, 2, 3))
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, the mean in units of [0, 1] pixels."""
+        return tuple((self._sums[0] / self._count / 255).tolist())
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per channel, the standard deviation (of the population) in units of [0, 1] pixels."""
+        mean, mean_square = self._sums / self._count
+        return tuple((np.sqrt(np.maximum(mean_square - mean**2, 0)) / 255).tolist())

@@ -1,0 +1,175 @@
+"""The command line as a person uses it: options, one-line errors, exit codes, what is on disk afterwards."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dualprop import cli
+from dualprop.settings import Settings
+
+QUICK = ("--hidden", "24", "--epochs", "1")
+
+
+@pytest.fixture
+def dualprop(monkeypatch, capsys, tmp_path):
+    """Run the command line in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dualprop", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        out, err = capsys.readouterr()
+        return exit.value.code or 0, out, err
+
+    return run
+
+
+def test_every_setting_is_an_option_with_its_help(dualprop):
+    code, out, _ = dualprop("train", "--help")
+    words = " ".join(out.replace("│", " ").split())
+    assert code == 0
+    for field in dataclasses.fields(Settings):
+        assert f"--{field.name.replace('_', '-')}" in out
+        assert " ".join(field.metadata["help"].split()[:4]) in words
+
+
+def test_train_then_resume(dualprop, tmp_path):
+    own = ("--beta", "1,0.5", "--schedule", "sweep:2")
+    code, out, _ = dualprop("train", *QUICK, "--rule", "dp", *own, "--run", "r")
+    assert code == 0
+    assert "test accuracy" in out
+    assert "run folder: r" in out
+    settings = json.loads((tmp_path / "r" / "settings.json").read_text())
+    assert settings["rule_settings"] == {"beta": [1.0, 0.5], "schedule": "sweep:2"}
+    assert settings["hidden"] == [24]
+    assert dualprop("train", "--resume", "r")[:2] == (0, out)
+    assert dualprop("train", "--resume", "r", *own)[0] == 0
+
+
+def test_runs_get_a_folder_of_their_own(dualprop, tmp_path):
+    assert dualprop("train", *QUICK)[0] == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("digits-dp-seed0-")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("train", "--rule", "dpp"), "rule 'dpp': did you mean 'dp'"),
+        (("train", "--data", "minst"), "'mnist'"),
+        (("train", "--net", "mpl"), "'mlp'"),
+        (("train", "--alpha", "1.5"), "alpha=1.5"),
+        (("train", "--alpha", "-0.1"), "alpha=-0.1"),
+        (("train", "--beta", "0"), "beta"),
+        (("train", "--beta", "1,1"), "beta"),
+        (("train", "--beta", "one"), "beta='one'"),
+        (("train", "--beta", "2"), "beta"),
+        (("train", "--alpha", "0"), "beta"),
+        (("train", "--rule", "bp", "--alpha", "0.5"), "alpha: Backprop"),
+        (("train", "--rule-settings", "beta"), "'beta'"),
+        (("train", "--rule-settings", "lazy=7"), "lazy=7"),
+        (("train", "--schedule", "sweep:x"), "schedule='sweep:x'"),
+        (("train", "--schedule", "sweap"), "'sweep'"),
+        (("train", "--hidden", "10,x"), "'10,x'"),
+        (("train", "--batch-size", "0"), "batch_size=0"),
+        (("train", "--epochs", "0"), "epochs=0"),
+        (("train", "--device", "nowhere"), "device='nowhere'"),
+        (("train", "--data", "mnist", "--data-root", "nowhere"), "nowhere"),
+        (("train", "--data", "folder:nowhere"), "nowhere"),
+        (("train", "--resume", "nowhere"), "nowhere: not a run folder"),
+        (("train", "--run", "taken"), "taken: exists"),
+        (("train", "--run", "a", "--resume", "b"), "run:"),
+        (("compare", "--rules", "bp,dqp"), "'dqp'"),
+        (("compare", "--rules", "bp,bp"), "rules="),
+        (("compare", "--rules", ","), "rules="),
+        (("compare", "--seeds", "0,0"), "seeds="),
+        (("compare", "--rules", "bp", "--alpha", "0.5"), "alpha: none of the rules bp"),
+        (("compare", "--rules", "bp,dp", "--beta", "2"), "beta"),
+        (("compare", "--out", "taken"), "taken: exists"),
+        (("compare", "--resume", "taken"), "taken: not a comparison"),
+        (("compare", "--resume", "taken", "--epochs", "3"), "epochs:"),
+        (("data", "info", "minst"), "'mnist'"),
+        (("data", "fetch", "imagenet23"), "'imagenet32'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(dualprop, tmp_path, arguments, named):
+    (tmp_path / "taken").mkdir()
+    code, out, err = dualprop(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("dualprop: error: ")
+    assert named in err
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+    assert list((tmp_path / "taken").iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("train", "--epochs", "two"), ("train", "--colour", "red"), ("trian",)])
+def test_usage_errors_exit_with_2(dualprop, tmp_path, arguments):
+    code, _, err = dualprop(*arguments)
+    assert code == 2
+    assert arguments[-1] in err or arguments[1] in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resuming_with_a_contradiction(dualprop):
+    dualprop("train", *QUICK, "--run", "r")
+    code, _, err = dualprop("train", "--resume", "r", "--lr", "0.5")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "lr=0.5: contradicts" in err
+
+
+def test_compare_ends_with_a_table_and_pictures(dualprop, tmp_path):
+    options = ("--rules", "bp,dp,kp-dp", "--seeds", "3,4", "--beta", "0.5", "--hidden", "24", "--epochs", "2")
+    code, out, _ = dualprop("compare", *options, "--out", "c")
+    assert code == 0
+    folder = tmp_path / "c"
+    for name in ("table.md", "table.csv", "learning-curves.png", "alignment.png"):
+        assert (folder / name).stat().st_size > 100
+        assert f"c/{name}" in out
+    rows = (folder / "table.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["rule", "bp", "dp", "kp-dp"]
+    bp, dp = (row.split(",") for row in rows[1:3])
+    assert bp[1:2] == ["2"]
+    assert bp[4:] == ["1.00", "1.000"]
+    assert 0.9 < float(dp[5]) < 1
+    accuracies = [
+        json.loads((folder / f"bp-seed{s}" / "result.json").read_text())["test_accuracy"] for s in (3, 4)
+    ]
+    mean, difference = 50 * sum(accuracies), 100 * abs(accuracies[0] - accuracies[1])
+    assert bp[2] == f"{mean:.2f} ± {difference / 2**0.5:.2f}"
+    assert json.loads((folder / "dp-seed3" / "settings.json").read_text())["rule_settings"] == {"beta": 0.5}
+    assert json.loads((folder / "bp-seed3" / "settings.json").read_text())["rule_settings"] == {}
+
+
+def test_a_comparison_goes_on_where_it_stopped(dualprop, tmp_path, monkeypatch):
+    from dualprop import comparison
+    from dualprop.errors import Interrupted
+
+    original, trained = comparison.train, []
+
+    def train(settings, path):
+        if len(trained) == 2:
+            raise Interrupted("stopped after step 1")
+        trained.append(path.name)
+        return original(settings, path)
+
+    monkeypatch.setattr(comparison, "train", train)
+    code, _, err = dualprop("compare", "--rules", "bp,dp", "--seeds", "0,1", *QUICK, "--out", "c")
+    assert code == 130
+    assert "dualprop compare --resume c" in err
+    monkeypatch.setattr(comparison, "train", lambda s, p: (trained.append(p.name), original(s, p))[1])
+    assert dualprop("compare", "--resume", "c")[0] == 0
+    assert trained == ["bp-seed0", "bp-seed1", "dp-seed0", "dp-seed1"]
+    assert (tmp_path / "c" / "table.md").exists()
+
+
+def test_help_does_not_import_torch():
+    code = "import sys, dualprop.cli; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert answer.split() == ["False", "False"]
