@@ -133,9 +133,17 @@ class Inference:
 
         Frees every state once the synapses at both its sides have had it: the inference is spent.
         """
-        del self.plus, self.minus, self._drive, self._feedback
-        for k in range(self.depth, 0, -1):
-            mean, difference = self._mean.pop(), self._difference.pop()
-            delta = torch.zeros_like(mean) if difference is None else difference
-            delta.mul_(-1 / (self.nudge.beta[k - 1] * len(self.y)))
-            self.layers[k - 1].synapse.add_grad(delta, self._mean[k - 1])
+        scales = [-1 / (beta * len(self.y)) for beta in self.nudge.beta]
+        del self.plus, self.minus, self._drive, self._feedback, self._output, self.y
+        torch.clear_autocast_cache()  # the weights' low-precision copies have served
+        for layer, scale in zip(reversed(self.layers), reversed(scales), strict=True):
+            layer.synapse.add_grad(self._pop_difference().mul_(scale), self._pop_below())
+
+    def _pop_difference(self) -> Tensor:
+        """z^+ - z^- of the top layer that is left, which then has neither difference nor mean any more."""
+        mean, difference = self._mean.pop(), self._difference.pop()
+        return torch.zeros_like(mean) if difference is None else difference
+
+    def _pop_below(self) -> Tensor:
+        """z̄ of the layer that is now on top; the input's leaves with it, for nothing else needs it."""
+        return self._mean[-1] if len(self._mean) > 1 else self._mean.pop()

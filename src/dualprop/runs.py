@@ -19,6 +19,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -95,7 +96,9 @@ class Run:
         """
         path = self.path / "checkpoint.pt"
         try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's remarks on files that it goes on to refuse
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise CheckpointError(f"{path}: missing") from None
         except pickle.UnpicklingError:

@@ -141,14 +141,15 @@ class Dense(Synapse):
 
     def add_grad(self, delta: Tensor, z: Tensor) -> None:
         """Σ_batch delta z^T to W and B, Σ_batch delta to b."""
+        if self.bias is not None and self.bias.requires_grad:
+            accumulate(self.bias, delta.sum(0))
         hebbian = [p for p in (self.weight, self.feedback) if p is not None and p.requires_grad]
         if hebbian:
             gradient = torch.mm(delta.t(), z.flatten(1))
+            del delta, z  # the engine keeps neither: they make room for the gradient in full precision
             for parameter in hebbian[1:]:
                 accumulate(parameter, gradient.clone())  # its own memory: clipping scales gradients in place
             accumulate(hebbian[0], gradient)
-        if self.bias is not None and self.bias.requires_grad:
-            accumulate(self.bias, delta.sum(0))
 
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(out_features,), for every in_shape of in_features elements."""

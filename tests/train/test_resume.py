@@ -66,7 +66,10 @@ def start(*options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-OPTIONS = "--rule l-dp --hidden 24,16 --epochs 12 --batch-size 30 --checkpoint-every 0".split()
+OPTIONS = [
+    *("--rule", "l-dp", "--hidden", "24,16", "--epochs", "12", "--batch-size", "30"),
+    *("--checkpoint-every", "0"),
+]
 
 
 def test_a_run_killed_at_any_moment_resumes_bit_exactly(tmp_path):

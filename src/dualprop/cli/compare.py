@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dualprop.cli.options import Alpha, Beta, Schedule, merged, run_folder, with_settings
+from dualprop.cli.options import run_folder, with_settings
 from dualprop.errors import DualpropError
 from dualprop.settings import Settings, whole_numbers
 
@@ -31,18 +31,14 @@ def compare(
         Path | None,
         typer.Option(help="Go on with a comparison that was stopped; takes no other option.", show_default=False),
     ] = None,
-    alpha: Alpha = None,
-    beta: Beta = None,
-    schedule: Schedule = None,
     settings: dict[str, Any],
 ) -> None:
     """Train several rules from several seeds; end with a table, learning curves and gradient alignments.
 
     A rule's own settings go to the rules that have them.
     """
-    given = merged(settings, alpha, beta, schedule)
     if resume is not None:
-        for name, value in {"rules": rules, "seeds": seeds, "out": out, **given}.items():
+        for name, value in {"rules": rules, "seeds": seeds, "out": out, **settings}.items():
             if value is not None:
                 raise DualpropError(f"{name}: the comparison has its settings; --resume takes no other option")
         from dualprop.comparison import resume_comparison
@@ -50,10 +46,10 @@ def compare(
         folder, report = resume, resume_comparison(resume)
     else:
         names = [name.strip() for name in (rules or RULES).split(",") if name.strip()]
-        folder = out or run_folder("compare", Settings.from_dict(given).data)
+        folder = out or run_folder("compare", Settings.from_dict(settings).data)
         from dualprop.comparison import compare as run_all
 
-        report = run_all(names, whole_numbers(seeds or SEEDS), given, folder)
+        report = run_all(names, whole_numbers(seeds or SEEDS), settings, folder)
     report.print()
     typer.echo(f"table: {folder / 'table.md'} and {folder / 'table.csv'}")
     typer.echo("\n".join(f"picture: {path}" for path in sorted(folder.glob("*.png"))))

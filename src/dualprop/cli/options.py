@@ -47,6 +47,26 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
     )
 
 
+def _beta(text: str) -> float | list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise DualpropError(f"beta={text!r}: expected a number, or one per layer as 1,1,0.5") from None
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _own(kind: Any, help: str) -> Any:
+    return Annotated[kind | None, typer.Option(help=help, show_default="the rule's")]
+
+
+_RULE_OPTIONS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "alpha": (_own(float, "The rule's α in [0, 1]."), float),
+    "beta": (_own(str, "Its β, one number or one per layer as 1,1,0.5."), _beta),
+    "schedule": (_own(str, "Its order of updates: sweep:N, parallel:TICKS or random:UPDATES."), str),
+}
+"""Short options for what `--rule-settings` could say as well."""
+
+
 def with_settings(*omitted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for every setting; it gets those that were given as `settings`.
 
@@ -61,10 +81,18 @@ def with_settings(*omitted: str) -> Callable[[Callable[..., None]], Callable[...
 
         @functools.wraps(command)
         def run(**options: Any) -> None:
+            short = {name: options.pop(name) for name in _RULE_OPTIONS}
             given = {name: options.pop(name) for name in fields}
-            command(**options, settings=_parsed(given, fields))
+            command(**options, settings=_parsed(given, short, fields))
 
-        parameters = [*own, *(_parameter(field, kinds[name]) for name, field in fields.items())]
+        parameters = [
+            *own,
+            *(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+                for name, (annotation, _) in _RULE_OPTIONS.items()
+            ),
+            *(_parameter(field, kinds[name]) for name, field in fields.items()),
+        ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         return run
@@ -72,52 +100,19 @@ def with_settings(*omitted: str) -> Callable[[Callable[..., None]], Callable[...
     return decorate
 
 
-def _parsed(given: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]) -> dict[str, Any]:
-    """The options that were given, words turned into values."""
+def _parsed(
+    given: Mapping[str, Any], short: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
+) -> dict[str, Any]:
+    """The options that were given, words turned into values, the short ones taken into the rule's settings."""
     values = {}
     for name, value in given.items():
         if value is not None:
             parse = fields[name].metadata["parse"]
             values[name] = parse(value) if parse else value
+    own = {name: _RULE_OPTIONS[name][1](value) for name, value in short.items() if value is not None}
+    if own:
+        values["rule_settings"] = {**values.get("rule_settings", {}), **own}
     return values
-
-
-Alpha = Annotated[float | None, typer.Option(help="The rule's α in [0, 1].", show_default="the rule's")]
-Beta = Annotated[
-    str | None, typer.Option(help="Its β, one number or one per layer as 1,1,0.5.", show_default="the rule's")
-]
-Schedule = Annotated[
-    str | None,
-    typer.Option(
-        help="Its order of updates: sweep:N, parallel:TICKS or random:UPDATES.", show_default="the rule's"
-    ),
-]
-
-
-def merged(
-    settings: Mapping[str, Any], alpha: float | None, beta: str | None, schedule: str | None
-) -> dict[str, Any]:
-    """The given settings, with the short options taken into the rule's own.
-
-    Raises:
-        DualpropError: for a beta that is not numbers.
-    """
-    own = dict(settings.get("rule_settings", {}))
-    if alpha is not None:
-        own["alpha"] = alpha
-    if beta is not None:
-        own["beta"] = _beta(beta)
-    if schedule is not None:
-        own["schedule"] = schedule
-    return {**settings, "rule_settings": own} if own else dict(settings)
-
-
-def _beta(text: str) -> float | list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise DualpropError(f"beta={text!r}: expected a number, or one per layer as 1,1,0.5") from None
-    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def run_folder(*words: str) -> Path:

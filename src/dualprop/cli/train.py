@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dualprop.cli.options import Alpha, Beta, Schedule, merged, run_folder, with_settings
+from dualprop.cli.options import run_folder, with_settings
 from dualprop.errors import DualpropError
 from dualprop.settings import Settings
 
@@ -21,22 +21,18 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Continue this run folder from its last checkpoint.", show_default=False)
     ] = None,
-    alpha: Alpha = None,
-    beta: Beta = None,
-    schedule: Schedule = None,
     settings: dict[str, Any],
 ) -> None:
     """Train a net with one rule; test the weights with the best validation accuracy once, at the end."""
-    given = merged(settings, alpha, beta, schedule)
     if resume is not None and run is not None:
         raise DualpropError("run: goes with a new run; --resume names its folder already")
 
     from dualprop import training
 
     if resume is not None:
-        result = training.resume(resume, given)
+        result = training.resume(resume, settings)
     else:
-        chosen = Settings.from_dict(given)
+        chosen = Settings.from_dict(settings)
         folder = run or run_folder(chosen.data, chosen.rule, f"seed{chosen.seed}")
         result = training.train(chosen, folder)
     typer.echo(

@@ -1,0 +1,15 @@
+"""The README's Python runs as it stands."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_ten_lines_of_python_run():
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code, str(README), "exec"), names)
+    assert len(code.strip().splitlines()) <= 12
+    cosine = names["dp"].alignment(names["rule"], names["x"], names["y"]).cosine
+    assert min(cosine) > 0.9
