@@ -36,7 +36,7 @@ def alignment(rule: Rule, x: Tensor, y: Tensor) -> Alignment:
         y: class indices (B,) or float targets of the output's shape.
 
     Returns:
-        The cosines and norm ratios; NaN where one of the gradients is zero.
+        The cosines and norm ratios; NaN where one of the gradients is zero or the layer is frozen.
 
     Example:
         >>> import torch, dualprop as dp
@@ -49,9 +49,9 @@ def alignment(rule: Rule, x: Tensor, y: Tensor) -> Alignment:
     true = Backprop(rule.net, loss=rule.loss).gradients(x, y)
     cosines, ratios = [], []
     for k in range(len(rule.net)):
-        names = [name for name in true if name.startswith(f"layers.{k}.")]
-        ours = torch.cat([own[name].flatten() for name in names]).double()
-        theirs = torch.cat([true[name].flatten() for name in names]).double()
+        names = [name for name in true if name.startswith(f"layers.{k}.")]  # none if the layer is frozen
+        ours, theirs = (torch.cat([x.new_zeros(0), *(g[name].flatten() for name in names)]) for g in (own, true))
+        ours, theirs = ours.double(), theirs.double()
         norms = float(ours.norm()), float(theirs.norm())
         cosines.append(float(ours @ theirs) / (norms[0] * norms[1]) if all(norms) else float("nan"))
         ratios.append(norms[0] / norms[1] if norms[1] else float("nan"))

@@ -28,3 +28,19 @@ class DivergenceError(DualpropError, ArithmeticError):
 
 class Interrupted(DualpropError):
     """Ctrl-C or SIGTERM stopped a run between two steps, after its checkpoint was saved."""
+
+
+def check_type(name: str, value: object, kind: type) -> None:
+    """Refuse an argument of another type.
+
+    Args:
+        name: what the caller knows it by.
+        value: what was given.
+        kind: what it must be.
+
+    Raises:
+        DualpropError: naming all three.
+    """
+    if not isinstance(value, kind):
+        given = value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"
+        raise DualpropError(f"{name}: {given}, but it must be a {kind.__module__.split('.')[0]}.{kind.__name__}")

@@ -39,7 +39,8 @@ class Inference:
         self.plus, self.minus = list(state.plus), list(state.minus)
         x = state.plus[0]
         self._state_dtype, kind = x.dtype, x.device.type
-        self._operand_dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        casts = torch.is_autocast_enabled(kind) and x.dtype != torch.float64  # autocast leaves float64 alone
+        self._operand_dtype = torch.get_autocast_dtype(kind) if casts else x.dtype
         # What the products read: z̄_k and z_k^+ - z_k^-, the latter None where it is known to be zero.
         self._mean: list[Tensor] = []
         self._difference: list[Tensor | None] = []
@@ -87,8 +88,10 @@ class Inference:
     def _commit(self, k: int, plus: Tensor, minus: Tensor) -> None:
         """Write the states of layer k and tell its neighbours that their inputs have changed."""
         self.plus[k], self.minus[k] = plus, minus
+        before = self._difference[k]
         self._mean[k], self._difference[k] = self._operands(plus, minus)
-        self._feedback[k - 1] = self._settled[k - 1] = None
+        if before is not None or self._difference[k] is not None:  # zero as before is no news to the layer below
+            self._feedback[k - 1] = self._settled[k - 1] = None
         if k < self.depth:
             self._drive[k + 1] = self._settled[k + 1] = None
 

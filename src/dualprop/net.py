@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from dualprop.errors import DualpropError
+from dualprop.errors import DualpropError, check_type
 from dualprop.potentials import POTENTIALS, Potential
 from dualprop.synapses import Synapse
 
@@ -23,8 +23,10 @@ class Layer(nn.Module):
 
     def __init__(self, synapse: Synapse, potential: Potential | str = "relu") -> None:
         super().__init__()
+        check_type("synapse", synapse, Synapse)
         self.synapse = synapse
         self.potential = POTENTIALS[potential] if isinstance(potential, str) else potential
+        check_type("potential", self.potential, Potential)
 
     def forward(self, z: Tensor) -> Tensor:
         """f(A(z)), shape (B, *out_shape)."""
@@ -56,14 +58,17 @@ class Net(nn.Module):
 
     def __init__(self, layers: Iterable[Layer]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
-        if not self.layers:
+        layers = list(layers)
+        if not layers:
             raise DualpropError("layers: a net needs at least one")
+        for layer in layers:
+            check_type("layers", layer, Layer)
+        self.layers = nn.ModuleList(layers)
 
     @property
     def chain(self) -> list[Layer]:
         """The layers from the input up; layer k of the equations is chain[k - 1]."""
-        return [layer for layer in self.layers if isinstance(layer, Layer)]
+        return list(self.layers)  # type: ignore[arg-type]  # the constructor has let in nothing else
 
     def __len__(self) -> int:
         """L, the number of layers."""

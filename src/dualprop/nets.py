@@ -45,6 +45,9 @@ def mlp(
     """
     if len(sizes) < 2:
         raise DualpropError(f"sizes={list(sizes)}: a net needs an input and an output size")
+    for size in sizes:
+        if not isinstance(size, int) or size < 1:
+            raise DualpropError(f"sizes={list(sizes)}: must be whole numbers of at least 1")
     send_down = FEEDBACK[feedback]
     synapses = [Dense(below, above, generator=generator) for below, above in pairwise(sizes)]
     for synapse in synapses[1:]:

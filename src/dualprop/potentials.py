@@ -75,7 +75,7 @@ class Box(Potential):
     def __call__(self, a: Tensor) -> Tensor:
         """The projection of `a` onto the box."""
         if self.low == 0 and self.high == math.inf:
-            return torch.relu(a)  # torch's derivative of relu is 0 at the kink, that of clamp is 1
+            return torch.relu(a)  # the kernel that the plain forward pass would use
         return a if self.low == -math.inf and self.high == math.inf else a.clamp(self.low, self.high)
 
     def energy(self, z: Tensor) -> Tensor:

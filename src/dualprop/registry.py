@@ -18,7 +18,7 @@ class Registry(dict[str, T]):
         >>> colours["gren"]
         Traceback (most recent call last):
         ...
-        dualprop.errors.UnknownNameError: unknown colour 'gren': did you mean 'green'? Known: red, green
+        dualprop.errors.UnknownNameError: unknown colour 'gren': did you mean 'green' or 'red'? Known: red, green
     """
 
     def __init__(self, kind: str, /, *entries: dict[str, T], **named: T) -> None:

@@ -291,9 +291,9 @@ def train(settings: Settings, run: str | Path) -> Result:
 
     Example:
         >>> import tempfile, dualprop as dp
-        >>> settings = dp.Settings(rule="dp", data="digits", hidden=(32,), epochs=1)
+        >>> settings = dp.Settings(rule="dp", data="digits", hidden=(64,), epochs=3, lr=0.01)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     dp.train(settings, folder + "/run").test_accuracy > 0.5
+        ...     dp.train(settings, folder + "/run").test_accuracy > 0.8
         True
     """
     path = Path(run)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualprop.errors import DualpropError
+from dualprop.errors import DualpropError, check_type
 from dualprop.net import Net
 from dualprop.registry import Registry
 from dualprop.rules.backprop import Backprop
@@ -46,6 +46,7 @@ class Method:
             DualpropError: for a setting that the rule does not have, a value it refuses, or a net without the
                 feedback weights it needs.
         """
+        check_type("net", net, Net)
         if self.feedback == "kolen-pollack" and net.feedback != self.feedback and len(net) > 1:
             raise DualpropError(
                 f"net: {self.summary} needs feedback weights of its own; "

@@ -24,12 +24,15 @@ class Backprop(Rule):
         torch.Size([5, 3])
     """
 
-    def _rounds(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+        """One update per batch; see `Rule.updates`."""
         yield self._backward(x, y)
 
     @torch.enable_grad()
     def _backward(self, x: Tensor, y: Tensor) -> Step:
+        torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
         output = self.net(x)
         loss = self.loss.value(output.to(y.dtype), y).mean()
-        torch.autograd.backward(loss)
+        if loss.requires_grad:  # not if every parameter is frozen
+            torch.autograd.backward(loss)
         return Step(loss.detach(), output.detach())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualprop.errors import DualpropError
+from dualprop.errors import DualpropError, check_type
 from dualprop.losses import LOSSES, Loss
 from dualprop.net import Net
 from dualprop.states import DyadicState, Nudge
@@ -40,7 +40,7 @@ class Step:
 class Rule(ABC):
     """A method that adds gradients to the `.grad` of a net's parameters.
 
-    A new rule implements `iterate` and, if it keeps anything from batch to batch, `state_dict` and
+    A new rule implements `updates` and, if it keeps anything from batch to batch, `state_dict` and
     `load_state_dict`. One line in `dualprop.RULES` gives it a name.
 
     Args:
@@ -49,14 +49,22 @@ class Rule(ABC):
     """
 
     def __init__(self, net: Net, *, loss: Loss | str = "mse") -> None:
-        if not isinstance(net, Net):
-            raise DualpropError(f"net: a {type(net).__name__}, but a rule needs a dualprop.Net")
+        check_type("net", net, Net)
         self.net = net
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
+        check_type("loss", self.loss, Loss)
 
     @abstractmethod
-    def _rounds(self, x: Tensor, y: Tensor) -> Iterator[Step]:
-        """`iterate` on a checked batch with encoded targets."""
+    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+        """The weight updates on one batch: what a new rule implements.
+
+        Adds the batch mean of the gradient to `.grad` and yields, once for each time the optimizer is to step.
+        Does not leave `torch.no_grad` or another context open while it yields.
+
+        Args:
+            x: inputs, checked, shape (B, ...).
+            y: encoded targets, floats of the output's shape.
+        """
 
     def iterate(self, x: Tensor, y: Tensor) -> Iterator[Step]:
         """The weight updates that the method makes on one batch: one item each, gradients ready in `.grad`.
@@ -79,7 +87,7 @@ class Rule(ABC):
             ...     opt.step()
             ...     opt.zero_grad()
         """
-        return self._rounds(*self._checked(x, y))
+        return self.updates(*self._checked(x, y))
 
     def backward(self, x: Tensor, y: Tensor) -> Step:
         """Add the batch mean of the gradient to `.grad`: the first round of `iterate`, with its arguments."""
@@ -87,6 +95,7 @@ class Rule(ABC):
 
     def predict(self, x: Tensor) -> Tensor:
         """The method's own inference without a target: here net(x), the feed-forward pass, without a graph."""
+        torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
         with torch.no_grad():
             output: Tensor = self.net(x)
         return output
@@ -137,7 +146,9 @@ class Rule(ABC):
 
     def _checked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The batch, detached, with encoded targets; or an error."""
-        weight = next(self.net.parameters())
+        check_type("x", x, Tensor)
+        check_type("y", y, Tensor)
+        x, y, weight = x.detach(), y.detach(), next(self.net.parameters())
         if x.ndim < 2 or not len(x):
             raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be (batch, ...) with at least one sample")
         if x.dtype != weight.dtype:
@@ -145,4 +156,4 @@ class Rule(ABC):
         out_shape = self.net.shapes(tuple(x.shape[1:]))[-1]
         if not all(map(math.isfinite, torch.aminmax(x))):  # one pass; isfinite().all() takes ten times as long
             raise DualpropError("x: NaN or infinite inputs")
-        return x.detach(), self.loss.encode(y, torch.Size((len(x), *out_shape)), x.dtype)
+        return x, self.loss.encode(y, torch.Size((len(x), *out_shape)), x.dtype)

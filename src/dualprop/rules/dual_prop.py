@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualprop.errors import DualpropError
+from dualprop.errors import DualpropError, check_type
 from dualprop.inference import Inference
 from dualprop.losses import Loss
 from dualprop.net import Net
@@ -72,9 +72,9 @@ class DualProp(Rule):
         depth = len(net)
         if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
             raise DualpropError(f"alpha={alpha!r}: must be a number in [0, 1]")
-        betas = (beta,) * depth if isinstance(beta, int | float) else tuple(beta)
+        betas = tuple(beta) if isinstance(beta, Sequence) else (beta,) * depth
         if not all(isinstance(b, int | float) and 0 < b < math.inf for b in betas):
-            raise DualpropError(f"beta={beta!r}: must be positive and finite")
+            raise DualpropError(f"beta={beta!r}: must be positive and finite, one number or one per layer")
         if len(betas) != depth:
             raise DualpropError(f"beta={list(betas)}: {len(betas)} numbers, but the net has {depth} layers")
         if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
@@ -85,6 +85,7 @@ class DualProp(Rule):
         self.nudge = Nudge(alpha, betas, transpose)
         self.loss.check(net.chain[-1].potential, self.nudge.down)
         self.schedule = parse(schedule) if isinstance(schedule, str) else schedule
+        check_type("schedule", self.schedule, Schedule)
         self.schedule.check(depth)
         self.lazy, self.rounds = lazy, rounds
         self._kept: tuple[list[Tensor], list[Tensor]] | None = None
@@ -108,7 +109,8 @@ class DualProp(Rule):
         generator.set_state(self._generator.get_state())
         return self._run(self._initial(x), y, generator).state()
 
-    def _rounds(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+        """One update a round; see `Rule.updates`."""
         state = self._initial(x)
         for remaining in range(self.rounds, 0, -1):
             step, state = self._round(state, y, last=remaining == 1)
@@ -164,10 +166,25 @@ class DualProp(Rule):
         """
         self._same_keys(state)
         plus, minus = list(state["plus"]), list(state["minus"])
-        if len(plus) != len(minus) or len(plus) not in (0, len(self.net)):
-            raise DualpropError(f"state: kept states of {len(plus)} layers, but the net has {len(self.net)}")
+        if plus and not self.lazy:
+            raise DualpropError("state: holds the kept states of a lazy rule, and this one is not lazy")
+        if plus or minus:
+            self._check_kept(plus, minus)
         self._generator.set_state(state["generator"].cpu())
         self._kept = (plus, minus) if plus else None
+
+    def _check_kept(self, plus: list[Tensor], minus: list[Tensor]) -> None:
+        """Refuse kept states that are not those of this net's layers."""
+        shapes = [tuple(z.shape[1:]) for z in plus]
+        if [tuple(z.shape[1:]) for z in minus] != shapes or len(shapes) != len(self.net):
+            raise DualpropError(f"state: kept states of {len(shapes)} layers, but the net has {len(self.net)}")
+        for k, (layer, below, above) in enumerate(zip(self.net.chain[1:], shapes, shapes[1:], strict=False), 2):
+            try:
+                fits = layer.synapse.out_shape(below) == above
+            except DualpropError:
+                fits = False
+            if not fits:
+                raise DualpropError(f"state: kept states of shapes {shapes} do not fit layer {k} of the net")
 
 
 def _overlay(base: Tensor, top: Tensor) -> Tensor:

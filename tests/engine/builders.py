@@ -1,0 +1,90 @@
+"""Nets, batches and gradients in double precision for the tests of the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+import dualprop as dp
+
+
+def double_net(sizes: Sequence[int], activation: str = "tanh", *, seed: int = 0, **kinds: str) -> dp.Net:
+    """An mlp in float64 whose biases are not zero, so that a lost bias shows."""
+    generator = torch.Generator().manual_seed(seed)
+    net = dp.nets.mlp(sizes, activation, generator=generator, **kinds).double()
+    with torch.no_grad():
+        for layer in net.chain:
+            layer.synapse.bias.uniform_(-0.3, 0.3, generator=generator)
+    return net
+
+
+def double_batch(n: int, features: int, classes: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """n samples of `features` normal numbers and their class indices."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    x = torch.randn(n, features, generator=generator, dtype=torch.float64)
+    return x, torch.randint(classes, (n,), generator=generator)
+
+
+def gradient_of(rule: dp.Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """What one `backward` puts into `.grad`, by parameter name."""
+    rule.net.zero_grad(set_to_none=True)
+    rule.backward(x, y)
+    return {name: p.grad.clone() for name, p in rule.net.named_parameters() if p.grad is not None}
+
+
+def autograd_gradient(net: dp.Net, loss: dp.Loss | str, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """The true gradient of the batch-mean loss, without any of the library's rules."""
+    named = {n: p for n, p in net.named_parameters() if not n.endswith("feedback")}
+    output = net(x)
+    if isinstance(loss, dp.Loss):
+        value = loss.value(output, y).mean()
+    elif loss == "cross_entropy":
+        value = torch.nn.functional.cross_entropy(output, y)
+    else:
+        target = y if y.is_floating_point() else torch.nn.functional.one_hot(y, output.shape[1]).to(output)
+        value = 0.5 * (output - target).square().sum() / len(x)
+    return dict(zip(named, torch.autograd.grad(value, list(named.values())), strict=True))
+
+
+def flat(gradient: Mapping[str, Tensor]) -> Tensor:
+    """All numbers of a gradient in one vector, the feedback weights' left out."""
+    return torch.cat([g.flatten() for name, g in gradient.items() if not name.endswith("feedback")])
+
+
+def relative_error(estimate: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> float:
+    """‖estimate - truth‖ / ‖truth‖."""
+    return float((flat(estimate) - flat(truth)).norm() / flat(truth).norm())
+
+
+def cosine(estimate: Mapping[str, Tensor], truth: Mapping[str, Tensor], layer: int) -> float:
+    """Cosine between two gradients in layer 1..L, weights and bias together."""
+    ours, theirs = (
+        flat({n: t for n, t in g.items() if n.startswith(f"layers.{layer - 1}.")}) for g in (estimate, truth)
+    )
+    return float(ours @ theirs / (ours.norm() * theirs.norm()))
+
+
+def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """The slope of log y against log x by least squares: the measured order."""
+    u, v = [math.log(x) for x in xs], [math.log(y) for y in ys]
+    mean_u, mean_v = sum(u) / len(u), sum(v) / len(v)
+    covariance = sum((p - mean_u) * (q - mean_v) for p, q in zip(u, v, strict=True))
+    return covariance / sum((p - mean_u) ** 2 for p in u)
+
+
+def assert_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], *, rtol: float = 1e-10) -> None:
+    """Two gradients are the same to rounding; numbers near zero are measured against the largest."""
+    assert set(ours) == set(theirs)
+    for name, gradient in ours.items():
+        scale = float(theirs[name].abs().max())
+        torch.testing.assert_close(gradient, theirs[name], rtol=rtol, atol=rtol * max(scale, 1e-3), msg=None)
+
+
+def assert_identical(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """Two sets of named tensors agree to the last bit."""
+    assert set(ours) == set(theirs)
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name

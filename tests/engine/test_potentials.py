@@ -1,0 +1,165 @@
+"""Fenchel-Young and the definition f(a) = argmin_z G(z) - z·a, for every potential."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import dualprop as dp
+from dualprop.potentials import Box, LeakyReLU
+
+DOMAINS = {  # of each neuron; the simplex is a domain of the whole layer
+    "linear": (-math.inf, math.inf),
+    "relu": (0, math.inf),
+    "hard-sigmoid": (0, 1),
+    "hard-tanh": (-1, 1),
+    "leaky-relu": (-math.inf, math.inf),
+    "sigmoid": (0, 1),
+    "tanh": (-1, 1),
+}
+NAMES = sorted(dp.POTENTIALS)
+
+
+def test_the_table_of_domains_is_complete():
+    assert {*DOMAINS, "softmax"} == set(dp.POTENTIALS)
+
+
+def rows(size: int, low: float, high: float) -> st.SearchStrategy[Tensor]:
+    row = st.lists(st.floats(low, high, allow_subnormal=False), min_size=size, max_size=size)
+    return st.lists(row, min_size=1, max_size=4).map(lambda r: torch.tensor(r, dtype=torch.float64))
+
+
+def into_domain(name: str, z: Tensor) -> Tensor:
+    if name == "softmax":
+        z = z.abs() + 1e-9
+        return z / z.sum(1, keepdim=True)
+    low, high = DOMAINS[name]
+    return z.clamp(low, high)
+
+
+def gap(potential: dp.Potential, z: Tensor, a: Tensor) -> Tensor:
+    return potential.energy(z) + potential.conjugate(a) - (z * a).sum(1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fenchel_young_holds_for_every_state_and_drive(name):
+    potential = dp.POTENTIALS[name]
+
+    @given(z=rows(3, -4, 4), a=rows(3, -9, 9))
+    def holds(z, a):
+        n = min(len(z), len(a))
+        z, a = into_domain(name, z[:n]), a[:n]
+        assert potential.energy(z).shape == potential.conjugate(a).shape == (n,)
+        assert potential(a).shape == a.shape
+        assert (gap(potential, z, a) >= -1e-9).all()
+        assert (gap(potential, potential(a), a).abs() <= 1e-9).all()
+
+    holds()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fenchel_young_is_strict_away_from_the_activation(name):
+    """Equality exactly at z = f(a)."""
+    potential, generator = dp.POTENTIALS[name], torch.Generator().manual_seed(0)
+    a = torch.randn(50, 3, generator=generator, dtype=torch.float64) * 2
+    other = into_domain(name, torch.randn(50, 3, generator=generator, dtype=torch.float64))
+    distance = (other - potential(a)).square().sum(1)
+    apart = distance > 0
+    assert apart.sum() > 25
+    assert (gap(potential, other, a)[apart] > 1e-4 * distance[apart]).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_activation_is_the_gradient_of_the_conjugate(name):
+    potential, generator = dp.POTENTIALS[name], torch.Generator().manual_seed(0)
+    a = torch.randn(40, 4, generator=generator, dtype=torch.float64) * 2
+    step = 1e-6
+    for i in range(4):
+        shift = torch.zeros_like(a)
+        shift[:, i] = step
+        slope = (potential.conjugate(a + shift) - potential.conjugate(a - shift)) / (2 * step)
+        torch.testing.assert_close(slope, potential(a)[:, i], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", sorted(DOMAINS))
+@pytest.mark.parametrize("drive", [-3.1, -1.0, -0.4, 0.0, 0.3, 1.0, 2.7])
+def test_the_activation_is_the_argmin_found_by_brute_force(name, drive):
+    potential = dp.POTENTIALS[name]
+    low, high = (max(min(bound, 4.0), -4.0) for bound in DOMAINS[name])
+    grid = torch.linspace(low, high, 80_001, dtype=torch.float64)[:, None]
+    best = grid[torch.argmin(potential.energy(grid) - grid[:, 0] * drive)]
+    a = torch.tensor([[drive]], dtype=torch.float64)
+    assert float(potential(a)) == pytest.approx(float(best), abs=2e-4)
+
+
+def test_softmax_is_the_argmin_found_by_brute_force():
+    potential, n = dp.POTENTIALS["softmax"], 400
+    i, j = torch.meshgrid(torch.arange(n + 1), torch.arange(n + 1), indexing="ij")
+    inside = i + j <= n
+    grid = torch.stack([i[inside], j[inside], n - i[inside] - j[inside]], 1).double() / n
+    for drive in ([0.0, 0.0, 0.0], [1.0, -0.5, 0.2], [-2.0, 1.5, 0.0]):
+        a = torch.tensor([drive], dtype=torch.float64)
+        best = grid[torch.argmin(potential.energy(grid) - grid @ a[0])]
+        torch.testing.assert_close(potential(a)[0], best, rtol=0, atol=2 / n)
+
+
+@pytest.mark.parametrize("name", sorted(DOMAINS))
+def test_the_energy_is_infinite_outside_the_domain_and_finite_inside(name):
+    low, high = DOMAINS[name]
+    potential = dp.POTENTIALS[name]
+    for bound, outward in ((low, -1e-6), (high, 1e-6)):
+        edge = torch.tensor([[0.5, bound if math.isfinite(bound) else 1e3 * outward]], dtype=torch.float64)
+        assert torch.isfinite(potential.energy(edge)).all()
+        if math.isfinite(bound):
+            assert (potential.energy(edge + torch.tensor([[0.0, outward]])) == math.inf).all()
+
+
+def test_the_energy_of_softmax_is_infinite_off_the_simplex():
+    potential = dp.POTENTIALS["softmax"]
+    off = torch.tensor([[0.5, 0.6], [0.5, 0.4], [1.2, -0.2]], dtype=torch.float64)
+    assert (potential.energy(off) == math.inf).all()
+    corner = torch.tensor([[1.0, 0.0], [0.5, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(potential.energy(corner), torch.tensor([0.0, -math.log(2)], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_drives_do_not_overflow(name, dtype):
+    potential = dp.POTENTIALS[name]
+    a = torch.tensor([[-1e4, 1e4, 0.0]], dtype=dtype)
+    assert torch.isfinite(potential(a)).all()
+    assert torch.isfinite(potential.energy(potential(a))).all()
+    assert torch.isfinite(potential.conjugate(a)).all()
+    assert potential(a).dtype == potential.energy(a).dtype == potential.conjugate(a).dtype == dtype
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_energies_sum_over_everything_but_the_batch(name):
+    potential = dp.POTENTIALS[name]
+    z = potential(torch.randn(3, 4, 2, 2, dtype=torch.float64))
+    each = torch.stack([potential.energy(z[n : n + 1])[0] for n in range(3)])
+    assert potential.energy(z).shape == potential.conjugate(z).shape == (3,)
+    torch.testing.assert_close(potential.energy(z), each)
+
+
+def test_a_box_of_ones_own_and_a_slope_of_ones_own():
+    a = torch.tensor([[-3.0, 0.5, 3.0]], dtype=torch.float64)
+    assert Box(-2, 0.25)(a).tolist() == [[-2.0, 0.25, 0.25]]
+    assert LeakyReLU(0.5)(a).tolist() == [[-1.5, 0.5, 3.0]]
+    assert float(gap(LeakyReLU(0.5), LeakyReLU(0.5)(a), a).abs()) < 1e-12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_derivative_that_autograd_takes_is_that_of_the_definition(name):
+    """Backprop differentiates f; at a kink of relu it takes 0, as torch does."""
+    potential = dp.POTENTIALS[name]
+    a = torch.randn(20, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(potential, a)
+    kink = torch.zeros(1, 1, requires_grad=True)
+    dp.POTENTIALS["relu"](kink).sum().backward()
+    assert float(kink.grad) == 0
