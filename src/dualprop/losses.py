@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dualprop.errors import DualpropError
 from dualprop.potentials import Potential, Softmax
@@ -115,7 +114,7 @@ class Loss(ABC):
         low, high = (int(bound) for bound in torch.aminmax(y))
         if low < 0 or high >= shape[1]:
             raise DualpropError(f"y: class index {low if low < 0 else high}, but it must be in 0..{shape[1] - 1}")
-        return F.one_hot(y, shape[1]).to(dtype)
+        return torch.zeros(shape, dtype=dtype, device=y.device).scatter_(1, y[:, None], 1)
 
 
 class SquaredError(Loss):
@@ -139,7 +138,7 @@ class SquaredError(Loss):
             return super().output_step(f, a, y, up, down)
         plus = torch.add(a, y, alpha=up).div_(1 + up)
         minus = torch.sub(a, y, alpha=down).div_(1 - down)
-        return f(plus), f(minus)
+        return f.over(plus), f.over(minus)
 
     def check(self, f: Potential, down: float) -> None:
         """Refuse ᾱβ_L >= 1, where the maximisation over z^- has no solution."""

@@ -42,6 +42,10 @@ class Potential(ABC):
     def __call__(self, a: Tensor) -> Tensor:
         """The activation f(a) = argmin_z G(z) - z·a, of the shape of `a` (batch first)."""
 
+    def over(self, a: Tensor) -> Tensor:
+        """f(a), possibly written over a, which the caller gives up."""
+        return self(a)
+
     @abstractmethod
     def energy(self, z: Tensor) -> Tensor:
         """G(z) per sample, shape (B,); infinite outside the domain of G."""
@@ -77,6 +81,12 @@ class Box(Potential):
         if self.low == 0 and self.high == math.inf:
             return torch.relu(a)  # the kernel that the plain forward pass would use
         return a if self.low == -math.inf and self.high == math.inf else a.clamp(self.low, self.high)
+
+    def over(self, a: Tensor) -> Tensor:
+        """The projection, written over a."""
+        if self.low == -math.inf and self.high == math.inf:
+            return a
+        return a.relu_() if self.low == 0 and self.high == math.inf else a.clamp_(self.low, self.high)
 
     def energy(self, z: Tensor) -> Tensor:
         """½‖z‖² per sample, ∞ outside the box."""

@@ -46,7 +46,7 @@ class Nudge:
         ratio = self.beta[k - 1] / self.beta[k]
         plus = torch.add(a, d, alpha=self.alpha * ratio)
         minus = torch.sub(a, d, alpha=(1 - self.alpha) * ratio)
-        return f(plus), f(minus)
+        return f.over(plus), f.over(minus)
 
     @property
     def up(self) -> float:

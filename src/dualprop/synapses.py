@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dualprop import products
 from dualprop.errors import DualpropError
 from dualprop.registry import Registry
 
@@ -132,12 +133,14 @@ class Dense(Synapse):
 
     def forward(self, z: Tensor) -> Tensor:
         """W z + b, shape (B, out_features)."""
-        return F.linear(z.flatten(1), self.weight, self.bias)
+        if torch.is_grad_enabled():
+            return F.linear(z.flatten(1), self.weight, self.bias)
+        return products.forward(z.flatten(1), self.weight, self.bias)
 
     def adjoint(self, delta: Tensor, z: Tensor) -> Tensor:
         """W^T delta, or B^T delta, in the shape of z."""
         weight = self.weight if self.feedback is None else self.feedback
-        return torch.mm(delta, weight).view_as(z)
+        return products.adjoint(delta, weight).view_as(z)
 
     def add_grad(self, delta: Tensor, z: Tensor) -> None:
         """Σ_batch delta z^T to W and B, Σ_batch delta to b."""
@@ -145,7 +148,7 @@ class Dense(Synapse):
             accumulate(self.bias, delta.sum(0))
         hebbian = [p for p in (self.weight, self.feedback) if p is not None and p.requires_grad]
         if hebbian:
-            gradient = torch.mm(delta.t(), z.flatten(1))
+            gradient = products.outer(delta, z.flatten(1), self.weight)
             del delta, z  # the engine keeps neither: they make room for the gradient in full precision
             for parameter in hebbian[1:]:
                 accumulate(parameter, gradient.clone())  # its own memory: clipping scales gradients in place

@@ -51,6 +51,8 @@ class Rule(ABC):
     def __init__(self, net: Net, *, loss: Loss | str = "mse") -> None:
         check_type("net", net, Net)
         self.net = net
+        self._out_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # by the input's
+        self._dtype_of = next(net.parameters(), None)  # bound at construction, as an optimizer's parameters are
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         check_type("loss", self.loss, Loss)
 
@@ -148,12 +150,15 @@ class Rule(ABC):
         """The batch, detached, with encoded targets; or an error."""
         check_type("x", x, Tensor)
         check_type("y", y, Tensor)
-        x, y, weight = x.detach(), y.detach(), next(self.net.parameters())
+        x, y = x.detach(), y.detach()
         if x.ndim < 2 or not len(x):
             raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be (batch, ...) with at least one sample")
-        if x.dtype != weight.dtype:
-            raise DualpropError(f"x: type {x.dtype}, but the net's parameters are {weight.dtype}")
-        out_shape = self.net.shapes(tuple(x.shape[1:]))[-1]
+        dtype = x.dtype if self._dtype_of is None else self._dtype_of.dtype
+        if x.dtype != dtype or not dtype.is_floating_point:
+            raise DualpropError(f"x: type {x.dtype}, but the net's parameters are {dtype}")
+        in_shape = tuple(x.shape[1:])
+        if in_shape not in self._out_shapes:
+            self._out_shapes[in_shape] = self.net.shapes(in_shape)[-1]
         if not all(map(math.isfinite, torch.aminmax(x))):  # one pass; isfinite().all() takes ten times as long
             raise DualpropError("x: NaN or infinite inputs")
-        return x, self.loss.encode(y, torch.Size((len(x), *out_shape)), x.dtype)
+        return x, self.loss.encode(y, torch.Size((len(x), *self._out_shapes[in_shape])), x.dtype)

@@ -107,42 +107,43 @@ class DualProp(Rule):
         x, y = self._checked(x, y)
         generator = torch.Generator()
         generator.set_state(self._generator.get_state())
-        return self._run(self._initial(x), y, generator).state()
+        return self._run(x, y, self._start(x), generator, keep=True).state()
 
     def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
         """One update a round; see `Rule.updates`."""
-        state = self._initial(x)
+        start = self._start(x)
         for remaining in range(self.rounds, 0, -1):
-            step, state = self._round(state, y, last=remaining == 1)
+            step, start = self._round(x, y, start, last=remaining == 1)
             yield step
 
     @torch.no_grad()
-    def _round(self, state: DyadicState, y: Tensor, last: bool) -> tuple[Step, DyadicState]:
+    def _round(
+        self, x: Tensor, y: Tensor, start: DyadicState | None, last: bool
+    ) -> tuple[Step, DyadicState | None]:
         """One inference and its gradient; the states it leaves, unless nobody will ask for them."""
-        inference = self._run(state, y, self._generator)
+        keep = self.lazy or not last
+        inference = self._run(x, y, start, self._generator, keep)
         output = inference.output
         loss = self.loss.value(output, y).mean()
-        if self.lazy or not last:
-            state = inference.state()
-        if self.lazy:
+        state = inference.state() if keep else None
+        if self.lazy and state is not None:
             self._keep(state)
         inference.add_grad()
         return Step(loss, output, inference.products, inference.naive_products), state
 
-    def _run(self, state: DyadicState, y: Tensor, generator: torch.Generator) -> Inference:
+    def _run(
+        self, x: Tensor, y: Tensor, start: DyadicState | None, generator: torch.Generator, keep: bool
+    ) -> Inference:
         torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
-        inference = Inference(self.net, self.loss, y, state)
+        inference = Inference(self.net, self.loss, x, y, self.nudge, start, keep)
         inference.run(self.schedule.updates(len(self.net), generator))
         return inference
 
-    def _initial(self, x: Tensor) -> DyadicState:
-        """Where the states of this batch start: at zero or, lazily, where the last batch left them."""
-        zeros = [x.new_zeros(()).expand(len(x), *shape) for shape in self.net.shapes(tuple(x.shape[1:]))[1:]]
+    def _start(self, x: Tensor) -> DyadicState | None:
+        """Where the states of this batch start: lazily where the last batch left them, else at zero."""
         if self._kept is None:
-            return DyadicState((x, *zeros), (x, *zeros), self.nudge)
-        plus, minus = (
-            [_overlay(z, kept[: len(x)].to(x)) for z, kept in zip(zeros, side, strict=True)] for side in self._kept
-        )
+            return None
+        plus, minus = ([_first_rows(z.to(x), len(x)) for z in side] for side in self._kept)
         return DyadicState((x, *plus), (x, *minus), self.nudge)
 
     def _keep(self, state: DyadicState) -> None:
@@ -190,3 +191,9 @@ class DualProp(Rule):
 def _overlay(base: Tensor, top: Tensor) -> Tensor:
     """The rows of `top`, followed by those of `base` beyond them."""
     return torch.cat([top, base[len(top) :].to(top)]) if len(base) > len(top) else top
+
+
+def _first_rows(z: Tensor, count: int) -> Tensor:
+    """The first `count` rows of `z`, zeros where it has fewer."""
+    missing = count - len(z)
+    return torch.cat([z, z.new_zeros(missing, *z.shape[1:])]) if missing > 0 else z[:count]
