@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +36,11 @@ class Experiment:
     device: torch.device
     precision: torch.dtype
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[object]:
         """The products' precision, as a context; the states, weights and optimizer stay in float32."""
-        enabled = self.precision != torch.float32
-        return torch.autocast(self.device.type, self.precision if enabled else None, enabled=enabled)
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.precision)
 
 
 def device(name: str) -> torch.device:

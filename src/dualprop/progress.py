@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 logger = logging.getLogger("dualprop")
+
+REFRESHES = 4  # of the bar, per second
 
 
 def epoch_line(title: str, epoch: int, epochs: int, numbers: dict[str, float]) -> str:
@@ -31,8 +36,8 @@ class Lines:
     def __init__(self, title: str, epochs: int) -> None:
         self.title, self.epochs = title, epochs
 
-    def step(self, epoch: int, done: int, total: int, loss: float, accuracy: float, rate: float) -> None:
-        """After a batch: its number in the epoch, and the epoch's loss, accuracy and images/s so far."""
+    def step(self, epoch: int, done: int, total: int, so_far: Callable[[], dict[str, float]]) -> None:
+        """After a batch: its number in the epoch, and how to ask for loss, accuracy and images/s so far."""
 
     def epoch(self, epoch: int, numbers: dict[str, float]) -> None:
         """After an epoch."""
@@ -57,25 +62,23 @@ class Bar(Lines):
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.4f}  train {task.fields[accuracy]:.2%}"),
-            TextColumn("{task.fields[rate]:,.0f} images/s"),
+            TextColumn("{task.fields[images_per_second]:,.0f} images/s"),
             TimeRemainingColumn(),
             console=console,
-            refresh_per_second=4,
+            refresh_per_second=REFRESHES,
             transient=True,
         )
-        self._task = self._progress.add_task(title, total=None, loss=0.0, accuracy=0.0, rate=0.0)
+        self._task = self._progress.add_task(title, total=None, loss=0.0, accuracy=0.0, images_per_second=0.0)
+        self._moved = 0.0
 
-    def step(self, epoch: int, done: int, total: int, loss: float, accuracy: float, rate: float) -> None:
-        """Move the bar."""
-        self._progress.update(
-            self._task,
-            description=f"{self.title}  epoch {epoch}/{self.epochs}",
-            completed=done,
-            total=total,
-            loss=loss,
-            accuracy=accuracy,
-            rate=rate,
-        )
+    def step(self, epoch: int, done: int, total: int, so_far: Callable[[], dict[str, float]]) -> None:
+        """Move the bar, a few times a second."""
+        now = time.monotonic()
+        if now - self._moved >= 1 / REFRESHES:
+            self._moved = now
+            description = f"{self.title}  epoch {epoch}/{self.epochs}"
+            numbers: dict[str, Any] = so_far()
+            self._progress.update(self._task, description=description, completed=done, total=total, **numbers)
 
     def epoch(self, epoch: int, numbers: dict[str, float]) -> None:
         """Print the epoch's line above the bar."""

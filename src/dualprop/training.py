@@ -22,6 +22,7 @@ from dualprop.diagnostics import alignment, feedback_cosines, first_nonfinite
 from dualprop.errors import CheckpointError, DivergenceError, Interrupted
 from dualprop.experiment import Experiment, build, build_net
 from dualprop.interrupt import Interrupt
+from dualprop.meter import Meter
 from dualprop.net import Net
 from dualprop.optim import LR_SCHEDULES
 from dualprop.progress import Lines, display
@@ -30,25 +31,7 @@ from dualprop.rules import Step
 from dualprop.runs import Run, check_free, write_json
 from dualprop.settings import Settings
 
-
-@dataclass
-class Meter:
-    """Sums over samples seen: loss, correct answers, seconds."""
-
-    loss: float = 0.0
-    correct: int = 0
-    samples: int = 0
-    seconds: float = 0.0
-
-    def add(self, loss: float, output: Tensor, y: Tensor) -> None:
-        """Count one batch with its mean loss."""
-        self.loss += loss * len(y)
-        self.correct += int((output.argmax(1) == y).sum())
-        self.samples += len(y)
-
-    def means(self) -> dict[str, float]:
-        """Loss and accuracy per sample."""
-        return {"loss": self.loss / self.samples, "accuracy": self.correct / self.samples}
+COUNTERS = ("epoch", "batch", "step", "epoch_seconds", "seconds")
 
 
 @dataclass
@@ -94,8 +77,8 @@ class Trainer:
         self.settings = experiment.settings
         self.learning_rate = LR_SCHEDULES[self.settings.lr_schedule]
         self.epoch = self.batch = self.step = 0
-        self.recent, self.whole = Meter(), Meter()
-        self.seconds = 0.0
+        self.recent, self.whole = Meter(), Meter()  # since the last record, and before that in this epoch
+        self.epoch_seconds = self.seconds = 0.0  # of this epoch so far, and of the epochs before it
         self.best: Best | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,9 +89,9 @@ class Trainer:
             "optimizer": e.optimizer.state_dict(),
             "rule": e.rule.state_dict(),
             "rng": torch.get_rng_state(),
-            "counters": {"epoch": self.epoch, "batch": self.batch, "step": self.step, "seconds": self.seconds},
-            "recent": asdict(self.recent),
-            "whole": asdict(self.whole),
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+            "recent": self.recent.state_dict(),
+            "whole": self.whole.state_dict(),
             "best": vars(self.best).copy() if self.best else None,
         }
 
@@ -124,8 +107,8 @@ class Trainer:
             e.optimizer.load_state_dict(state["optimizer"])
             e.rule.load_state_dict(state["rule"])
             torch.set_rng_state(state["rng"])
-            for name, value in state["counters"].items():
-                setattr(self, name, value)
+            for name in COUNTERS:
+                setattr(self, name, state["counters"][name])
             self.recent, self.whole = Meter(**state["recent"]), Meter(**state["whole"])
             self.best = Best(**state["best"]) if state["best"] else None
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -152,26 +135,19 @@ class Trainer:
         """The batches of this epoch that are left."""
         e, s = self.experiment, self.settings
         begun = saved = time.perf_counter()
-        before = self.whole.seconds
+        before = self.epoch_seconds
         for x, y in e.train.epoch(self.epoch, self.batch):
             lr = self.learning_rate(s, self.epoch + self.batch / len(e.train))
             loss, step = self._train_batch(x, y, lr, run)
             self.batch += 1
             self.step += 1
-            for meter in (self.recent, self.whole):
-                meter.add(loss, step.output, y)
+            self.recent.add(loss, step.output, y)
             now = time.perf_counter()
-            self.whole.seconds = before + now - begun
-            shown.step(
-                self.epoch + 1,
-                self.batch,
-                len(e.train),
-                **self.whole.means(),
-                rate=self.whole.samples / self.whole.seconds,
-            )
+            self.epoch_seconds = before + now - begun
+            shown.step(self.epoch + 1, self.batch, len(e.train), self._so_far)
             if self.step % s.log_every == 0:
                 recorder.record("train", self.step, epoch=self.epoch + 1, lr=lr, **self.recent.means())
-                self.recent = Meter()
+                self.whole, self.recent = self.whole + self.recent, Meter()
             if self.batch == len(e.train):
                 break  # the epoch's own checkpoint follows its validation
             if interrupt.asked or now - saved >= s.checkpoint_every:
@@ -182,6 +158,11 @@ class Trainer:
                     f"stopped after step {self.step} (epoch {self.epoch + 1}); "
                     f"go on with: dualprop train --resume {run.path}"
                 )
+
+    def _so_far(self) -> dict[str, float]:
+        """Loss, accuracy and speed in this epoch."""
+        meter = self.whole + self.recent
+        return {**meter.means(), "images_per_second": meter.samples / self.epoch_seconds}
 
     def _train_batch(self, x: Tensor, y: Tensor, lr: float, run: Run) -> tuple[float, Step]:
         """Every weight update that the rule makes on one batch; the loss and outputs before the first."""
@@ -203,8 +184,7 @@ class Trainer:
     def _close_epoch(self, recorder: Recorder, run: Run) -> dict[str, Any]:
         """Validate, compare gradients, record and save; returns the epoch's numbers."""
         e = self.experiment
-        numbers: dict[str, Any] = {**self.whole.means(), "seconds": self.whole.seconds}
-        numbers["images_per_second"] = self.whole.samples / self.whole.seconds
+        numbers: dict[str, Any] = {**self._so_far(), "seconds": self.epoch_seconds}
         if e.validation is not None:
             loss, accuracy = self.evaluate(e.validation)
             numbers |= {"val_loss": loss, "val_accuracy": accuracy}
@@ -218,10 +198,10 @@ class Trainer:
             numbers |= {"cosine": cosine, "norm_ratio": norm_ratio}
             if own := feedback_cosines(e.net):
                 numbers["feedback_cosine"] = own
+        recorder.record("epoch", self.step, epoch=self.epoch + 1, **numbers)
         self.epoch, self.batch = self.epoch + 1, 0
-        self.seconds += self.whole.seconds
-        recorder.record("epoch", self.step, epoch=self.epoch, **numbers)
-        self.whole = Meter()
+        self.seconds, self.epoch_seconds = self.seconds + self.epoch_seconds, 0.0
+        self.recent, self.whole = Meter(), Meter()
         self._save(run, x, y)
         if e.validation is not None and improved:
             self._save_best(run)

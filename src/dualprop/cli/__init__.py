@@ -14,6 +14,7 @@ from dualprop.cli import data
 from dualprop.cli.compare import compare
 from dualprop.cli.train import train
 from dualprop.errors import DualpropError, Interrupted
+from dualprop.malloc import keep_memory
 
 app = typer.Typer(
     help="Train networks with dual propagation, and with the methods it is compared with.",
@@ -29,6 +30,7 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run the command line; a wrong argument is one line on stderr and exit code 2."""
+    keep_memory()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("dualprop").setLevel(logging.INFO)
     try:

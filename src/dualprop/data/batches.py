@@ -12,6 +12,9 @@ from dualprop.data.augment import random_crop_flip
 from dualprop.data.dataset import Split
 from dualprop.errors import DualpropError
 
+BLOCK = 2**20
+"""Pixels that are read and normalised at once: small batches share the cost of calling each operation."""
+
 
 class Batches:
     """The batches of a split, normalised to (pixel / 255 - mean) / std on the device.
@@ -76,7 +79,7 @@ class Batches:
         stds[stds == 0] = 1
         computed_in = torch.promote_types(dtype, torch.float32)
         self._scale = (1 / (255 * stds)).to(self.device, computed_in)
-        self._shift = (-means / stds).to(self.device, computed_in)
+        self._shift = (-means / stds).to(self.device, computed_in) if bool(means.any()) else None
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -106,18 +109,31 @@ class Batches:
         return self._batches(epoch, start)
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.seed is None:
-            order = torch.arange(len(self.split))
-        else:
-            order = torch.randperm(len(self.split), generator=_generator(self.seed, epoch))
-        for number in range(start, len(self)):
-            first = number * self.batch_size
-            images, labels = self.split.batch(order[first : first + self.batch_size])
-            images = images.to(self.device)
-            if self.augment and self.seed is not None:
-                images = random_crop_flip(images, _generator(self.seed, epoch, number))
-            normalised = (images * self._scale).add_(self._shift).to(self.dtype)
-            yield normalised, labels.to(self.device)
+        split = self.split
+        if self.seed is not None:
+            split = split.take(torch.randperm(len(split), generator=_generator(self.seed, epoch)))
+        if self.augment and self.seed is not None:
+            for number in range(start, len(self)):
+                images, labels = self._read(split, number, 1)
+                yield self._normalised(random_crop_flip(images, _generator(self.seed, epoch, number))), labels
+            return
+        together = max(1, BLOCK // (self.batch_size * split.images[0].numel()))
+        for number in range(start, len(self), together):
+            images, labels = self._read(split, number, min(together, len(self) - number))
+            yield from zip(
+                torch.split(self._normalised(images), self.batch_size),
+                torch.split(labels, self.batch_size),
+                strict=True,
+            )
+
+    def _read(self, split: Split, number: int, count: int) -> tuple[Tensor, Tensor]:
+        """The raw images and labels of `count` batches, on the device."""
+        images, labels = split.between(number * self.batch_size, (number + count) * self.batch_size)
+        return images.to(self.device), labels.to(self.device)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        scaled = images * self._scale
+        return (scaled if self._shift is None else scaled.add_(self._shift)).to(self.dtype)
 
 
 def _generator(seed: int, *key: int) -> torch.Generator:

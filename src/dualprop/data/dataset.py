@@ -64,6 +64,13 @@ class Split:
         rows = indices if self.rows is None else self.rows[indices]
         return self.images.index_select(0, rows), self.labels[indices]
 
+    def between(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Return the images and labels from number `first` up to, but without, `last`."""
+        labels = self.labels[first:last]
+        if self.rows is None:
+            return self.images[first:last], labels
+        return self.images.index_select(0, self.rows[first:last]), labels
+
     def take(self, indices: Tensor) -> Split:
         """Return the part of this split at `indices`, int64 (B,), in that order, without copying images.
 
