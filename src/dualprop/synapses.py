@@ -148,7 +148,7 @@ class Dense(Synapse):
             accumulate(self.bias, delta.sum(0))
         hebbian = [p for p in (self.weight, self.feedback) if p is not None and p.requires_grad]
         if hebbian:
-            gradient = products.outer(delta, z.flatten(1), self.weight)
+            gradient = products.outer(delta, z.flatten(1))
             del delta, z  # the engine keeps neither: they make room for the gradient in full precision
             for parameter in hebbian[1:]:
                 accumulate(parameter, gradient.clone())  # its own memory: clipping scales gradients in place
