@@ -9,6 +9,7 @@ from typing import Any
 
 from dualprop.errors import CheckpointError, DualpropError, Interrupted
 from dualprop.experiment import build
+from dualprop.interrupt import Interrupt
 from dualprop.report import Report
 from dualprop.rules import RULES
 from dualprop.runs import check_free, read_json, write_json
@@ -87,14 +88,18 @@ def resume_comparison(folder: str | Path) -> Report:
 
 def _run(settings: Sequence[Settings], folder: Path) -> Report:
     paths = [folder / f"{s.rule}-seed{s.seed}" for s in settings]
-    try:
+    stopped = Interrupted(f"stopped; go on with: dualprop compare --resume {folder}")
+    with Interrupt() as interrupt:
         for s, path in zip(settings, paths, strict=True):
-            if path.exists():
-                resume(path)
-            else:
-                train(s, path)
-    except Interrupted:
-        raise Interrupted(f"stopped; go on with: dualprop compare --resume {folder}") from None
+            if interrupt.asked:
+                raise stopped
+            try:
+                if path.exists():
+                    resume(path)
+                else:
+                    train(s, path)
+            except Interrupted:
+                raise stopped from None
     report = Report.of(paths)
     report.write(folder)
     return report

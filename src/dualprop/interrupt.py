@@ -12,7 +12,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupt:
     """A context in which the first Ctrl-C or SIGTERM only sets `asked`; a second one acts as usual.
 
-    Outside the main thread, where signals cannot be caught, it does nothing.
+    Contexts nest: what the inner one is asked, the outer one knows too. Outside the main thread, where signals
+    cannot be caught, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -21,6 +22,9 @@ class Interrupt:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         self._restore()
+        outer = getattr(self._before[number], "__self__", None)
+        if isinstance(outer, Interrupt):
+            outer._ask(number, frame)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

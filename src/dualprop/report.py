@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from dualprop.runs import Run, environment, read_json
 
@@ -83,7 +83,7 @@ class Report:
                     rule,
                     str(len(records)),
                     f"{statistics.fmean(accuracies):.2f}{spread}",
-                    f"{seconds[rule]:.2f}",
+                    f"{seconds[rule]:.3g}",
                     f"{seconds[rule] / seconds['bp']:.2f}" if "bp" in seconds else "",
                     f"{statistics.fmean(cosines):.3f}" if cosines else "",
                 )
@@ -129,8 +129,9 @@ class Report:
             curves = [[100 * (1 - epoch[key]) for epoch in record.epochs] for record in records]
             _draw(axes, rule, curves)
         axes.set(ylabel=f"{name} error, %", title=self.title, yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
         axes.legend(ncols=2)
         figure.savefig(folder / "learning-curves.png", dpi=120)
         if all(epoch.get("cosine") for r in self.records for epoch in r.epochs):

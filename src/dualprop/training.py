@@ -1,9 +1,4 @@
-"""Training: the loop over batches and epochs, its checkpoints, and the one test at the end.
-
-import dualprop as dp
-result = dp.train(dp.Settings(rule="dp", data="mnist", hidden=(1000, 1000), epochs=2, lr=3e-5), "runs/first")
-result = dp.resume("runs/first")
-"""
+"""Training: the loop over batches and epochs, its checkpoints, and the one test at the end."""
 
 from __future__ import annotations
 
@@ -129,6 +124,8 @@ class Trainer:
                 self._train_epoch(run, recorder, shown, interrupt)
                 numbers = self._close_epoch(recorder, run)
                 shown.epoch(self.epoch, numbers)
+                if interrupt.asked and self.epoch < s.epochs:
+                    raise self._interrupted(run)
             return self._finish(run, recorder)
 
     def _train_epoch(self, run: Run, recorder: Recorder, shown: Lines, interrupt: Interrupt) -> None:
@@ -154,10 +151,10 @@ class Trainer:
                 self._save(run, x, y)
                 saved = time.perf_counter()
             if interrupt.asked:
-                raise Interrupted(
-                    f"stopped after step {self.step} (epoch {self.epoch + 1}); "
-                    f"go on with: dualprop train --resume {run.path}"
-                )
+                raise self._interrupted(run)
+
+    def _interrupted(self, run: Run) -> Interrupted:
+        return Interrupted(f"stopped after step {self.step}; go on with: dualprop train --resume {run.path}")
 
     def _so_far(self) -> dict[str, float]:
         """Loss, accuracy and speed in this epoch."""

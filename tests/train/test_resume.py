@@ -133,3 +133,20 @@ def test_a_failed_write_leaves_the_old_checkpoint(quick, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="space"):
         run.save({"counters": {"step": step + 1}})
     assert run.load()["counters"]["step"] == step
+
+
+def test_a_question_reaches_the_outer_context():
+    handler = signal.getsignal(signal.SIGINT)
+    with Interrupt() as outer:
+        with Interrupt() as inner:
+            signal.raise_signal(signal.SIGINT)
+            assert inner.asked
+        assert outer.asked
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_second_ctrl_c_acts_as_usual():
+    with Interrupt() as interrupt, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.asked
+        signal.raise_signal(signal.SIGINT)
