@@ -22,7 +22,7 @@ class Interrupt:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         self._restore()
-        outer = getattr(self._before[number], "__self__", None)
+        outer = getattr(self._before[signal.Signals(number)], "__self__", None)
         if isinstance(outer, Interrupt):
             outer._ask(number, frame)
 

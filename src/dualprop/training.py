@@ -119,7 +119,7 @@ class Trainer:
         """
         s = self.settings
         title = f"{s.rule} on {s.data}, seed {s.seed}"
-        with Recorder(run, self.step) as recorder, display(title, s.epochs) as shown, Interrupt() as interrupt:
+        with Interrupt() as interrupt, Recorder(run, self.step) as recorder, display(title, s.epochs) as shown:
             while self.epoch < s.epochs:
                 self._train_epoch(run, recorder, shown, interrupt)
                 numbers = self._close_epoch(recorder, run)
