@@ -6,6 +6,9 @@ from . import schedules as schedules
 from . import synapses as synapses
 from .comparison import compare as compare
 from .comparison import resume_comparison as resume_comparison
+from .convert import Conversion as Conversion
+from .convert import conversion as conversion
+from .convert import convert as convert
 from .diagnostics import Alignment as Alignment
 from .diagnostics import alignment as alignment
 from .diagnostics import feedback_cosines as feedback_cosines

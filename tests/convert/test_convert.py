@@ -1,0 +1,227 @@
+"""`convert`: what it changes, what it leaves, what it works with, what it refuses."""
+
+import copy
+import io
+import logging
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+import dualprop as dp
+
+from ..engine.builders import double_batch, double_net
+
+
+def gradients(module, x, y):
+    module.zero_grad()
+    F.cross_entropy(module(x), y).backward()
+    return [p.grad.clone() for p in module.parameters() if p.grad is not None]
+
+
+def cosine(ours, theirs):
+    a, b = (torch.cat([g.flatten() for g in side]).double() for side in (ours, theirs))
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def sequential(net):
+    """The same net as anybody would write it."""
+    names = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+    modules = []
+    for k, layer in enumerate(net.chain):
+        linear = nn.Linear(layer.synapse.in_features, layer.synapse.out_features).double()
+        linear.load_state_dict({"weight": layer.synapse.weight, "bias": layer.synapse.bias})
+        modules.append(linear)
+        if k < len(net) - 1:
+            kind = next(name for name, potential in dp.POTENTIALS.items() if potential == layer.potential)
+            modules.append(names[kind]())
+    return nn.Sequential(*modules)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+def test_both_engines_send_the_same_differences(activation, alpha):
+    """MATHS fact 5: a bias's gradient is the layer's difference, whichever engine makes it."""
+    net = double_net((6, 9, 8, 7, 4), activation)
+    x, y = double_batch(5, 6, 4)
+    module = dp.convert(sequential(net), alpha=alpha, beta=1.0)
+    F.cross_entropy(module(x), y).backward()
+    dp.DualProp(net, loss="cross_entropy", alpha=alpha, beta=1.0).backward(x, y)
+    for layer, linear in zip(net.chain, module[::2], strict=True):
+        torch.testing.assert_close(layer.synapse.bias.grad, linear.bias.grad, rtol=1e-9, atol=1e-13)
+
+
+def test_both_engines_agree_where_no_nudge_crosses_a_kink():
+    net = double_net((6, 9, 8, 7, 4), "relu")
+    x, y = double_batch(5, 6, 4)
+    module = dp.convert(sequential(net), beta=1e-6)
+    F.cross_entropy(module(x), y).backward()
+    dp.DualProp(net, loss="cross_entropy", beta=1e-6).backward(x, y)
+    for p, q in zip(net.parameters(), module.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-6, atol=1e-9)
+
+
+def test_the_error_is_of_second_order_at_one_half_and_first_elsewhere():
+    net = sequential(double_net((6, 9, 8, 4), "tanh"))
+    x, y = double_batch(5, 6, 4)
+    true = gradients(net, x, y)
+    for alpha, slope in ((0.5, 2), (1.0, 1), (0.0, 1)):
+        errors = []
+        for beta in (0.1, 0.01):
+            ours = gradients(dp.convert(copy.deepcopy(net), alpha=alpha, beta=beta), x, y)
+            errors.append(sum(float((a - b).square().sum()) for a, b in zip(ours, true, strict=True)) ** 0.5)
+        assert torch.log10(torch.tensor(errors[0] / errors[1])) == pytest.approx(slope, abs=0.05)
+
+
+MODELS = {
+    "resnet18": (torchvision.models.resnet18, 32),
+    "vgg11_bn": (torchvision.models.vgg11_bn, 32),
+    "mobilenet_v3_small": (torchvision.models.mobilenet_v3_small, 64),
+    "convnext_tiny": (torchvision.models.convnext_tiny, 32),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_that_nobody_here_wrote(name):
+    make, size = MODELS[name]
+    torch.manual_seed(0)
+    model = make(num_classes=10).eval()
+    x, y = torch.randn(3, 3, size, size), torch.arange(3)
+    true, output = gradients(model, x, y), model(x)
+    names = list(model.state_dict())
+    assert dp.convert(model, beta=0.01) is model
+    assert torch.equal(model(x), output)
+    assert list(model.state_dict()) == names
+    assert isinstance(model, type(make(num_classes=10)))
+    ours = gradients(model, x, y)
+    assert all(bool(torch.isfinite(g).all()) for g in ours)
+    assert cosine(ours, true) > 0.99
+
+
+class Written(nn.Module):
+    """Functions and methods, a block that is checkpointed, and something to exclude."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.block, self.last = (
+            nn.Linear(6, 9),
+            nn.Sequential(nn.Linear(9, 9), nn.GELU()),
+            nn.Linear(9, 3),
+        )
+        self.gate = nn.Sequential(nn.Linear(9, 9), nn.Sigmoid())
+        self.checkpointed = False
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        block = checkpoint(self.block, x, use_reentrant=False) if self.checkpointed else self.block(x)
+        return self.last((block * self.gate(x)).tanh())
+
+
+@pytest.fixture
+def written():
+    torch.manual_seed(0)
+    return Written(), torch.randn(5, 6), torch.arange(5) % 3
+
+
+def test_copies_pickles_and_compiled_modules_do_the_same(written):
+    module, x, y = written
+    ordinary = gradients(module, x, y)
+    module = dp.convert(module, beta=3.0)
+    expected = gradients(module, x, y)
+    assert cosine(expected, ordinary) < 0.9999
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    others = {
+        "copy": copy.deepcopy(module),
+        "pickle": torch.load(file, weights_only=False),
+        "compiled": torch.compile(copy.deepcopy(module), fullgraph=True),
+    }
+    for other in others.values():
+        for ours, theirs in zip(gradients(other, x, y), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert dp.conversion(others["copy"]) is not dp.conversion(module)
+
+
+def test_checkpointing_changes_nothing(written):
+    module, x, y = written
+    module = dp.convert(module, beta=3.0)
+    expected = gradients(module, x, y)
+    module.checkpointed = True
+    for ours, theirs in zip(gradients(module, x, y), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_autocast(written):
+    module, x, y = written
+    module = dp.convert(module)
+    expected = gradients(module, x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = gradients(module, x, y)
+    assert all(g.dtype == torch.float32 for g in ours)
+    assert cosine(ours, expected) > 0.999
+
+
+def test_excluded_modules_keep_their_derivative(written):
+    module, x, y = written
+    everything = gradients(dp.convert(copy.deepcopy(module), beta=5.0), x, y)
+    without = dp.convert(copy.deepcopy(module), beta=5.0, exclude=["gate"])
+    assert not all(map(torch.equal, gradients(without, x, y), everything))
+    assert dp.conversion(without).left_alone == {"gate": "excluded"}
+    a = torch.randn(4, 9, requires_grad=True)
+    (ours,) = torch.autograd.grad(without.gate(a).sum(), a)
+    (ordinary,) = torch.autograd.grad(module.gate(a).sum(), a)
+    assert torch.equal(ours, ordinary)
+
+
+def test_the_report(written, caplog):
+    with caplog.at_level(logging.INFO, "dualprop"):
+        module = dp.convert(written[0])
+    assert dp.conversion(module).converted == {"": "ReLU, Tanh", "block.1": "GELU", "gate.1": "Sigmoid"}
+    assert str(dp.conversion(module)) in caplog.text
+    model = dp.convert(torchvision.models.resnet18())
+    units = sum(isinstance(m, nn.ReLU) for m in model.modules())
+    assert f"{units} ReLU" in str(dp.conversion(model))
+    assert "20 BatchNorm2d (ordinary derivative)" in str(dp.conversion(model))
+
+
+def test_an_unknown_activation_is_named():
+    net = nn.Sequential(nn.Linear(2, 2), nn.PReLU(), nn.ReLU())
+    with pytest.warns(UserWarning, match=r"^1: left alone, PReLU \(not known to `convert`\)"):
+        dp.convert(net)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "named"),
+    [
+        (lambda: nn.Linear(2, 2), {}, "module: Linear has no activation"),
+        (lambda: 3, {}, "module"),
+        (lambda: nn.Sequential(nn.ReLU()), {"alpha": 2}, "alpha=2"),
+        (lambda: nn.Sequential(nn.ReLU()), {"beta": 0}, "beta=0"),
+        (lambda: nn.Sequential(nn.ReLU()), {"beta": float("inf")}, "beta=inf"),
+        (lambda: nn.Sequential(nn.ReLU()), {"reduction": "men"}, "'mean'"),
+        (lambda: nn.Sequential(nn.ReLU()), {"exclude": ["1"]}, "exclude: '1'"),
+        (lambda: nn.Sequential(nn.ReLU()), {"exclude": ["0"]}, "module: Sequential has no activation"),
+        (lambda: nn.Sequential(dp.convert(nn.Sequential(nn.ReLU()))), {}, "module: 0 is converted already"),
+        (lambda: dp.convert(nn.Sequential(nn.ReLU())), {}, "module: Sequential is converted already"),
+    ],
+)
+def test_bad_input(make, settings, named):
+    module = make()
+    with pytest.raises(dp.DualpropError) as caught:
+        dp.convert(module, **settings)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(dp.DualpropError, match="batch of 0"):
+        dp.convert(nn.Sequential(nn.ReLU()))(torch.zeros(0, 3))
+
+
+def test_what_was_never_converted():
+    with pytest.raises(dp.DualpropError, match="Linear is not converted"):
+        dp.conversion(nn.Linear(2, 2))
