@@ -1,0 +1,50 @@
+"""Two processes with half of the batch each learn what one does with all of it."""
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+import dualprop as dp
+
+
+def model():
+    torch.manual_seed(0)
+    return dp.convert(
+        nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 3)), beta=4.0
+    )
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(8, 6, generator=generator), torch.arange(8) % 3
+
+
+def train(module, x, y):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    return module.state_dict()
+
+
+def worker(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    module = DistributedDataParallel(model())
+    x, y = batch()
+    train(module, x[rank::2], y[rank::2])
+    torch.save(module.module.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
+    expected = train(model(), *batch())
+    for rank in range(2):
+        ours = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name in expected:
+            torch.testing.assert_close(ours[name], expected[name], rtol=1e-5, atol=1e-6)
