@@ -54,7 +54,7 @@ def device(name: str) -> torch.device:
         return found or torch.device("cpu")
     try:
         chosen = torch.device(name)
-        torch.empty(0, device=chosen)
+        torch.zeros(1, device=chosen).item()  # no device to compute on, or none at all
     except (RuntimeError, AssertionError):
         raise DualpropError(f"device={name!r}: not a device of this machine; use auto, cpu, cuda or mps") from None
     return chosen

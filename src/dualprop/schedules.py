@@ -49,9 +49,12 @@ class Schedule(ABC):
         """
 
 
-def _count(name: str, value: object, least: int = 1) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise DualpropError(f"{name}={value!r}: must be a whole number of at least {least}")
+MOST = 1_000_000  # updates, ticks or sweeps of one inference: more is a slip of the pen
+
+
+def _count(name: str, value: object, least: int = 1, most: int = MOST) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise DualpropError(f"{name}={value!r}: must be a whole number from {least} to {most}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Random(Schedule):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _count("seed", self.seed, least=0)
+        _count("seed", self.seed, least=0, most=2**63 - 1)
         if not isinstance(self.order, Sequence):
             _count("updates", self.order)
             return
