@@ -11,6 +11,7 @@ result.json         the test result, when the run is finished
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -46,18 +47,20 @@ class Run:
         """Make the folder with its settings, environment and first checkpoint, all at once or not at all.
 
         Raises:
-            CheckpointError: if there is something at `path`.
+            CheckpointError: if there is something at `path`, or it cannot be written.
         """
         check_free(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            draft.mkdir()
+            draft.mkdir(parents=True)
             run = cls(draft)
             write_json(draft / "settings.json", settings.as_dict())
             write_json(draft / "environment.json", environment())
             run.save(checkpoint)
             draft.rename(path)
+        except OSError as error:
+            check_free(path)  # another process may have been faster
+            raise CheckpointError(f"{path}: cannot be made ({_first_line(error)})") from None
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return cls(path)
@@ -106,8 +109,7 @@ class Run:
                 f"{path}: refused, it is damaged or holds more than tensors and numbers"
             ) from None
         except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{path}: damaged ({reason})") from None
+            raise CheckpointError(f"{path}: damaged ({_first_line(error)})") from None
         if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
             raise CheckpointError(f"{path}: not a checkpoint of this version of dualprop")
         return checkpoint
@@ -220,8 +222,19 @@ def _git(*arguments: str) -> str | None:
 def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file under another name, flush it to disk, and only then give it its name."""
     draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("wb") as f:
-        write(f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(draft, path)
+    try:
+        with draft.open("wb") as f:
+            write(f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(draft, path)
+    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError where the disk is full
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise CheckpointError(
+            f"{path}: cannot be written ({_first_line(error)}); what was there is still there"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dualprop import resume, train
-from dualprop.errors import Interrupted
+from dualprop.errors import CheckpointError, Interrupted
 from dualprop.interrupt import Interrupt
 from dualprop.runs import Run
 
@@ -130,8 +130,9 @@ def test_a_failed_write_leaves_the_old_checkpoint(quick, tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", no_space)
-    with pytest.raises(OSError, match="space"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be written \(No space"):
         run.save({"counters": {"step": step + 1}})
+    assert not list(run.path.glob(".*"))
     assert run.load()["counters"]["step"] == step
 
 

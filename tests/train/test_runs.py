@@ -181,3 +181,21 @@ def test_metrics_beyond_the_checkpoint_are_dropped(quick, tmp_path):
         f.write('{"kind": "tra')  # a kill in the middle of a line
     run.rewind_metrics(2)
     assert [record["step"] for record in run.metrics()] == [1, 2]
+
+
+def test_a_folder_that_another_process_made_meanwhile(quick, tmp_path, monkeypatch):
+    from dualprop import runs
+
+    unfinished(quick, tmp_path / "run")
+    checks = iter([lambda path: None, runs.check_free])
+    monkeypatch.setattr(runs, "check_free", lambda path: next(checks)(path))
+    with pytest.raises(CheckpointError, match="exists"):
+        unfinished(quick, tmp_path / "run")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_that_cannot_be_made(quick, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(CheckpointError, match="cannot be made") as caught:
+        unfinished(quick, tmp_path / "file" / "run")
+    assert "\n" not in str(caught.value)

@@ -38,6 +38,6 @@ def main() -> None:
     except Interrupted as stopped:
         print(f"dualprop: {stopped}", file=sys.stderr)
         sys.exit(130)
-    except DualpropError as error:
+    except (DualpropError, OSError) as error:  # a disk that is full or may not be written is no bug of ours
         print(f"dualprop: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
