@@ -12,7 +12,11 @@ from .convert import convert as convert
 from .diagnostics import Alignment as Alignment
 from .diagnostics import alignment as alignment
 from .diagnostics import feedback_cosines as feedback_cosines
+from .errors import CheckpointError as CheckpointError
+from .errors import DataError as DataError
+from .errors import DivergenceError as DivergenceError
 from .errors import DualpropError as DualpropError
+from .errors import Interrupted as Interrupted
 from .losses import LOSSES as LOSSES
 from .losses import Loss as Loss
 from .net import Layer as Layer

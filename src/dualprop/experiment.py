@@ -62,14 +62,19 @@ def device(name: str) -> torch.device:
 
 def build_net(settings: Settings, dataset: Dataset) -> Net:
     """The untrained net of these settings, the same for every rule but for feedback weights of its own."""
-    return NETS[settings.net](
-        dataset.in_shape,
-        dataset.num_classes,
-        hidden=settings.hidden,
-        activation=settings.activation,
-        feedback=RULES[settings.rule].feedback,
-        generator=torch.Generator().manual_seed(settings.seed),
-    )
+    make, feedback = NETS[settings.net], RULES[settings.rule].feedback
+    try:
+        return make(
+            dataset.in_shape,
+            dataset.num_classes,
+            hidden=settings.hidden,
+            activation=settings.activation,
+            feedback=feedback,
+            generator=torch.Generator().manual_seed(settings.seed),
+        )
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise DualpropError(f"hidden={list(settings.hidden)}: a net too large to make ({reason})") from None
 
 
 def build(settings: Settings) -> Experiment:
@@ -80,6 +85,8 @@ def build(settings: Settings) -> Experiment:
     """
     method = RULES[settings.rule]
     method.check(settings.rule_settings)
+    if "loss" in settings.rule_settings:
+        raise DualpropError("loss: a setting of the run, not one of the rule's own settings")
     LR_SCHEDULES[settings.lr_schedule]
     make_optimizer, precision = OPTIMIZERS[settings.optimizer], PRECISIONS[settings.precision]
     chosen = device(settings.device)

@@ -139,8 +139,12 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics; a last line cut short by a kill does not count."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+        try:
+            records = [json.loads(line) for line in lines if line.endswith("\n")]
+            return [{**record, "step": int(record["step"])} for record in records]
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{path}: damaged ({_first_line(error)})") from None
 
     def log(self, **record: Any) -> None:
         """Append one line of metrics."""

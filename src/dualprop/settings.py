@@ -91,8 +91,10 @@ class Settings:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         for name, at_least in (("epochs", 1), ("batch_size", 1), ("log_every", 1), ("seed", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < at_least:
-                raise DualpropError(f"{name}={value!r}: must be a whole number of at least {at_least}")
+            if not isinstance(value, int) or not at_least <= value < 2**63:
+                raise DualpropError(
+                    f"{name}={value!r}: must be a whole number of at least {at_least}, below 2**63"
+                )
         for n in self.hidden:
             if not isinstance(n, int) or n < 1:
                 raise DualpropError(f"hidden={list(self.hidden)}: must be whole numbers of at least 1")
@@ -122,7 +124,10 @@ class Settings:
             DualpropError: for a name that is not a setting.
         """
         _known(values)
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise DualpropError(f"settings: a value of the wrong type ({error})") from None
 
     def replaced(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with some of them changed; for resuming only what does not change the result may be.

@@ -275,6 +275,7 @@ def train(settings: Settings, run: str | Path) -> Result:
     """
     path = Path(run)
     check_free(path)
+    torch.manual_seed(settings.seed)  # for rules and losses that draw from torch's global generator
     trainer = Trainer(build(settings))
     return trainer.fit(Run.create(path, settings, trainer.state_dict()))
 
@@ -294,8 +295,11 @@ def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Result:
     """
     opened = Run.open(Path(run))
     settings = opened.settings.replaced(changes or {})
-    if opened.result is not None:
-        return Result(**opened.result)
+    if (finished := opened.result) is not None:
+        try:
+            return Result(**finished)
+        except TypeError as error:
+            raise CheckpointError(f"{opened.path / 'result.json'}: damaged ({error})") from None
     checkpoint = opened.load()
     trainer = Trainer(build(settings))
     trainer.load_state_dict(checkpoint, opened.path / "checkpoint.pt")

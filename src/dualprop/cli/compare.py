@@ -45,11 +45,11 @@ def compare(
 
         folder, report = resume, resume_comparison(resume)
     else:
-        names = [name.strip() for name in (rules or RULES).split(",") if name.strip()]
+        names = [name.strip() for name in (RULES if rules is None else rules).split(",") if name.strip()]
         folder = out or run_folder("compare", Settings.from_dict(settings).data)
         from dualprop.comparison import compare as run_all
 
-        report = run_all(names, whole_numbers(seeds or SEEDS), settings, folder)
+        report = run_all(names, whole_numbers(SEEDS if seeds is None else seeds), settings, folder)
     report.print()
     typer.echo(f"table: {folder / 'table.md'} and {folder / 'table.csv'}")
     typer.echo("\n".join(f"picture: {path}" for path in sorted(folder.glob("*.png"))))
