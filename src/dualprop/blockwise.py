@@ -1,0 +1,70 @@
+"""Element-wise arithmetic on large low-precision tensors, in float32 and in blocks that stay in the cache.
+
+Half of what is to be done with a bfloat16 tensor is to read and write it. Converted as a whole, every float32
+intermediate goes through main memory too; block by block, only the tensor itself does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dualprop.errors import DualpropError
+
+BLOCK = 2**18
+"""Elements at once, 1 MiB in float32: on 2 threads smaller ones cost more, larger ones gain little."""
+
+Elementwise = Callable[..., tuple[Tensor, ...]]
+
+
+def blockwise(f: Elementwise, *tensors: Tensor, outputs: int) -> tuple[Tensor, ...]:
+    """f(*tensors) of an element-wise f, computed in float32 at least and rounded once, at the end.
+
+    Large low-precision tensors on a CPU are done in blocks, bit for bit as in one piece. Under torch.compile,
+    which fuses the conversions itself, and with a graph, everything is done in one piece.
+
+    Args:
+        f: from tensors of one shape, in float32 (float64 where the first tensor is), to a tuple of `outputs`
+            tensors of that shape. It may overwrite what it is given: its arguments are always copies.
+        tensors: of one shape and device. The first one's type and memory format are those of the results; dense
+            tensors of its strides are read as they lie, others are brought to its strides first.
+        outputs: how many tensors f makes.
+
+    Returns:
+        As many tensors.
+
+    Raises:
+        DualpropError: for tensors of different shapes.
+
+    Example:
+        >>> import torch
+        >>> a, g = torch.tensor([1.0, -2.0]).bfloat16(), torch.tensor([0.5, 0.5]).bfloat16()
+        >>> blockwise(lambda a, g: (a.add_(g), a * g), a, g, outputs=2)
+        (tensor([ 1.5000, -1.5000], dtype=torch.bfloat16), tensor([ 0.7500, -0.7500], dtype=torch.bfloat16))
+    """
+    first = tensors[0]
+    if any(t.shape != first.shape for t in tensors):
+        raise DualpropError(f"tensors: shapes {[tuple(t.shape) for t in tensors]}, but they must be one shape")
+    full = torch.promote_types(first.dtype, torch.float32)
+    if not _suits_blocks(first, full):
+        return tuple(result.to(first.dtype) for result in f(*(t.to(full, copy=True) for t in tensors)))
+    results = tuple(torch.empty_like(first) for _ in range(outputs))
+    order = sorted(range(first.ndim), key=results[0].stride, reverse=True)
+    flat = [t.permute(order).contiguous().view(-1) for t in (*tensors, *results)]
+    for blocks in zip(*(torch.split(t, BLOCK) for t in flat), strict=True):
+        made = f(*(block.to(full, copy=True) for block in blocks[: len(tensors)]))
+        for result, block in zip(made, blocks[len(tensors) :], strict=True):
+            block.copy_(result)
+    return results
+
+
+def _suits_blocks(first: Tensor, full: torch.dtype) -> bool:
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.is_grad_enabled()
+        and first.dtype is not full
+        and first.device.type == "cpu"
+        and first.numel() > BLOCK
+    )
