@@ -2,6 +2,7 @@ from . import data as data
 from . import losses as losses
 from . import nets as nets
 from . import potentials as potentials
+from . import recipes as recipes
 from . import schedules as schedules
 from . import synapses as synapses
 from .comparison import compare as compare
@@ -37,7 +38,11 @@ from .schedules import Schedule as Schedule
 from .schedules import Sweep as Sweep
 from .settings import Settings as Settings
 from .states import DyadicState as DyadicState
+from .synapses import Affine as Affine
+from .synapses import AvgPool2d as AvgPool2d
+from .synapses import Conv2d as Conv2d
 from .synapses import Dense as Dense
+from .synapses import MaxPool2d as MaxPool2d
 from .synapses import Synapse as Synapse
 from .training import Result as Result
 from .training import load_net as load_net

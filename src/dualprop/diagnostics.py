@@ -63,12 +63,13 @@ def feedback_cosines(net: Net) -> tuple[float, ...]:
 
     Under Kolen-Pollack learning with weight decay B - W decays geometrically and the cosines grow to 1.
     """
-    parameters = [dict(layer.synapse.named_parameters(recurse=False)) for layer in net.chain]
-    return tuple(
-        float(torch.cosine_similarity(p["weight"].detach().flatten(), p["feedback"].detach().flatten(), dim=0))
-        for p in parameters
-        if "feedback" in p
-    )
+    pairs = [layer.synapse.feedback_pairs() for layer in net.chain]
+    flat = [
+        [torch.cat([w.detach().flatten() for w in side]) for side in zip(*own, strict=True)]
+        for own in pairs
+        if own
+    ]
+    return tuple(float(torch.cosine_similarity(b, w, dim=0)) for w, b in flat)
 
 
 def first_nonfinite(rule: Rule, x: Tensor, y: Tensor) -> str:

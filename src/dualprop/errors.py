@@ -44,3 +44,14 @@ def check_type(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
         given = value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"
         raise DualpropError(f"{name}: {given}, but it must be a {kind.__module__.split('.')[0]}.{kind.__name__}")
+
+
+def at_least_one(**values: object) -> None:
+    """Refuse numbers that are not whole or below 1.
+
+    Raises:
+        DualpropError: naming the first of them.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise DualpropError(f"{name}={value!r}: must be a whole number of at least 1")

@@ -2,12 +2,14 @@
 
 Every layer keeps its feed-forward drive a_k = A_k(z̄_{k-1}) and its feedback
 d_k = A_{k+1}^T (z_{k+1}^+ - z_{k+1}^-) for as long as what they come from has not changed, so that an update costs
-at most two matrix products and often none. No autograd graph is made.
+at most two matrix products and often none. A synapse learns as soon as both its ends have made their last update,
+and what no one will read again is freed. No autograd graph is made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +18,20 @@ from dualprop.losses import Loss
 from dualprop.net import Net
 from dualprop.schedules import Update
 from dualprop.states import DyadicState, Nudge
+from dualprop.synapses import Seen
+
+
+class _Block(NamedTuple):
+    """What a block update makes of layer k."""
+
+    k: int
+    mean: Tensor | None  # of the output layer nobody reads it
+    difference: Tensor | None  # None is zero: nothing has nudged the layer
+    states: tuple[Tensor, Tensor] | None  # z^+ and z^-, if they are kept
 
 
 class Inference:
-    """Inference on one batch, with the weights as they are.
+    """Inference on one batch, with the weights as they are, and what the synapses learn from it.
 
     Args:
         net: whose layers are updated.
@@ -32,7 +44,7 @@ class Inference:
             difference are known, which is all that learning needs.
 
     Attributes:
-        products: matrix products made so far.
+        products: matrix products made so far, without those of the gradients.
         naive_products: what a loop would have made that computes both drives at every update.
     """
 
@@ -45,80 +57,126 @@ class Inference:
         kind = x.device.type
         casts = torch.is_autocast_enabled(kind) and x.dtype != torch.float64  # autocast leaves float64 alone
         self._product_dtype = torch.get_autocast_dtype(kind) if casts else x.dtype
+        nothing: list[Tensor | None] = [None] * (self.depth + 1)
         # z̄_k and z_k^+ - z_k^- as the products read them; None where they are zero because nothing has been there
-        self._mean: list[Tensor | None] = [None] * (self.depth + 1)
-        self._difference: list[Tensor | None] = [None] * (self.depth + 1)
+        self._mean, self._difference = nothing.copy(), nothing.copy()
+        self._drive, self._feedback = nothing.copy(), nothing.copy()
+        self._plain = [False] * (self.depth + 1)  # z̄_k is f(a_k), made again from a_k when it is asked for
+        self._seen: list[Seen | None] = [None] * (self.depth + 1)  # what the synapse above layer k knows of z̄_k
+        self._settled: list[bool | None] = [None] * (self.depth + 1)  # was the last update forced; None: stale
         self._states: list[tuple[Tensor, Tensor] | None] = [None] * (self.depth + 1)
-        self._write(0, x, x)
+        self._output: Tensor | None = None
+        self._write(_Block(0, x, None, (x, x)))
         if start is not None:
             for k in range(1, self.depth + 1):
-                self._write(k, start.plus[k], start.minus[k])
-        self._drive: list[Tensor | None] = [None] * (self.depth + 1)
-        self._feedback: list[Tensor | None] = [None] * (self.depth + 1)
-        self._settled: list[bool | None] = [None] * (self.depth + 1)  # was the last update forced; None: stale
-        self._output: Tensor | None = None
+                self._write(self._block_of(k, start.plus[k], start.minus[k]))
         self.products = 0
         self.naive_products = 0
 
-    def run(self, updates: Iterable[Update]) -> None:
+    def run(self, updates: Iterable[Update], learn: bool) -> None:
         """Update the blocks that a schedule names, in its order.
 
         An update is skipped where neither drive nor nudge has changed since the layer's last one.
+
+        Args:
+            updates: which layers next, and whether the loss nudges the output.
+            learn: whether each synapse adds the batch mean of (1/β_k) (z_k^- - z_k^+) z̄_{k-1}^T to `.grad` as
+                soon as both its ends have made their last update. What it has read is freed: the inference is
+                spent afterwards, but for `output` and `state`.
         """
-        for layers, nudged in updates:
+        updates = list(updates)
+        due = self._due(updates) if learn else {}
+        for k in due.get(-1, ()):
+            self._learn(k)
+        for number, (layers, nudged) in enumerate(updates):
             blocks = []
             for k in layers:
                 forced = nudged and k == self.depth
                 if self._settled[k] is not forced:
-                    blocks.append((k, *self._block(k, forced)))
+                    blocks.append(self._update(k, forced))
                     self._settled[k] = forced
                 self.naive_products += 2 - (k == self.depth)
-            for k, plus, minus in blocks:
-                self._commit(k, plus, minus)
+            for block in blocks:
+                self._commit(block)
+            for k in due.get(number, ()):
+                self._learn(k)
 
-    def _block(self, k: int, forced: bool) -> tuple[Tensor, Tensor]:
-        """What z_k^+ and z_k^- become; one and the same tensor where nothing nudges them."""
+    def _due(self, updates: list[Update]) -> dict[int, list[int]]:
+        """After each update (-1: before them all), the layers whose synapses can learn, from the top down."""
+        last = [-1] * (self.depth + 1)
+        for number, (layers, _) in enumerate(updates):
+            for k in layers:
+                last[k] = number
+        due: dict[int, list[int]] = {}
+        for k in range(self.depth, 0, -1):
+            due.setdefault(max(last[k], last[k - 1]), []).append(k)
+        return due
+
+    def _update(self, k: int, forced: bool) -> _Block:
+        """What a block update makes of layer k."""
         a, f = self.drive(k), self.layers[k - 1].potential
         if k == self.depth:
             a = a.to(self.x.dtype)
             self._output = f(a)
             if forced:
-                return self.loss.output_step(f, a, self.y, self.nudge.up, self.nudge.down)
-            return self._output, self._output
+                return self._block_of(k, *self.loss.output_step(f, a, self.y, self.nudge.up, self.nudge.down))
+            return _Block(k, None, None, (self._output, self._output))
         d = self.feedback(k)
         if d is None:
             z = f(a)
-            return z, z
-        return self.nudge.hidden(f, a.to(self.x.dtype), d.to(self.x.dtype), k)
+            return _Block(k, z, None, (z, z))
+        if self.keep:
+            full = a.to(self.x.dtype), d.to(self.x.dtype)
+            return self._block_of(k, *self.nudge.hidden(f, *full, k))
+        return _Block(k, *self.nudge.dyad(f, a, d, k), None)
 
-    def _commit(self, k: int, plus: Tensor, minus: Tensor) -> None:
-        """Write the states of layer k and tell its neighbours that their inputs have changed."""
-        before = self._difference[k]
-        self._write(k, plus, minus)
-        if before is not None or self._difference[k] is not None:  # zero as before is no news to the layer below
-            self._feedback[k - 1] = self._settled[k - 1] = None
-        if k < self.depth:
-            self._drive[k + 1] = self._settled[k + 1] = None
-
-    def _write(self, k: int, plus: Tensor, minus: Tensor) -> None:
+    def _block_of(self, k: int, plus: Tensor, minus: Tensor) -> _Block:
         """Mean and difference, computed in the states' precision and rounded once to that of the products."""
         nudged = plus is not minus
-        self._difference[k] = (plus - minus).to(self._product_dtype) if nudged else None
-        if k < self.depth:
-            self._mean[k] = (self.nudge.mean(plus, minus) if nudged else plus).to(self._product_dtype)
+        difference = (plus - minus).to(self._product_dtype) if nudged else None
+        mean = self.nudge.mean(plus, minus) if nudged else plus
+        return _Block(k, mean, difference, (plus, minus))
+
+    def _commit(self, block: _Block) -> None:
+        """Write the states of a layer and tell its neighbours that their inputs have changed."""
+        k, before = block.k, self._difference[block.k]
+        self._write(block)
+        self._plain[k] = k < self.depth and block.difference is None and self._drive[k] is not None
+        if before is not None or block.difference is not None:  # zero as before is no news to the layer below
+            self._feedback[k - 1] = self._settled[k - 1] = None
+        if k == self.depth:
+            return
+        if self._plain[k + 1]:  # not for long: its drive goes
+            self._mean[k + 1], self._plain[k + 1] = self.mean(k + 1), False
+        self._drive[k + 1] = self._settled[k + 1] = None
+        pool = self.layers[k].synapse.pool
+        if pool is not None and not pool.linear and self._feedback[k] is not None:
+            self._feedback[k] = self._settled[k] = None  # other neurons may win now
+
+    def _write(self, block: _Block) -> None:
+        k = block.k
+        self._difference[k] = block.difference
+        if k < self.depth and block.mean is not None:
+            self._mean[k], self._seen[k] = block.mean.to(self._product_dtype), None
         if self.keep:
-            self._states[k] = plus, minus
+            self._states[k] = block.states
 
     def mean(self, k: int) -> Tensor:
         """z̄_k as the products read it."""
-        mean = self._mean[k]
+        mean, drive = self._mean[k], self._drive[k]
+        if mean is None and self._plain[k] and drive is not None:
+            return self.layers[k - 1].potential(drive).to(self._product_dtype)
         return self._zeros(k) if mean is None else mean
 
     def drive(self, k: int) -> Tensor:
         """a_k = A_k(z̄_{k-1}), recomputed only if z̄_{k-1} has changed."""
         drive = self._drive[k]
         if drive is None:
-            drive = self._drive[k] = self.layers[k - 1].synapse(self.mean(k - 1))
+            synapse = self.layers[k - 1].synapse
+            p, self._seen[k - 1] = synapse.see(self.mean(k - 1))
+            if self._plain[k - 1]:
+                self._mean[k - 1] = None  # its drive is kept: there is no room for both
+            drive = self._drive[k] = synapse.affine(p)
             self.products += 1
         return drive
 
@@ -126,7 +184,10 @@ class Inference:
         """d_k = A_{k+1}^T (z_{k+1}^+ - z_{k+1}^-), recomputed only if that has changed; None is zero."""
         feedback, above = self._feedback[k], self._difference[k + 1]
         if feedback is None and above is not None:
-            feedback = self._feedback[k] = self.layers[k].synapse.adjoint(above, self.mean(k))
+            synapse, seen = self.layers[k].synapse, self._seen[k]
+            if seen is None:
+                seen = self._seen[k] = synapse.see(self.mean(k))[1]
+            feedback = self._feedback[k] = synapse.send_down(above, seen)
             self.products += 1
         return feedback
 
@@ -144,18 +205,19 @@ class Inference:
         minus = (z if p is m else m.to(self.x.dtype) for z, (p, m) in zip(plus, pairs, strict=True))
         return DyadicState(plus, tuple(minus), self.nudge)
 
-    def add_grad(self) -> None:
-        """Add the batch mean of (1/β_k) (z_k^- - z_k^+) z̄_{k-1}^T to `.grad`, from the top layer down.
-
-        Frees every state once the synapses at both its sides have had it: the inference is spent.
-        """
-        scales = [-1 / (beta * len(self.y)) for beta in self.nudge.beta]
-        deltas = [self._zeros(k) if d is None else d for k, d in enumerate(self._difference)][1:]
-        means = [self.mean(k) for k in range(self.depth)]
-        self._states, self._drive, self._feedback, self._mean, self._difference = [], [], [], [], []
-        torch.clear_autocast_cache()  # the weights' low-precision copies have served
-        for layer, scale in zip(reversed(self.layers), reversed(scales), strict=True):
-            layer.synapse.add_grad(deltas.pop().mul_(scale), means.pop())
+    def _learn(self, k: int) -> None:
+        """The gradient of the synapse into layer k, and an end to what it alone still read."""
+        if k == self.depth:
+            _ = self.output  # while there is a drive to tell it
+        if self._plain[k]:
+            self._mean[k], self._plain[k] = self.mean(k), False  # the synapse above has yet to learn from it
+        difference, mean = self._difference[k], self.mean(k - 1)
+        self._difference[k] = self._drive[k] = self._feedback[k - 1] = None
+        self._mean[k - 1], self._plain[k - 1], self._seen[k - 1] = None, False, None
+        delta = (
+            self._zeros(k) if difference is None else difference.mul_(-1 / (self.nudge.beta[k - 1] * len(self.y)))
+        )
+        self.layers[k - 1].synapse.add_grad(delta, mean)
 
     def _zeros(self, k: int) -> Tensor:
         """The state of a layer that has never been updated."""

@@ -97,5 +97,5 @@ class Net(nn.Module):
     @property
     def feedback(self) -> str:
         """How the error comes down: "symmetric" or "kolen-pollack" (weights B of its own)."""
-        own = any(getattr(layer.synapse, "feedback", None) is not None for layer in self.chain)
+        own = any(bool(layer.synapse.feedback_pairs()) for layer in self.chain)
         return "kolen-pollack" if own else "symmetric"

@@ -25,7 +25,8 @@ class Potential(ABC):
     """A convex function G of the states of one layer, with its activation and its conjugate.
 
     `projects` says that G is ½‖z‖² on a convex set, so that f is the projection onto that set. Squared error
-    then has an exact output step (see `dualprop.losses.SquaredError`).
+    then has an exact output step (see `dualprop.losses.SquaredError`). `elementwise` says that every neuron's
+    activation depends on its own drive alone.
 
     Example:
         >>> import torch
@@ -37,6 +38,7 @@ class Potential(ABC):
     """
 
     projects = False
+    elementwise = False
 
     @abstractmethod
     def __call__(self, a: Tensor) -> Tensor:
@@ -75,6 +77,7 @@ class Box(Potential):
     high: float = math.inf
 
     projects = True
+    elementwise = True
 
     def __call__(self, a: Tensor) -> Tensor:
         """The projection of `a` onto the box."""
@@ -112,6 +115,8 @@ class LeakyReLU(Potential):
     """
 
     slope: float = 0.01
+
+    elementwise = True
 
     def __post_init__(self) -> None:
         if not 0 < self.slope <= 1:
@@ -154,6 +159,8 @@ class Softmax(Potential):
 class Sigmoid(Potential):
     """G(z) = Σ z log z + (1-z) log(1-z), f = logistic sigmoid, G* = Σ log(1 + e^a)."""
 
+    elementwise = True
+
     def __call__(self, a: Tensor) -> Tensor:
         """1 / (1 + e^-a)."""
         return torch.sigmoid(a)
@@ -172,6 +179,8 @@ class Sigmoid(Potential):
 @dataclass(frozen=True)
 class Tanh(Potential):
     """G(z) = Σ ½(1+z) log(1+z) + ½(1-z) log(1-z), f = tanh, G* = Σ log cosh a."""
+
+    elementwise = True
 
     def __call__(self, a: Tensor) -> Tensor:
         """The hyperbolic tangent of a."""

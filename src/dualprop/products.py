@@ -1,24 +1,32 @@
-"""The three matrix products of a dense synapse, without a graph: forward, feedback, weight gradient.
+"""The products of a synapse without a graph, forward, feedback and weight gradient, by the fastest way at hand.
 
-In float32 on a CPU, large ones go to oneDNN's inner product in place of the BLAS behind `torch.mm`: on an AMD EPYC
-forward and feedback take 0.69 and 0.67 ms in place of 1.20 and 1.18 (1000 x 1000 weights, batch 100, 2 threads).
+- Dense, float32, CPU: large ones go to oneDNN's inner product in place of the BLAS behind `torch.mm`: on an AMD
+  EPYC forward and feedback take 0.69 and 0.67 ms in place of 1.20 and 1.18 (1000 x 1000 weights, batch 100).
+- Convolution in bf16 on a CPU: oneDNN is slow on small maps, where one matrix product over unfolded patches is
+  faster. 512 -> 512 channels, batch 100, 2 threads, ms for forward, feedback, weight gradient: on 2 x 2 pixels
+  2.6, 3.0, 2.2 in place of 5.1, 5.2, 8.0; on 4 x 4 10.0, 10.6, 9.6 in place of 11.1, 11.9, 13.7.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-_onednn = torch.ops.aten
+_mkldnn = torch.ops.aten
 _LARGE = 20_000_000  # multiply-adds; below, converting to and from oneDNN's tensors costs more than it saves
+_FEW = 16  # places of a small map
+_WIDE = 64  # channels, for fewer of which oneDNN is as good
 
 
 def forward(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W z + b for each row z, shapes (B, n), (m, n), (m,) -> (B, m)."""
     if _suits_onednn(z, weight):
-        drive: Tensor = _onednn.mkldnn_linear(z.to_mkldnn(), weight, bias).to_dense()
+        drive: Tensor = _mkldnn.mkldnn_linear(z.to_mkldnn(), weight, bias).to_dense()
         return drive
-    drive = torch.mm(z, weight.t())
+    drive = F.linear(z, weight)
     return drive if bias is None else drive.add_(bias)  # a little faster than addmm
 
 
@@ -26,7 +34,7 @@ def adjoint(delta: Tensor, weight: Tensor) -> Tensor:
     """W^T delta for each row delta, shapes (B, m), (m, n) -> (B, n)."""
     if _suits_onednn(delta, weight):
         shape = (len(delta), weight.shape[1])
-        feedback: Tensor = _onednn.mkldnn_linear_backward_input(shape, delta.to_mkldnn(), weight).to_dense()
+        feedback: Tensor = _mkldnn.mkldnn_linear_backward_input(shape, delta.to_mkldnn(), weight).to_dense()
         return feedback
     return torch.mm(delta, weight)
 
@@ -49,3 +57,102 @@ def _suits_onednn(rows: Tensor, weight: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and not torch.is_grad_enabled()
     )
+
+
+class Geometry(NamedTuple):
+    """How a square kernel moves over an image, as `torch.nn.functional.conv2d` takes it."""
+
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+
+
+def conv_forward(p: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """W ∗ p + b, shapes (B, C, H, W), (O, C/groups, k, k), (O,) -> (B, O, H', W')."""
+    if _suits_patches(p, weight, geometry, _places(p, weight, geometry)):
+        rows = F.linear(_patches(p, weight, geometry.padding, geometry.stride), _as_rows(weight, p))
+        if bias is not None:
+            rows.add_(bias)
+        return _as_image(rows, len(p), *_places(p, weight, geometry))
+    return F.conv2d(p, weight, bias, *geometry)
+
+
+def conv_adjoint(delta: Tensor, weight: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+    """The transpose of p -> W ∗ p, applied to delta, shapes (B, O, H', W') -> `shape`, that of p."""
+    stride, padding, dilation, groups = geometry
+    height, width = weight.shape[2:]
+    inwards = height - 1 - padding
+    if stride == 1 and inwards >= 0 and _suits_patches(delta, weight, geometry, (shape[2], shape[3])):
+        turned = _as_rows(weight.transpose(0, 1).flip(2, 3), delta)
+        return _as_image(F.linear(_patches(delta, weight, inwards, 1), turned), len(delta), shape[2], shape[3])
+    rest = [
+        n - ((m - 1) * stride - 2 * padding + dilation * (k - 1) + 1)
+        for n, m, k in zip(shape[2:], delta.shape[2:], (height, width), strict=True)
+    ]
+    return F.conv_transpose2d(delta, weight, None, stride, padding, rest, groups, dilation)
+
+
+def conv_outer(delta: Tensor, p: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """Σ over the batch and all places of delta times the patch of p below it, of the shape of `weight`."""
+    stride, padding, dilation, groups = geometry
+    if _suits_patches(p, weight, geometry, (delta.shape[2], delta.shape[3])):
+        kernel = weight.shape[2:]
+        rows = torch.mm(_as_pixels(delta).t(), _patches(p, weight, padding, stride))
+        return rows.view(len(rows), *kernel, -1).permute(0, 3, 1, 2)
+    like = weight.detach().to(delta.dtype)  # asked for its shape and layout alone
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        delta,
+        p,
+        like,
+        None,
+        [stride] * 2,
+        [padding] * 2,
+        [dilation] * 2,
+        False,
+        [0, 0],
+        groups,
+        [False, True, False],
+    )[1]
+    return gradient
+
+
+def _places(p: Tensor, weight: Tensor, geometry: Geometry) -> tuple[int, int]:
+    """H' and W' of a convolution without dilation."""
+    height, width = (
+        (n + 2 * geometry.padding - k) // geometry.stride + 1
+        for n, k in zip(p.shape[2:], weight.shape[2:], strict=True)
+    )
+    return height, width
+
+
+def _suits_patches(p: Tensor, weight: Tensor, geometry: Geometry, places: tuple[int, int]) -> bool:
+    return (
+        p.dtype is torch.bfloat16
+        and p.device.type == "cpu"
+        and geometry.dilation == geometry.groups == 1
+        and places[0] * places[1] <= _FEW
+        and weight.shape[1] >= _WIDE
+    )
+
+
+def _as_pixels(p: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B·H·W, C); no copy where the channels come last in memory."""
+    return p.permute(0, 2, 3, 1).reshape(-1, p.shape[1])
+
+
+def _as_image(rows: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """(B·H·W, C) -> (B, C, H, W), channels last in memory."""
+    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _as_rows(weight: Tensor, like: Tensor) -> Tensor:
+    """(O, C, k, k) -> (O, k·k·C), in the type of `like`."""
+    return weight.to(like.dtype).permute(0, 2, 3, 1).reshape(len(weight), -1)
+
+
+def _patches(p: Tensor, weight: Tensor, padding: int, stride: int) -> Tensor:
+    """The patch of p under the kernel at each place, (B·H'·W', k·k·C)."""
+    padded = F.pad(p.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
+    windows = padded.unfold(1, weight.shape[2], stride).unfold(2, weight.shape[3], stride)
+    return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, weight.shape[2] * weight.shape[3] * p.shape[1])

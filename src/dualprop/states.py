@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from dualprop.blockwise import blockwise
 from dualprop.potentials import Potential
 
 
@@ -47,6 +48,39 @@ class Nudge:
         plus = torch.add(a, d, alpha=self.alpha * ratio)
         minus = torch.sub(a, d, alpha=(1 - self.alpha) * ratio)
         return f.over(plus), f.over(minus)
+
+    def dyad(self, f: Potential, a: Tensor, d: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Mean and difference of the two states that `hidden` makes, all that learning needs of them.
+
+        In low precision the difference of two nearby states would be lost in their rounding: both states are
+        computed in float32, and only mean and difference are rounded.
+
+        Args:
+            f: the layer's potential.
+            a: its feed-forward drive, shape (B, ...).
+            d: its feedback, of the same shape.
+            k: its number, 1 <= k < L.
+
+        Returns:
+            z̄_k and z_k^+ - z_k^-, in the type of a.
+        """
+
+        def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+            plus, minus = self.hidden(f, a, d, k)
+            difference = plus - minus
+            return self._average(plus, minus), difference
+
+        if torch.finfo(a.dtype).bits >= 32:
+            return both(a, d.to(a.dtype))
+        if f.elementwise:
+            mean, difference = blockwise(both, a, d, outputs=2)
+            return mean, difference
+        mean, difference = both(a.float(), d.float())
+        return mean.to(a.dtype), difference.to(a.dtype)
+
+    def _average(self, plus: Tensor, minus: Tensor) -> Tensor:
+        """The mean, written over the minus state."""
+        return minus.lerp_(plus, 1 - self.alpha if self.transpose else self.alpha)
 
     @property
     def up(self) -> float:

@@ -27,7 +27,8 @@ def test_examples(name, tmp_path, monkeypatch):
     assert failed == 0
 
 
-ENGINE = "potentials losses synapses net nets schedules diagnostics registry rules rules.base rules.dual_prop"
+SYNAPSES = "synapses.dense synapses.conv synapses.affine synapses.pools"
+ENGINE = f"potentials losses {SYNAPSES} net nets schedules diagnostics registry rules rules.base rules.dual_prop"
 
 
 @pytest.mark.parametrize("name", ENGINE.split())

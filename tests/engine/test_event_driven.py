@@ -116,7 +116,7 @@ def test_a_hundred_random_updates_of_four_layers_cost_less_than_half_of_a_naive_
 @pytest.mark.parametrize("schedule", [dp.Sweep(3), dp.Parallel(9), dp.Random(40, seed=1)], ids=str)
 def test_the_count_is_of_real_products(schedule, monkeypatch):
     made = []
-    for method in ("forward", "adjoint"):
+    for method in ("affine", "transposed"):
         original = getattr(dp.Dense, method)
         monkeypatch.setattr(
             dp.Dense, method, lambda self, *args, original=original: made.append(1) or original(self, *args)
@@ -132,7 +132,7 @@ def engine(net: dp.Net, order: Sequence[int]) -> Inference:
     target = rule.loss.encode(y, torch.Size((3, 4)), x.dtype)
     with torch.no_grad():
         inference = Inference(net, rule.loss, x, target, rule.nudge, start=None, keep=True)
-        inference.run(dp.Random(order).updates(len(net), torch.Generator()))
+        inference.run(dp.Random(order).updates(len(net), torch.Generator()), learn=False)
     return inference
 
 
@@ -169,12 +169,15 @@ def test_any_order_makes_no_product_twice(depth, seed, length):
 class Forgetful(Inference):
     """A loop without caches: everything is computed anew at every update."""
 
-    def run(self, updates):
+    def run(self, updates, learn):
+        nothing = [None] * (self.depth + 1)
         for update in updates:
-            depth = self.depth
-            self._drive, self._feedback = [None] * (depth + 1), [None] * (depth + 1)
-            self._settled = [None] * (depth + 1)
-            super().run([update])
+            self._mean = [self.mean(k) for k in range(self.depth + 1)]
+            self._drive, self._feedback = nothing.copy(), nothing.copy()
+            self._seen, self._settled = nothing.copy(), nothing.copy()
+            self._plain = [False] * (self.depth + 1)
+            super().run([update], learn=False)
+        super().run([], learn)
 
 
 @pytest.mark.parametrize("feedback", ["symmetric", "kolen-pollack"])
@@ -226,5 +229,5 @@ def test_the_forgetful_loop_really_makes_every_product():
     target = rule.loss.encode(y, torch.Size((3, 4)), x.dtype)
     with torch.no_grad():
         inference = Forgetful(net, rule.loss, x, target, rule.nudge, start=None, keep=True)
-        inference.run(dp.Random([1, 2, 3, 4, 3, 2, 1, 1, 1]).updates(4, torch.Generator()))
+        inference.run(dp.Random([1, 2, 3, 4, 3, 2, 1, 1, 1]).updates(4, torch.Generator()), learn=False)
     assert inference.products == inference.naive_products - 3  # on the way up there is no feedback yet

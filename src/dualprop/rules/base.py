@@ -130,6 +130,10 @@ class Rule(ABC):
                 p.grad = grad
             self.load_state_dict(kept)
 
+    def compile(self) -> None:
+        """Let torch.compile fuse what it can, from the next batch on: here the net's own forward pass."""
+        self.net.compile()
+
     def state_dict(self) -> dict[str, Any]:
         """What the rule keeps from batch to batch, as tensors in plain containers; empty for most."""
         return {}

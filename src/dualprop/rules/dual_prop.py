@@ -107,7 +107,7 @@ class DualProp(Rule):
         x, y = self._checked(x, y)
         generator = torch.Generator()
         generator.set_state(self._generator.get_state())
-        return self._run(x, y, self._start(x), generator, keep=True).state()
+        return self._run(x, y, self._start(x), generator, keep=True, learn=False).state()
 
     def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
         """One update a round; see `Rule.updates`."""
@@ -122,21 +122,27 @@ class DualProp(Rule):
     ) -> tuple[Step, DyadicState | None]:
         """One inference and its gradient; the states it leaves, unless nobody will ask for them."""
         keep = self.lazy or not last
-        inference = self._run(x, y, start, self._generator, keep)
+        inference = self._run(x, y, start, self._generator, keep, learn=True)
         output = inference.output
         loss = self.loss.value(output, y).mean()
         state = inference.state() if keep else None
         if self.lazy and state is not None:
             self._keep(state)
-        inference.add_grad()
         return Step(loss, output, inference.products, inference.naive_products), state
 
     def _run(
-        self, x: Tensor, y: Tensor, start: DyadicState | None, generator: torch.Generator, keep: bool
+        self,
+        x: Tensor,
+        y: Tensor,
+        start: DyadicState | None,
+        generator: torch.Generator,
+        keep: bool,
+        learn: bool,
     ) -> Inference:
         torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
         inference = Inference(self.net, self.loss, x, y, self.nudge, start, keep)
-        inference.run(self.schedule.updates(len(self.net), generator))
+        inference.run(self.schedule.updates(len(self.net), generator), learn)
+        torch.clear_autocast_cache()  # the weights' low-precision copies have served
         return inference
 
     def _start(self, x: Tensor) -> DyadicState | None:

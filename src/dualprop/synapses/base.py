@@ -1,0 +1,205 @@
+"""What every synapse is: pooling in front, an affine map, its adjoint and its Hebbian gradient."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from dualprop.errors import check_type
+from dualprop.registry import Registry
+from dualprop.synapses.inits import INITS
+from dualprop.synapses.pools import Pool, Seen
+
+
+def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
+    """Add `gradient` to `parameter.grad` and call the parameter's hooks for that, as autograd does for a leaf.
+
+    So `parameter.register_post_accumulate_grad_hook` can update and free a parameter's gradient as soon as it is
+    there, before those of the layers below are computed.
+    """
+    gradient = gradient.to(parameter.dtype)
+    if (
+        gradient.stride() != parameter.stride()
+    ):  # fused optimizers read both as they lie in memory
+        gradient = torch.empty_like(parameter).copy_(gradient)
+    if parameter.grad is None:
+        parameter.grad = gradient
+    else:
+        parameter.grad.add_(gradient)
+    for hook in list((parameter._post_accumulate_grad_hooks or {}).values()):
+        hook(parameter)
+
+
+class Synapse(nn.Module, ABC):
+    """An affine map A between the states of two neighbouring layers, A(z) = W p + b with p the pooled state z.
+
+    Shapes: z is (B, *in_shape), A(z) is (B, *out_shape(in_shape)), p is z or pool(z). A new synapse implements
+    `affine`, `transposed`, `hebbian` and `affine_shape`, which know nothing of the pool.
+
+    Args:
+        pool: the pooling in front, linearised where the state is; none by default.
+    """
+
+    def __init__(self, pool: Pool | None = None) -> None:
+        super().__init__()
+        if pool is not None:
+            check_type("pool", pool, Pool)
+        self.pool = pool
+
+    @abstractmethod
+    def affine(self, p: Tensor) -> Tensor:
+        """W p + b, differentiable by autograd where a graph is wanted; shape (B, *out_shape)."""
+
+    @abstractmethod
+    def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
+        """W^T delta, without the bias; or B^T delta for a synapse with feedback weights of its own.
+
+        Args:
+            delta: what the layer above sends down, shape (B, *out_shape).
+            shape: that of p, batch first.
+        """
+
+    @abstractmethod
+    def hebbian(self, delta: Tensor, p: Tensor) -> None:
+        """Add the gradient of Σ_batch <delta, W p + b> by every parameter that requires one to its `.grad`.
+
+        Args:
+            delta: shape (B, *out_shape).
+            p: what the affine map reads.
+        """
+
+    @abstractmethod
+    def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one sample of W p + b, given that of p.
+
+        Raises:
+            DualpropError: if this synapse does not take such a p.
+        """
+
+    def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights W that have feedback weights B of their own, each with its B."""
+        return []
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The drive A(z), shape (B, *out_shape)."""
+        return self.affine(z if self.pool is None else self.pool(z))
+
+    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
+        """What the affine map reads of the state z, and what `send_down` needs to know of z."""
+        return (z, Seen(z.shape, z.shape)) if self.pool is None else self.pool.see(z)
+
+    def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
+        """The feedback to a state that was seen, A^T delta linearised there, in that state's shape."""
+        delta = self.transposed(delta, seen.operand)
+        return delta if self.pool is None else self.pool.adjoint(delta, seen)
+
+    def adjoint(self, delta: Tensor, z: Tensor) -> Tensor:
+        """The feedback A^T delta, without the bias.
+
+        Args:
+            delta: what the layer above sends down, shape (B, *out_shape).
+            z: the state below, shape (B, *in_shape): the point at which pooling in front is linearised.
+
+        Returns:
+            The feedback, of the shape of z.
+        """
+        return self.send_down(delta, self.see(z)[1])
+
+    def add_grad(self, delta: Tensor, z: Tensor) -> None:
+        """Add the gradient of Σ_batch <delta, A(z)> by every parameter that requires one to its `.grad`.
+
+        Args:
+            delta: shape (B, *out_shape).
+            z: shape (B, *in_shape).
+        """
+        self.hebbian(delta, z if self.pool is None else self.pool(z))
+
+    def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one sample of A(z), given that of z.
+
+        Raises:
+            DualpropError: if this synapse does not take such a z.
+        """
+        return self.affine_shape(tuple(in_shape) if self.pool is None else self.pool.out_shape(tuple(in_shape)))
+
+
+class Weighted(Synapse):
+    """A synapse with one tensor of weights, and perhaps feedback weights of its own.
+
+    With `feedback="kolen-pollack"` the feedback is B^T delta with weights B, drawn independently of W. B receives
+    the same gradient as W, so that with the same weight decay B - W decays geometrically [Kolen, Pollack 1994].
+
+    Attributes:
+        weight: W.
+        bias: b, zero at first; or None.
+        feedback: B, of the shape of W; or None.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    feedback: nn.Parameter | None
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        bias: bool,
+        feedback: str,
+        init: str,
+        pool: Pool | None,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__(pool)
+        self._shape, self._init = shape, INITS[init]
+        self.weight = nn.Parameter(self.draw(generator))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(shape[0])) if bias else None)
+        self.register_parameter("feedback", None)
+        FEEDBACK[feedback](self, generator)
+
+    def draw(self, generator: torch.Generator | None = None) -> Tensor:
+        """New random weights of the shape of W, as W and B are at first."""
+        return self._init(torch.empty(self._shape), generator)
+
+    @property
+    def downward(self) -> Tensor:
+        """The weights that the feedback goes through: B, or W."""
+        return self.weight if self.feedback is None else self.feedback
+
+    def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """W with B, if there is a B."""
+        return [] if self.feedback is None else [(self.weight, self.feedback)]
+
+    def hebbian(self, delta: Tensor, p: Tensor) -> None:
+        """Σ_batch delta p^T to W and B, Σ_batch delta to b."""
+        if self.bias is not None and self.bias.requires_grad:
+            accumulate(self.bias, delta.sum([0, *range(2, delta.ndim)]))
+        hebbian = [w for w in (self.weight, self.feedback) if w is not None and w.requires_grad]
+        if hebbian:
+            gradient = self.outer(delta, p)
+            for parameter in hebbian[1:]:
+                accumulate(parameter, gradient.to(parameter.dtype, copy=True))  # clipping scales them in place
+            accumulate(hebbian[0], gradient)
+
+    def extras(self) -> str:
+        """What `print(net)` says of every weighted synapse."""
+        own = "" if self.feedback is None else ", feedback=kolen-pollack"
+        pool = "" if self.pool is None else f", pool={self.pool}"
+        return f", bias={self.bias is not None}{own}{pool}"
+
+    @abstractmethod
+    def outer(self, delta: Tensor, p: Tensor) -> Tensor:
+        """Σ_batch delta p^T, of the shape of W."""
+
+
+def _symmetric(synapse: Weighted, generator: torch.Generator | None) -> None:
+    """No weights of its own: the feedback goes through W^T."""
+
+
+def _kolen_pollack(synapse: Weighted, generator: torch.Generator | None) -> None:
+    """Weights B of the shape of W, drawn independently of it."""
+    synapse.feedback = nn.Parameter(synapse.draw(generator).to(synapse.weight))
+
+
+FEEDBACK = Registry("feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack})
