@@ -8,7 +8,7 @@ and what no one will read again is freed. No autograd graph is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from dualprop.losses import Loss
 from dualprop.net import Net
 from dualprop.schedules import Update
-from dualprop.states import DyadicState, Nudge
+from dualprop.states import DyadicState, Nudge, dyad
 from dualprop.synapses import Seen
 
 
@@ -42,6 +42,7 @@ class Inference:
         start: the states to start from, all but the input's; at zero if there are none.
         keep: whether `state` will be asked for; without it z^+ and z^- of a layer are freed once their mean and
             difference are known, which is all that learning needs.
+        dyad: how that mean and difference are computed: `states.dyad`, or that compiled.
 
     Attributes:
         products: matrix products made so far, without those of the gradients.
@@ -49,11 +50,20 @@ class Inference:
     """
 
     def __init__(
-        self, net: Net, loss: Loss, x: Tensor, y: Tensor, nudge: Nudge, start: DyadicState | None, keep: bool
+        self,
+        net: Net,
+        loss: Loss,
+        x: Tensor,
+        y: Tensor,
+        nudge: Nudge,
+        start: DyadicState | None,
+        keep: bool,
+        dyad: Callable[..., tuple[Tensor, Tensor]] = dyad,
     ) -> None:
         self.net, self.layers = net, net.chain
         self.depth = len(self.layers)
         self.loss, self.x, self.y, self.nudge, self.keep = loss, x, y, nudge, keep
+        self._dyad = dyad
         kind = x.device.type
         casts = torch.is_autocast_enabled(kind) and x.dtype != torch.float64  # autocast leaves float64 alone
         self._product_dtype = torch.get_autocast_dtype(kind) if casts else x.dtype
@@ -128,7 +138,7 @@ class Inference:
         if self.keep:
             full = a.to(self.x.dtype), d.to(self.x.dtype)
             return self._block_of(k, *self.nudge.hidden(f, *full, k))
-        return _Block(k, *self.nudge.dyad(f, a, d, k), None)
+        return _Block(k, *self._dyad(f, a, d, *self.nudge.steps(k), self.nudge.share), None)
 
     def _block_of(self, k: int, plus: Tensor, minus: Tensor) -> _Block:
         """Mean and difference, computed in the states' precision and rounded once to that of the products."""

@@ -28,7 +28,12 @@ class Nudge:
 
     def mean(self, plus: Tensor, minus: Tensor) -> Tensor:
         """z̄, which carries the activity forward."""
-        return torch.lerp(minus, plus, 1 - self.alpha if self.transpose else self.alpha)
+        return torch.lerp(minus, plus, self.share)
+
+    @property
+    def share(self) -> float:
+        """That of the plus state in the mean."""
+        return 1 - self.alpha if self.transpose else self.alpha
 
     def hidden(self, f: Potential, a: Tensor, d: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The block update of a hidden layer.
@@ -44,43 +49,13 @@ class Nudge:
         Returns:
             z_k^+ and z_k^-.
         """
+        up, down = self.steps(k)
+        return _pair(f, a, d, up, down)
+
+    def steps(self, k: int) -> tuple[float, float]:
+        """α r_k and ᾱ r_k, by which a hidden layer's states step along its feedback."""
         ratio = self.beta[k - 1] / self.beta[k]
-        plus = torch.add(a, d, alpha=self.alpha * ratio)
-        minus = torch.sub(a, d, alpha=(1 - self.alpha) * ratio)
-        return f.over(plus), f.over(minus)
-
-    def dyad(self, f: Potential, a: Tensor, d: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Mean and difference of the two states that `hidden` makes, all that learning needs of them.
-
-        In low precision the difference of two nearby states would be lost in their rounding: both states are
-        computed in float32, and only mean and difference are rounded.
-
-        Args:
-            f: the layer's potential.
-            a: its feed-forward drive, shape (B, ...).
-            d: its feedback, of the same shape.
-            k: its number, 1 <= k < L.
-
-        Returns:
-            z̄_k and z_k^+ - z_k^-, in the type of a.
-        """
-
-        def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-            plus, minus = self.hidden(f, a, d, k)
-            difference = plus - minus
-            return self._average(plus, minus), difference
-
-        if torch.finfo(a.dtype).bits >= 32:
-            return both(a, d.to(a.dtype))
-        if f.elementwise:
-            mean, difference = blockwise(both, a, d, outputs=2)
-            return mean, difference
-        mean, difference = both(a.float(), d.float())
-        return mean.to(a.dtype), difference.to(a.dtype)
-
-    def _average(self, plus: Tensor, minus: Tensor) -> Tensor:
-        """The mean, written over the minus state."""
-        return minus.lerp_(plus, 1 - self.alpha if self.transpose else self.alpha)
+        return self.alpha * ratio, (1 - self.alpha) * ratio
 
     @property
     def up(self) -> float:
@@ -91,6 +66,42 @@ class Nudge:
     def down(self) -> float:
         """ᾱβ_L, by which it is nudged away from it."""
         return (1 - self.alpha) * self.beta[-1]
+
+
+def dyad(f: Potential, a: Tensor, d: Tensor, up: float, down: float, share: float) -> tuple[Tensor, Tensor]:
+    """Mean and difference of a hidden layer's two states, all that learning needs of them.
+
+    z^+ = f(a + up d), z^- = f(a - down d). In low precision the difference of two nearby states would be lost in
+    their rounding: both states are computed in float32, and only mean and difference are rounded.
+
+    Args:
+        f: the layer's potential.
+        a: its feed-forward drive, shape (B, ...).
+        d: its feedback, of the same shape.
+        up: α r_k.
+        down: ᾱ r_k.
+        share: that of z^+ in the mean.
+
+    Returns:
+        z̄ and z^+ - z^-, in the type of a.
+    """
+
+    def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        plus, minus = _pair(f, a, d, up, down)
+        difference = plus - minus
+        return minus.lerp_(plus, share), difference
+
+    if torch.finfo(a.dtype).bits >= 32:
+        return both(a, d.to(a.dtype))
+    if f.elementwise:
+        mean, difference = blockwise(both, a, d, outputs=2)
+        return mean, difference
+    mean, difference = both(a.float(), d.float())
+    return mean.to(a.dtype), difference.to(a.dtype)
+
+
+def _pair(f: Potential, a: Tensor, d: Tensor, up: float, down: float) -> tuple[Tensor, Tensor]:
+    return f.over(torch.add(a, d, alpha=up)), f.over(torch.sub(a, d, alpha=down))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dualprop.losses import Loss
 from dualprop.net import Net
 from dualprop.rules.base import Rule, Step
 from dualprop.schedules import Schedule, parse
-from dualprop.states import DyadicState, Nudge
+from dualprop.states import DyadicState, Nudge, dyad
 
 
 class DualProp(Rule):
@@ -90,6 +90,12 @@ class DualProp(Rule):
         self.lazy, self.rounds = lazy, rounds
         self._kept: tuple[list[Tensor], list[Tensor]] | None = None
         self._generator = torch.Generator().manual_seed(self.schedule.seed)
+        self._dyad = dyad
+
+    def compile(self) -> None:
+        """Let torch.compile fuse the forward pass of `predict`, and each layer's block update into one kernel."""
+        super().compile()
+        self._dyad = torch.compile(dyad, dynamic=True)
 
     @torch.no_grad()
     def infer(self, x: Tensor, y: Tensor) -> DyadicState:
@@ -140,7 +146,7 @@ class DualProp(Rule):
         learn: bool,
     ) -> Inference:
         torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
-        inference = Inference(self.net, self.loss, x, y, self.nudge, start, keep)
+        inference = Inference(self.net, self.loss, x, y, self.nudge, start, keep, self._dyad)
         inference.run(self.schedule.updates(len(self.net), generator), learn)
         torch.clear_autocast_cache()  # the weights' low-precision copies have served
         return inference
