@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dualprop.errors import CheckpointError, DualpropError, Interrupted
 from dualprop.experiment import build
 from dualprop.interrupt import Interrupt
+from dualprop.recipes import Recipe
 from dualprop.report import Report
 from dualprop.rules import RULES
 from dualprop.runs import check_free, read_json, write_json
@@ -17,9 +19,12 @@ from dualprop.settings import Settings
 from dualprop.training import resume, train
 
 PLAN = "comparison.json"
+PLAIN = Recipe()
 
 
-def plan(rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any]) -> list[Settings]:
+def plan(
+    rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any], recipe: Recipe = PLAIN
+) -> list[Settings]:
     """The settings of every run, rule by rule.
 
     A rule's own setting in `common`, for example beta, goes to the rules that have it.
@@ -28,6 +33,7 @@ def plan(rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any]) 
         rules: names in `RULES`.
         seeds: a run of every rule for each.
         common: settings that all runs share.
+        recipe: what they start from, which may differ from rule to rule.
 
     Raises:
         DualpropError: for an unknown name, a repetition, or a setting that none of the rules has.
@@ -35,19 +41,25 @@ def plan(rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any]) 
     for name, values in (("rules", rules), ("seeds", seeds)):
         if not values or len(set(values)) != len(values):
             raise DualpropError(f"{name}={list(values)}: must name at least one, and each once")
-    shared = Settings.from_dict(common)
     methods = {rule: RULES[rule] for rule in rules}
-    for name in shared.rule_settings:
+    for name in Settings.from_dict(common).rule_settings:
         if not any(name in method.known_settings for method in methods.values()):
             raise DualpropError(f"{name}: none of the rules {', '.join(rules)} has such a setting")
     settings = []
     for rule, method in methods.items():
+        shared = recipe.settings_for({**common, "rule": rule})
         own = {k: v for k, v in shared.rule_settings.items() if k in method.known_settings}
-        settings += [dataclasses.replace(shared, rule=rule, seed=seed, rule_settings=own) for seed in seeds]
+        settings += [dataclasses.replace(shared, seed=seed, rule_settings=own) for seed in seeds]
     return settings
 
 
-def compare(rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any], folder: str | Path) -> Report:
+def compare(
+    rules: Sequence[str],
+    seeds: Sequence[int],
+    common: Mapping[str, Any],
+    folder: str | Path,
+    recipe: Recipe = PLAIN,
+) -> Report:
     """Train every rule from every seed, then write a table and plots into a new folder.
 
     Args:
@@ -55,6 +67,7 @@ def compare(rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any
         seeds: whole numbers; a run of every rule for each.
         common: settings that all runs share, as for `Settings`.
         folder: where the runs and the report go; it must not exist.
+        recipe: settings to start from, which may differ from rule to rule, as `dp.recipes.read` gives them.
 
     Returns:
         The report, already written.
@@ -65,11 +78,12 @@ def compare(rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any
     """
     folder = Path(folder)
     check_free(folder)
-    settings = plan(rules, seeds, common)
+    settings = plan(rules, seeds, common, recipe)
     for first in settings[:: len(seeds)]:
         build(first)  # the names, the data and every rule's own settings, before the first run takes its time
     folder.mkdir(parents=True)
-    write_json(folder / PLAN, {"rules": list(rules), "seeds": list(seeds), "common": dict(common)})
+    intended = {"rules": list(rules), "seeds": list(seeds), "common": dict(common), "recipe": asdict(recipe)}
+    write_json(folder / PLAN, intended)
     return _run(settings, folder)
 
 
@@ -83,7 +97,12 @@ def resume_comparison(folder: str | Path) -> Report:
     folder = Path(folder)
     if not (folder / PLAN).is_file():
         raise CheckpointError(f"{folder}: not a comparison (it has no {PLAN})")
-    return _run(plan(**read_json(folder / PLAN)), folder)
+    try:
+        intended = read_json(folder / PLAN)
+        settings = plan(**{**intended, "recipe": Recipe(**intended["recipe"])})
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / PLAN}: damaged ({error})") from None
+    return _run(settings, folder)
 
 
 def _run(settings: Sequence[Settings], folder: Path) -> Report:

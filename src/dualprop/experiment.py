@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch.nn import Parameter
 
 from dualprop import data
 from dualprop.data import Batches, Dataset, Split
+from dualprop.ema import Average
 from dualprop.errors import DualpropError
+from dualprop.fused import FusedUpdate
+from dualprop.losses import LOSSES, Loss
 from dualprop.net import Net
 from dualprop.nets import NETS
 from dualprop.optim import LR_SCHEDULES, OPTIMIZERS
@@ -29,7 +34,9 @@ class Experiment:
     dataset: Dataset
     net: Net
     rule: Rule
-    optimizer: torch.optim.Optimizer
+    loss: Loss  # of the evaluation, its targets not smoothed
+    optimizer: torch.optim.Optimizer | FusedUpdate
+    average: Average | None
     train: Batches
     validation: Batches | None
     test: Batches
@@ -41,6 +48,14 @@ class Experiment:
         if self.precision == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.precision)
+
+    def updating(self) -> AbstractContextManager[object]:
+        """In which gradients are there to change weights: a fused update acts nowhere else."""
+        return self.optimizer if isinstance(self.optimizer, FusedUpdate) else nullcontext()
+
+    def evaluated(self) -> AbstractContextManager[object]:
+        """In which the net has the weights that are evaluated and kept: the averaged ones if there are any."""
+        return self.average.in_place() if self.average else nullcontext()
 
 
 def device(name: str) -> torch.device:
@@ -74,7 +89,14 @@ def build_net(settings: Settings, dataset: Dataset) -> Net:
         )
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise DualpropError(f"hidden={list(settings.hidden)}: a net too large to make ({reason})") from None
+        raise DualpropError(f"hidden={list(settings.hidden or ())}: a net too large to make ({reason})") from None
+
+
+def _plain_update(
+    parameters: Iterable[Parameter], make: Callable[[list[Parameter]], torch.optim.Optimizer]
+) -> torch.optim.Optimizer:
+    """One optimizer over all parameters."""
+    return make(list(parameters))
 
 
 def build(settings: Settings) -> Experiment:
@@ -89,22 +111,40 @@ def build(settings: Settings) -> Experiment:
         raise DualpropError("loss: a setting of the run, not one of the rule's own settings")
     LR_SCHEDULES[settings.lr_schedule]
     make_optimizer, precision = OPTIMIZERS[settings.optimizer], PRECISIONS[settings.precision]
+    loss = LOSSES[settings.loss]
+    learnt = loss.smoothed(settings.label_smoothing) if settings.label_smoothing else loss
     chosen = device(settings.device)
     dataset = data.load(settings.data, settings.data_root, settings.image_size)
-    net = build_net(settings, dataset).to(chosen)
-    rule = method(net, loss=settings.loss, **settings.rule_settings)
+    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    net = build_net(settings, dataset).to(device=chosen).to(memory_format=memory_format)
+    rule = method(net, loss=learnt, **settings.rule_settings)
+    average = Average(net, settings.ema) if settings.ema else None
+    update = FusedUpdate if settings.fused_update else _plain_update
     part, held_out = data.train_validation(dataset.train, settings.val_fraction, settings.seed)
 
     def batches(split: Split, batch_size: int, augment: bool = False, seed: int | None = None) -> Batches:
         mean, std = (dataset.mean, dataset.std) if settings.standardise else ((0.0,), (1.0,))
-        return Batches(split, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=chosen)
+        return Batches(
+            split,
+            batch_size,
+            mean=mean,
+            std=std,
+            augment=augment,
+            seed=seed,
+            device=chosen,
+            memory_format=memory_format,
+        )
 
+    if settings.compile:
+        rule.compile()
     return Experiment(
         settings,
         dataset,
         net,
         rule,
-        make_optimizer(net.parameters(), settings),
+        loss,
+        update(net.parameters(), lambda parameters: make_optimizer(parameters, settings)),
+        average,
         batches(part, settings.batch_size, settings.augment, settings.seed),
         batches(held_out, EVALUATION_BATCH) if len(held_out) else None,
         batches(dataset.test, EVALUATION_BATCH),

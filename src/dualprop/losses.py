@@ -71,6 +71,14 @@ class Loss(ABC):
         force = self.gradient(f(a), y)
         return f(torch.sub(a, force, alpha=up)), f(torch.add(a, force, alpha=down))
 
+    def smoothed(self, label_smoothing: float) -> Loss:
+        """This loss with a part of every target spread evenly over the classes; `CrossEntropy` has one.
+
+        Raises:
+            DualpropError: if this loss has none.
+        """
+        raise DualpropError(f"label_smoothing={label_smoothing:g}: only cross_entropy smooths its targets")
+
     def check(self, f: Potential, down: float) -> None:
         """Refuse an output layer or a nudge that this loss cannot work with.
 
@@ -159,7 +167,28 @@ class LinearisedSquaredError(SquaredError):
 
 
 class CrossEntropy(Loss):
-    """ℓ = -Σ y log softmax(z) on logits, linearised: z^± = f(a ± {α, ᾱ}β (y - softmax(f(a))))."""
+    """ℓ = -Σ y log softmax(z) on logits, linearised: z^± = f(a ± {α, ᾱ}β (y - softmax(f(a)))).
+
+    Args:
+        label_smoothing: ε in [0, 1): `encode` makes (1 - ε) y + ε/C of a target y over C classes.
+
+    Raises:
+        DualpropError: for another ε.
+
+    Example:
+        >>> import torch
+        >>> CrossEntropy(label_smoothing=0.3).encode(torch.tensor([2]), torch.Size((1, 3)), torch.float32)
+        tensor([[0.1000, 0.1000, 0.8000]])
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise DualpropError(f"label_smoothing={label_smoothing!r}: must be in [0, 1)")
+        self.label_smoothing = label_smoothing
+
+    def smoothed(self, label_smoothing: float) -> CrossEntropy:
+        """Cross-entropy with this ε."""
+        return CrossEntropy(label_smoothing=label_smoothing)
 
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         """-Σ y log softmax(z) per sample, shape (B,)."""
@@ -175,13 +204,15 @@ class CrossEntropy(Loss):
             raise DualpropError("loss='cross_entropy' takes logits: use output='linear', not 'softmax'")
 
     def encode(self, y: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """As `Loss.encode`; float targets must be probabilities over dimension 1."""
+        """As `Loss.encode`, smoothed; float targets must be probabilities over dimension 1."""
         encoded = super().encode(y, shape, dtype)
         if y.is_floating_point() and (
             bool((encoded < 0).any()) or bool(((encoded.sum(1) - 1).abs() > 1e-3).any())
         ):
             raise DualpropError("y: float targets of cross_entropy must be probabilities that sum to 1")
-        return encoded
+        if not self.label_smoothing:
+            return encoded
+        return encoded * (1 - self.label_smoothing) + self.label_smoothing / shape[1]
 
 
 LOSSES: Registry[Loss] = Registry(

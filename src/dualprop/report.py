@@ -55,8 +55,8 @@ class Report:
     def of(cls, paths: Sequence[Path]) -> Report:
         """Read finished run folders, which share all settings but rule and seed."""
         s = Run.open(paths[0]).settings
-        hidden = "-".join(map(str, s.hidden))
-        title = f"{s.data}, {s.net} {hidden}, {s.loss}, {s.optimizer} {s.lr:g}, {s.epochs} epochs"
+        net = s.net if s.hidden is None else f"{s.net} {'-'.join(map(str, s.hidden))}"
+        title = f"{s.data}, {net}, {s.loss}, {s.optimizer} {s.lr:g}, {s.epochs} epochs"
         return cls(title, [Record.read(path) for path in paths])
 
     @property

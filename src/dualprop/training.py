@@ -82,6 +82,7 @@ class Trainer:
         return {
             "net": e.net.state_dict(),
             "optimizer": e.optimizer.state_dict(),
+            "average": e.average.state_dict() if e.average else None,
             "rule": e.rule.state_dict(),
             "rng": torch.get_rng_state(),
             "counters": {name: getattr(self, name) for name in COUNTERS},
@@ -100,6 +101,8 @@ class Trainer:
         try:
             e.net.load_state_dict(state["net"])
             e.optimizer.load_state_dict(state["optimizer"])
+            if e.average:
+                e.average.load_state_dict(state["average"])
             e.rule.load_state_dict(state["rule"])
             torch.set_rng_state(state["rng"])
             for name in COUNTERS:
@@ -167,14 +170,18 @@ class Trainer:
         for group in e.optimizer.param_groups:
             group["lr"] = lr
         first = None
-        with e.autocast():
+        with e.autocast(), e.updating():
             for step in e.rule.iterate(x, y):
                 if first is None:
                     loss, first = float(step.loss), step
                     if not math.isfinite(loss):
                         raise self._diverged(f"the loss became {loss}", self.step + 1, run, x, y)
+                if self.settings.clip_norm:
+                    torch.nn.utils.clip_grad_norm_(e.net.parameters(), self.settings.clip_norm)
                 e.optimizer.step()
                 e.optimizer.zero_grad()
+                if e.average:
+                    e.average.update()
         assert first is not None, "a rule yields at least once per batch"
         return loss, first
 
@@ -183,10 +190,10 @@ class Trainer:
         e = self.experiment
         numbers: dict[str, Any] = {**self._so_far(), "seconds": self.epoch_seconds}
         if e.validation is not None:
-            loss, accuracy = self.evaluate(e.validation)
+            with e.evaluated():
+                loss, accuracy = self.evaluate(e.validation)
+                now = Best(self.epoch + 1, accuracy, loss, _copied(e.net))
             numbers |= {"val_loss": loss, "val_accuracy": accuracy}
-            weights = {name: value.detach().clone().cpu() for name, value in e.net.state_dict().items()}
-            now = Best(self.epoch + 1, accuracy, loss, weights)
             improved = now.better_than(self.best)
             self.best = now if improved else self.best
         x, y = next(e.train.epoch(self.epoch))
@@ -208,7 +215,8 @@ class Trainer:
         """Test the best weights, once."""
         e = self.experiment
         if self.best is None:
-            self.best = Best(self.epoch, math.nan, math.nan, e.net.state_dict())
+            with e.evaluated():
+                self.best = Best(self.epoch, math.nan, math.nan, _copied(e.net))
         e.net.load_state_dict(self.best.weights)
         loss, accuracy = self.evaluate(e.test)
         recorder.record("test", self.step, epoch=self.best.epoch, loss=loss, accuracy=accuracy)
@@ -227,7 +235,7 @@ class Trainer:
             with e.autocast():
                 output = e.rule.predict(x)
             output = output.to(x.dtype)
-            loss = e.rule.loss.value(output, e.rule.loss.encode(y, output.shape, output.dtype)).mean()
+            loss = e.loss.value(output, e.loss.encode(y, output.shape, output.dtype)).mean()
             meter.add(float(loss), output, y)
         means = meter.means()
         return means["loss"], means["accuracy"]
@@ -249,6 +257,11 @@ class Trainer:
             f"{what} at step {step} (epoch {self.epoch + 1}), first in {where}; "
             f"the last good checkpoint is {run.path / 'checkpoint.pt'}, of step {good}"
         )
+
+
+def _copied(net: Net) -> dict[str, Tensor]:
+    """The net's weights as they are now."""
+    return {name: value.detach().clone().cpu() for name, value in net.state_dict().items()}
 
 
 def train(settings: Settings, run: str | Path) -> Result:

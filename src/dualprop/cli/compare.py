@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dualprop.cli.options import run_folder, with_settings
+from dualprop import recipes
+from dualprop.cli.options import RecipeOption, run_folder, with_settings
 from dualprop.errors import DualpropError
-from dualprop.settings import Settings, whole_numbers
+from dualprop.settings import whole_numbers
 
 RULES = "bp,dp,ms-dp,l-dp,p-dp,r-dp,kp-dp,dp-t"
 SEEDS = "0,1"
@@ -31,6 +32,7 @@ def compare(
         Path | None,
         typer.Option(help="Go on with a comparison that was stopped; takes no other option.", show_default=False),
     ] = None,
+    recipe: RecipeOption = None,
     settings: dict[str, Any],
 ) -> None:
     """Train several rules from several seeds; end with a table, learning curves and gradient alignments.
@@ -38,7 +40,7 @@ def compare(
     A rule's own settings go to the rules that have them.
     """
     if resume is not None:
-        for name, value in {"rules": rules, "seeds": seeds, "out": out, **settings}.items():
+        for name, value in {"rules": rules, "seeds": seeds, "out": out, "recipe": recipe, **settings}.items():
             if value is not None:
                 raise DualpropError(f"{name}: the comparison has its settings; --resume takes no other option")
         from dualprop.comparison import resume_comparison
@@ -46,10 +48,12 @@ def compare(
         folder, report = resume, resume_comparison(resume)
     else:
         names = [name.strip() for name in (RULES if rules is None else rules).split(",") if name.strip()]
-        folder = out or run_folder("compare", Settings.from_dict(settings).data)
+        numbers = whole_numbers("seeds", SEEDS if seeds is None else seeds)
+        start = recipes.read(recipe) if recipe else recipes.Recipe()
+        folder = out or run_folder("compare", start.settings_for(settings).data)
         from dualprop.comparison import compare as run_all
 
-        report = run_all(names, whole_numbers(SEEDS if seeds is None else seeds), settings, folder)
+        report = run_all(names, numbers, settings, folder, start)
     report.print()
     typer.echo(f"table: {folder / 'table.md'} and {folder / 'table.csv'}")
     typer.echo("\n".join(f"picture: {path}" for path in sorted(folder.glob("*.png"))))

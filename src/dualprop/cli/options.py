@@ -13,8 +13,19 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from dualprop import recipes
 from dualprop.errors import DualpropError
 from dualprop.settings import Settings
+
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help=f"Settings to start from: {', '.join(recipes.shipped())}, or the path of a TOML file. Options given "
+        "here override it; a warm-up scales with --epochs.",
+        show_default=False,
+    ),
+]
 
 
 def _shown(default: Any) -> str:
@@ -108,7 +119,7 @@ def _parsed(
     for name, value in given.items():
         if value is not None:
             parse = fields[name].metadata["parse"]
-            values[name] = parse(value) if parse else value
+            values[name] = parse(name, value) if parse else value
     own = {name: _RULE_OPTIONS[name][1](value) for name, value in short.items() if value is not None}
     if own:
         values["rule_settings"] = {**values.get("rule_settings", {}), **own}

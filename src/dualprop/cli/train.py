@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dualprop.cli.options import run_folder, with_settings
+from dualprop import recipes
+from dualprop.cli.options import RecipeOption, run_folder, with_settings
 from dualprop.errors import DualpropError
 from dualprop.settings import Settings
 
@@ -21,18 +22,20 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Continue this run folder from its last checkpoint.", show_default=False)
     ] = None,
+    recipe: RecipeOption = None,
     settings: dict[str, Any],
 ) -> None:
     """Train a net with one rule; test the weights with the best validation accuracy once, at the end."""
-    if resume is not None and run is not None:
-        raise DualpropError("run: goes with a new run; --resume names its folder already")
+    for name, value in (("run", run), ("recipe", recipe)):
+        if resume is not None and value is not None:
+            raise DualpropError(f"{name}: goes with a new run; the folder that --resume names has its own")
 
     from dualprop import training
 
     if resume is not None:
         result = training.resume(resume, settings)
     else:
-        chosen = Settings.from_dict(settings)
+        chosen = recipes.load(recipe, **settings) if recipe else Settings.from_dict(settings)
         folder = run or run_folder(chosen.data, chosen.rule, f"seed{chosen.seed}")
         result = training.train(chosen, folder)
     typer.echo(

@@ -32,6 +32,7 @@ class Batches:
         seed: an integer from 0 on; None reads the images in order (and cannot augment).
         device: where the batches go.
         dtype: the floating-point type of the images.
+        memory_format: in which order their numbers lie in memory.
 
     Raises:
         DualpropError: an argument outside what is allowed above.
@@ -54,6 +55,7 @@ class Batches:
         seed: int | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         channels = split.images.shape[1]
         if batch_size < 1:
@@ -75,6 +77,7 @@ class Batches:
         self.seed = seed
         self.device = torch.device(device)
         self.dtype = dtype
+        self.memory_format = memory_format
         means, stds = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (mean, std))
         stds[stds == 0] = 1
         computed_in = torch.promote_types(dtype, torch.float32)
@@ -133,7 +136,8 @@ class Batches:
 
     def _normalised(self, images: Tensor) -> Tensor:
         scaled = images * self._scale
-        return (scaled if self._shift is None else scaled.add_(self._shift)).to(self.dtype)
+        normalised = scaled if self._shift is None else scaled.add_(self._shift)
+        return normalised.to(self.dtype, memory_format=self.memory_format)
 
 
 def _generator(seed: int, *key: int) -> torch.Generator:

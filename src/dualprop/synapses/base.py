@@ -20,9 +20,7 @@ def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
     there, before those of the layers below are computed.
     """
     gradient = gradient.to(parameter.dtype)
-    if (
-        gradient.stride() != parameter.stride()
-    ):  # fused optimizers read both as they lie in memory
+    if gradient.stride() != parameter.stride():  # fused optimizers read both as they lie in memory
         gradient = torch.empty_like(parameter).copy_(gradient)
     if parameter.grad is None:
         parameter.grad = gradient
