@@ -135,10 +135,8 @@ class Inference:
         if d is None:
             z = f(a)
             return _Block(k, z, None, (z, z))
-        if self.keep:
-            full = a.to(self.x.dtype), d.to(self.x.dtype)
-            return self._block_of(k, *self.nudge.hidden(f, *full, k))
-        return _Block(k, *self._dyad(f, a, d, *self.nudge.steps(k), self.nudge.share), None)
+        states = self.nudge.hidden(f, a.to(self.x.dtype), d.to(self.x.dtype), k) if self.keep else None
+        return _Block(k, *self._dyad(f, a, d, *self.nudge.steps(k), self.nudge.share), states)
 
     def _block_of(self, k: int, plus: Tensor, minus: Tensor) -> _Block:
         """Mean and difference, computed in the states' precision and rounded once to that of the products."""

@@ -48,6 +48,24 @@ class Potential(ABC):
         """f(a), possibly written over a, which the caller gives up."""
         return self(a)
 
+    def dyad(self, a: Tensor, d: Tensor, up: float, down: float, share: float) -> tuple[Tensor, Tensor]:
+        """Mean and difference of the two states z^+ = f(a + up d) and z^- = f(a - down d).
+
+        Args:
+            a: the drive, shape (B, ...), in float32 at least.
+            d: the feedback, of the same shape.
+            up: α r_k, at least 0.
+            down: ᾱ r_k, at least 0.
+            share: that of z^+ in the mean.
+
+        Returns:
+            share z^+ + (1 - share) z^-, and z^+ - z^-.
+        """
+        plus = self.over(torch.add(a, d, alpha=up))
+        minus = self.over(torch.sub(a, d, alpha=down))
+        difference = plus - minus
+        return minus.lerp_(plus, share), difference
+
     @abstractmethod
     def energy(self, z: Tensor) -> Tensor:
         """G(z) per sample, shape (B,); infinite outside the domain of G."""
@@ -90,6 +108,24 @@ class Box(Potential):
         if self.low == -math.inf and self.high == math.inf:
             return a
         return a.relu_() if self.low == 0 and self.high == math.inf else a.clamp_(self.low, self.high)
+
+    def dyad(self, a: Tensor, d: Tensor, up: float, down: float, share: float) -> tuple[Tensor, Tensor]:
+        """As `Potential.dyad`, but where both states are inside the box their difference is (up + down) d itself.
+
+        So no nudge is too small: plus minus minus would lose it in the rounding of a.
+        """
+        if up == down and share == 0.5 and self.high == math.inf:  # the fast way, for ReLU at α = ½
+            nudge = torch.abs(d)
+            if up != 0.5:
+                nudge.mul_(2 * up)
+            higher = self.over(torch.add(a, nudge, alpha=0.5))
+            length = torch.minimum(nudge, higher - self.low if self.low else higher)
+            return higher.sub_(length, alpha=0.5), length.copysign_(d)
+        plus, minus = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down)
+        inside = (plus >= self.low) & (plus <= self.high) & (minus >= self.low) & (minus <= self.high)
+        plus, minus = self.over(plus), self.over(minus)
+        difference = torch.where(inside, (up + down) * d, plus - minus)
+        return minus.lerp_(plus, share), difference
 
     def energy(self, z: Tensor) -> Tensor:
         """½‖z‖² per sample, ∞ outside the box."""

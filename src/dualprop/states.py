@@ -50,7 +50,7 @@ class Nudge:
             z_k^+ and z_k^-.
         """
         up, down = self.steps(k)
-        return _pair(f, a, d, up, down)
+        return f.over(torch.add(a, d, alpha=up)), f.over(torch.sub(a, d, alpha=down))
 
     def steps(self, k: int) -> tuple[float, float]:
         """α r_k and ᾱ r_k, by which a hidden layer's states step along its feedback."""
@@ -87,9 +87,7 @@ def dyad(f: Potential, a: Tensor, d: Tensor, up: float, down: float, share: floa
     """
 
     def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        plus, minus = _pair(f, a, d, up, down)
-        difference = plus - minus
-        return minus.lerp_(plus, share), difference
+        return f.dyad(a, d, up, down, share)
 
     if torch.finfo(a.dtype).bits >= 32:
         return both(a, d.to(a.dtype))
@@ -98,10 +96,6 @@ def dyad(f: Potential, a: Tensor, d: Tensor, up: float, down: float, share: floa
         return mean, difference
     mean, difference = both(a.float(), d.float())
     return mean.to(a.dtype), difference.to(a.dtype)
-
-
-def _pair(f: Potential, a: Tensor, d: Tensor, up: float, down: float) -> tuple[Tensor, Tensor]:
-    return f.over(torch.add(a, d, alpha=up)), f.over(torch.sub(a, d, alpha=down))
 
 
 @dataclass(frozen=True)

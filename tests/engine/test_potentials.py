@@ -163,3 +163,31 @@ def test_the_derivative_that_autograd_takes_is_that_of_the_definition(name):
     kink = torch.zeros(1, 1, requires_grad=True)
     dp.POTENTIALS["relu"](kink).sum().backward()
     assert float(kink.grad) == 0
+
+
+@pytest.mark.parametrize(
+    ("up", "down"), [(0.5, 0.5), (0.25, 0.75), (1.0, 0.0), (0.0, 1.0), (1.5, 1.5), (0.2, 0.2)]
+)
+@pytest.mark.parametrize("share", [0.5, 0.25])
+@pytest.mark.parametrize("name", sorted(POTENTIALS))
+def test_a_dyad_is_the_mean_and_difference_of_its_two_states(name, up, down, share):
+    f = POTENTIALS[name]
+    generator = torch.Generator().manual_seed(0)
+    a, d = torch.randn(2, 7, 50, generator=generator, dtype=torch.float64)
+    d = d * torch.tensor([0, 1e-3, 0.1, 1, 10, -1, -10]).double()[:, None]
+    before = a.clone(), d.clone()
+    mean, difference = f.dyad(a, d, up, down, share)
+    plus, minus = f(a + up * d), f(a - down * d)
+    torch.testing.assert_close(mean, share * plus + (1 - share) * minus, rtol=0, atol=1e-14)
+    torch.testing.assert_close(difference, plus - minus, rtol=0, atol=1e-14)
+    assert torch.equal(a, before[0])
+    assert torch.equal(d, before[1])
+
+
+@pytest.mark.parametrize(("up", "down"), [(0.5, 0.5), (0.25, 0.75), (1.5, 1.5)])
+@pytest.mark.parametrize("name", ["linear", "relu", "hard-sigmoid", "hard-tanh"])
+def test_no_nudge_is_too_small_for_a_box(name, up, down):
+    a = torch.tensor([[0.5, 0.25, 0.75, 0.999]])
+    d = torch.tensor([[1e-30, -1e-12, 1e-20, -3e-10]])
+    _, difference = POTENTIALS[name].dyad(a, d, up, down, 0.5)
+    torch.testing.assert_close(difference, (up + down) * d, rtol=1e-6, atol=0)
