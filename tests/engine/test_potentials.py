@@ -169,9 +169,9 @@ def test_the_derivative_that_autograd_takes_is_that_of_the_definition(name):
     ("up", "down"), [(0.5, 0.5), (0.25, 0.75), (1.0, 0.0), (0.0, 1.0), (1.5, 1.5), (0.2, 0.2)]
 )
 @pytest.mark.parametrize("share", [0.5, 0.25])
-@pytest.mark.parametrize("name", sorted(POTENTIALS))
+@pytest.mark.parametrize("name", sorted(dp.POTENTIALS))
 def test_a_dyad_is_the_mean_and_difference_of_its_two_states(name, up, down, share):
-    f = POTENTIALS[name]
+    f = dp.POTENTIALS[name]
     generator = torch.Generator().manual_seed(0)
     a, d = torch.randn(2, 7, 50, generator=generator, dtype=torch.float64)
     d = d * torch.tensor([0, 1e-3, 0.1, 1, 10, -1, -10]).double()[:, None]
@@ -189,5 +189,5 @@ def test_a_dyad_is_the_mean_and_difference_of_its_two_states(name, up, down, sha
 def test_no_nudge_is_too_small_for_a_box(name, up, down):
     a = torch.tensor([[0.5, 0.25, 0.75, 0.999]])
     d = torch.tensor([[1e-30, -1e-12, 1e-20, -3e-10]])
-    _, difference = POTENTIALS[name].dyad(a, d, up, down, 0.5)
+    _, difference = dp.POTENTIALS[name].dyad(a, d, up, down, 0.5)
     torch.testing.assert_close(difference, (up + down) * d, rtol=1e-6, atol=0)
