@@ -1,4 +1,4 @@
-"""The command line: `dualprop train | compare | data`.
+"""The command line: `dualprop train | compare | bench | data`.
 
 Modules here import nothing heavy at the top, so that `--help` answers at once.
 """
@@ -11,6 +11,7 @@ import sys
 import typer
 
 from dualprop.cli import data
+from dualprop.cli.bench import bench
 from dualprop.cli.compare import compare
 from dualprop.cli.train import train
 from dualprop.errors import DualpropError, Interrupted
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(compare)
+app.command()(bench)
 app.add_typer(data.app, name="data")
 
 

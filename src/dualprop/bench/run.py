@@ -1,0 +1,84 @@
+"""The measurement: ceilings first, then row by row, each beside bp."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from dualprop.bench import ceilings
+from dualprop.bench.memory import peak_bytes
+from dualprop.bench.plan import Plan
+from dualprop.bench.report import Report, Row
+from dualprop.bench.subjects import Subject, subjects
+from dualprop.bench.timing import in_turn
+from dualprop.bench.workload import Workload
+from dualprop.experiment import PRECISIONS, device
+from dualprop.interrupt import Interrupt
+from dualprop.runs import environment
+
+
+def bench(plan: Plan) -> tuple[Report, bool]:
+    """Measure what the plan says.
+
+    Shows on stderr what is being measured. Each row's steps alternate with those of bp on the same net.
+
+    Args:
+        plan: what to measure.
+
+    Returns:
+        The report, and whether it is whole: Ctrl-C and SIGTERM end it after the row that is being measured.
+    """
+    chosen = device(plan.device)
+    precisions = {name: PRECISIONS[name] for name in plan.precisions}
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    total = 1 + len(plan.nets) * len(precisions) * len(plan.rows())
+    # a bar that moved by itself would take time from what is measured
+    with Interrupt() as interrupt, Progress(console=console, auto_refresh=False, transient=True) as progress:
+        task = progress.add_task("ceilings", total=total)
+        progress.refresh()
+        limits = ceilings.measure(precisions, repeats=plan.repeats, budget=plan.budget, device=chosen)
+        report = Report(environment(), json.loads(json.dumps(dataclasses.asdict(plan))), limits)
+        for net in plan.nets:
+            for precision, dtype in precisions.items():
+                workload = Workload(net, plan.hidden, dtype, plan.batch_size, chosen)
+                bp = subjects()["bp"].make(workload, False)
+                for name, compiled in plan.rows():
+                    if interrupt.asked:
+                        return report, False
+                    label = f"{name} compiled" if compiled else name
+                    progress.update(task, advance=1, description=f"{net} {precision} {label}", refresh=True)
+                    if compiled:
+                        torch.compiler.reset()  # what it may keep is bounded, and other rows' is not needed
+                    subject = subjects()[name].make(workload, compiled)
+                    row = _row(label, precision, workload, subject, bp, plan)
+                    report.rows.append(row)
+                    console.print(
+                        f"{net:8s}  {precision:7s}  {label:16s}  {1e3 * row.step.median:9.2f} ms"
+                        f"  {row.ratio.median:5.2f} × bp  n = {len(row.seconds)}"
+                    )
+                    del subject
+                    gc.collect()  # what the next row is measured in is not to be the last one's litter
+    return report, True
+
+
+def _row(label: str, precision: str, workload: Workload, subject: Subject, bp: Subject, plan: Plan) -> Row:
+    """The times of a subject beside bp, then the peak of one more step."""
+    seconds, bp_seconds = in_turn(
+        [subject.step, bp.step], repeats=plan.repeats, budget=plan.budget, device=workload.device
+    )
+    return Row(
+        workload.name,
+        precision,
+        label,
+        workload.batch_size,
+        seconds,
+        bp_seconds,
+        subject.operations,
+        peak_bytes(subject.step, workload.device),
+        subject.gradient_bytes,
+    )

@@ -1,0 +1,145 @@
+"""What is timed: back-propagation in plain PyTorch, every rule, `convert`, and updates fused with the gradients.
+
+A step is everything between two batches: inference, gradients, optimizer, clearing the gradients; for a rule with
+several weight updates a batch, all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dualprop.bench import arithmetic
+from dualprop.bench.timing import Work
+from dualprop.bench.workload import Workload
+from dualprop.convert import convert
+from dualprop.registry import Registry
+from dualprop.rules import RULES
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row of a table, ready to be timed.
+
+    Args:
+        step: does one batch.
+        operations: floating-point operations in its products.
+        parameters: what it learns.
+    """
+
+    step: Work
+    operations: int
+    parameters: list[nn.Parameter]
+
+    @property
+    def gradient_bytes(self) -> int:
+        """The size of all gradients together."""
+        return sum(p.numel() * p.element_size() for p in self.parameters)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a subject is made.
+
+    Args:
+        summary: one line for the table's notes.
+        make: the subject on a workload, compiled or not.
+        compiles: whether there is a compiled one.
+    """
+
+    summary: str
+    make: Callable[[Workload, bool], Subject]
+    compiles: bool = True
+
+
+def subjects() -> Registry[Kind]:
+    """Every subject by name: `bp` in plain PyTorch, every rule of `RULES`, `convert` and the fused updates."""
+    kinds: Registry[Kind] = Registry("rule")
+    kinds["bp"] = Kind("the loop in plain PyTorch: Sequential, autograd, autocast, fused SGD", _bp)
+    for name, method in RULES.items():
+        own = f"{name}-rule" if name in kinds else name
+        kinds[own] = Kind(f"{method.summary}, by dualprop.RULES[{name!r}]", partial(_rule, name))
+    kinds["convert"] = Kind("the loop of bp on dualprop.convert of its module", _convert)
+    at_once = "each weight updated and its gradient freed as soon as it is there"
+    kinds["bp-fused"] = Kind(f"bp, {at_once}", _bp_fused, False)
+    kinds["dp-fused"] = Kind(f"dp, {at_once}", _dp_fused, False)
+    return kinds
+
+
+def _bp(workload: Workload, compiled: bool) -> Subject:
+    model = workload.plain()
+    return _loop(workload, model, compiled, workload.optimizer(model.parameters()))
+
+
+def _convert(workload: Workload, compiled: bool) -> Subject:
+    model = convert(workload.plain())
+    return _loop(workload, model, compiled, workload.optimizer(model.parameters()))
+
+
+def _bp_fused(workload: Workload, compiled: bool) -> Subject:
+    model = workload.plain()
+    _update_at_once(workload, model)
+    return _loop(workload, model, compiled)
+
+
+def _loop(
+    workload: Workload, model: nn.Module, compiled: bool, optimizer: torch.optim.Optimizer | None = None
+) -> Subject:
+    """The ordinary training loop on a module; without an optimizer, its parameters update themselves."""
+    if compiled:
+        model.compile()
+
+    def step() -> None:
+        with workload.autocast():
+            loss = F.cross_entropy(model(workload.x).float(), workload.y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if optimizer is not None:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    costs = arithmetic.products(workload.net(), workload.kind.in_shape, workload.batch_size)
+    return Subject(step, arithmetic.needed(costs), list(model.parameters()))
+
+
+def _rule(name: str, workload: Workload, compiled: bool, fused: bool = False) -> Subject:
+    method = RULES[name]
+    net = workload.net(method.feedback)
+    rule = method(net, loss="cross_entropy")
+    if fused:
+        _update_at_once(workload, net)
+    optimizer = None if fused else workload.optimizer(net.parameters())
+
+    def step() -> None:
+        with workload.autocast():
+            for _ in rule.iterate(workload.x, workload.y):
+                if optimizer is not None:
+                    optimizer.step()
+                    optimizer.zero_grad()
+
+    costs = arithmetic.products(net, workload.kind.in_shape, workload.batch_size)
+    step()  # a lazy rule's first inference starts from nothing, and no other does
+    operations = arithmetic.made(net, costs, step)
+    if compiled:
+        rule.compile()
+    return Subject(step, operations, list(net.parameters()))
+
+
+def _dp_fused(workload: Workload, compiled: bool) -> Subject:
+    return _rule("dp", workload, compiled, fused=True)
+
+
+def _update_at_once(workload: Workload, module: nn.Module) -> None:
+    """Give every parameter an optimizer of its own, which steps as soon as the gradient is there and frees it."""
+    for parameter in module.parameters():
+        update = partial(_update, workload.optimizer([parameter]))
+        parameter.register_post_accumulate_grad_hook(update)  # type: ignore[no-untyped-call]
+
+
+def _update(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> None:
+    optimizer.step()
+    optimizer.zero_grad()

@@ -1,0 +1,68 @@
+"""Pairs, their order and their statistics, by a clock that the work itself moves."""
+
+import pytest
+import torch
+
+from dualprop.bench import timing
+from dualprop.bench.timing import Quartiles, in_turn, ratios
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    """A clock that stands still except while work is done."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.done = 0.0, []
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
+
+    def work(self, name, *durations):
+        """Work that takes these seconds by turns, the last again and again."""
+        left = list(durations)
+
+        def one():
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+            self.done.append(name)
+
+        return one
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def test_quartiles():
+    assert Quartiles.of([5.0, 1.0, 4.0, 2.0, 3.0]) == Quartiles(2, 3, 4)
+    assert Quartiles.of([1.0, 2.0]) == Quartiles(1.25, 1.5, 1.75)
+    assert Quartiles.of([7.0]) == Quartiles(7, 7, 7)
+
+
+def test_ratios_are_of_pairs():
+    assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == [2, 3, 1]
+
+
+def test_the_order_alternates_after_warming_up(clock):
+    times = in_turn([clock.work("a", 1), clock.work("b", 2)], repeats=3, budget=1000, device=CPU)
+    warm, rest = clock.done[: 2 * timing.WARM_UP], clock.done[2 * timing.WARM_UP :]
+    assert warm == ["a", "b"] * timing.WARM_UP
+    assert rest == ["a", "b", "b", "a", "a", "b"]
+    assert times == [[1, 1, 1], [2, 2, 2]]
+
+
+def test_warm_up_is_not_timed(clock):
+    slow_at_first = clock.work("a", *[50] * timing.WARM_UP, 1)
+    assert in_turn([slow_at_first], repeats=2, budget=1000, device=CPU) == [[1, 1]]
+
+
+def test_the_budget_ends_the_rounds_and_the_warming_up(clock):
+    work = [clock.work("a", 3), clock.work("b", 3)]
+    assert in_turn(work, repeats=10, budget=20, device=CPU) == [
+        [3, 3, 3],
+        [3, 3, 3],
+    ]  # 6 s of warming up, 18 of work
+    assert clock.now == 24
+
+
+def test_one_round_is_always_finished(clock):
+    assert in_turn([clock.work("a", 3), clock.work("b", 4)], repeats=10, budget=0.1, device=CPU) == [[3], [4]]
