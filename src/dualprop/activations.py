@@ -103,3 +103,14 @@ CALLS: dict[Any, Activation] = {
 
 NAMES = frozenset(activation.name for activation in CALLS.values())
 """The modules with these activations, by class name in `torch.nn`."""
+
+_KEPT = ("CELU", "GLU", "LogSigmoid", "Mish", "PReLU", "RReLU", "SELU", "Softsign", "Threshold")
+_SHRINKING = ("Hardshrink", "Softshrink", "Tanhshrink")
+UNKNOWN: dict[Any, str] = {
+    getattr(place, name): module
+    for module in _KEPT + _SHRINKING
+    for place in (F, torch, torch.Tensor)
+    for name in (module.lower(), f"{module.lower()}_")
+    if hasattr(place, name)
+}
+"""The activations that keep their ordinary derivative: functions, and the name of each one's module."""

@@ -9,12 +9,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 import dualprop as dp
 
+SETTINGS = {"symmetric": {}, "kolen-pollack": {"kolen_pollack": True}}
 
-def model():
+
+def model(kind):
     torch.manual_seed(0)
-    return dp.convert(
-        nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 3)), beta=4.0
-    )
+    net = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 3))
+    return dp.convert(net, beta=4.0, **SETTINGS[kind])
 
 
 def batch():
@@ -34,17 +35,20 @@ def train(module, x, y):
 def worker(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    module = DistributedDataParallel(model())
     x, y = batch()
-    train(module, x[rank::2], y[rank::2])
-    torch.save(module.module.state_dict(), f"{folder}/{rank}.pt")
+    for kind in SETTINGS:
+        module = DistributedDataParallel(model(kind))
+        train(module, x[rank::2], y[rank::2])
+        torch.save(module.module.state_dict(), f"{folder}/{kind}-{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_processes_equal_one(tmp_path):
     mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
-    expected = train(model(), *batch())
-    for rank in range(2):
-        ours = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        for name in expected:
-            torch.testing.assert_close(ours[name], expected[name], rtol=1e-5, atol=1e-6)
+    for kind in SETTINGS:
+        expected = train(model(kind), *batch())
+        for rank in range(2):
+            ours = torch.load(tmp_path / f"{kind}-{rank}.pt", weights_only=True)
+            assert set(ours) == set(expected)
+            for name in expected:
+                torch.testing.assert_close(ours[name], expected[name], rtol=1e-5, atol=1e-6)

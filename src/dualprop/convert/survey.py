@@ -1,0 +1,53 @@
+"""What there is to convert in a module: its activations, and what one might take for one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from inspect import isfunction
+
+from torch import nn
+
+from dualprop.activations import CALLS, NAMES, UNKNOWN
+
+_FUNCTIONS = {call.__name__: activation.name for call, activation in CALLS.items()}
+_ORDINARY = ("Norm", "Pool", "Softmax", "MultiheadAttention", "Dropout")
+_UNKNOWN_MODULES = frozenset(UNKNOWN.values())
+_RECURRENT = ("RNN", "LSTM", "GRU")
+
+
+def has_own_code(kind: type[nn.Module]) -> bool:
+    """Whether calls of functions may stand in its methods: all but PyTorch's own leaves."""
+    return not kind.__module__.startswith("torch.nn.modules") or kind.__module__.endswith("transformer")
+
+
+def activations_of(module: nn.Module) -> list[str]:
+    """The activations of a module: itself, those that its attributes hold or the code of its methods names."""
+    kind = type(module)
+    if not has_own_code(kind):
+        return [kind.__name__] if kind.__name__ in NAMES else []
+    held = [CALLS[value].name for value in vars(module).values() if isinstance(value, Hashable) and value in CALLS]
+    named = [_FUNCTIONS[name] for name in _named_in(module) if name in _FUNCTIONS]
+    return sorted({*held, *named})
+
+
+def unknown_to(module: nn.Module) -> list[str]:
+    """The functions that `convert` does not know and the code of a module's methods names."""
+    names = _named_in(module) if has_own_code(type(module)) else set()
+    return sorted(names.intersection(call.__name__ for call in UNKNOWN))
+
+
+def reason(kind: type[nn.Module]) -> str | None:
+    """Why one of PyTorch's own modules is left alone, if anybody might have expected otherwise."""
+    name = kind.__name__
+    if has_own_code(kind):
+        return None
+    if name in _UNKNOWN_MODULES or name.startswith(_RECURRENT):
+        return f"{name} (not known to `convert`)"
+    return f"{name} (ordinary derivative)" if any(part in name for part in _ORDINARY) else None
+
+
+def _named_in(module: nn.Module) -> set[str]:
+    """Every name that the methods of a module use, but those of its submodules."""
+    classes = [base for base in type(module).__mro__ if issubclass(base, nn.Module) and has_own_code(base)]
+    code = [f.__code__ for base in classes if base is not nn.Module for f in vars(base).values() if isfunction(f)]
+    return {name for c in code for name in c.co_names} - dict(module.named_children()).keys()
