@@ -56,10 +56,17 @@ def test_a_batch_that_is_not_finite_is_refused(value):
     with pytest.raises(dp.DualpropError, match=r"^x: NaN or infinite inputs$"):
         module(x)
     with torch.no_grad():
-        assert not torch.isfinite(module(x)).all()  # what is only asked for an output gives one
+        assert module(x).shape == (5, 4)  # what is only asked for an output gives one
     torch.compile(module, fullgraph=True, backend="eager")(x)
-    words = dp.convert(nn.Sequential(nn.Embedding(4, 3), nn.ReLU()))
-    assert words(torch.arange(4)).shape == (4, 3)  # indices are not floats
+
+
+def test_inputs_that_are_no_floats_are_not_looked_at():
+    class Real(nn.Module):
+        def forward(self, x):
+            return torch.relu(x.real)
+
+    assert dp.convert(Real())(torch.randn(2, 3, dtype=torch.complex64)).shape == (2, 3)
+    assert dp.convert(nn.Sequential(nn.Embedding(4, 3), nn.ReLU()))(torch.arange(4)).shape == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +109,13 @@ def test_an_unknown_function_is_warned_of_once_when_it_is_called(compiled):
     end = "is not known to `convert`; it keeps its ordinary derivative"
     ours = [str(w.message) for w in caught if "convert" in str(w.message)]
     assert ours == [f"Strange, gate: `mish` {end}", f"gate: `glu` {end}", f"Strange: `selu` {end}"]
+
+
+def test_what_is_excluded_is_not_warned_of():
+    module = dp.convert(nn.Sequential(Strange.Gate(), nn.ReLU()), exclude="0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module(torch.randn(3, 4))
 
 
 @pytest.mark.parametrize(
