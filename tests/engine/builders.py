@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,41 @@ def double_batch(n: int, features: int, classes: int, *, seed: int = 0) -> tuple
     """n samples of `features` normal numbers and their class indices."""
     generator = torch.Generator().manual_seed(1000 + seed)
     x = torch.randn(n, features, generator=generator, dtype=torch.float64)
+    return x, torch.randint(classes, (n,), generator=generator)
+
+
+def image_net(synapses: Iterable[dp.Synapse], activation: str = "tanh", *, seed: int = 0) -> dp.Net:
+    """A float64 net of these synapses, linear on top; weights and biases by `seed`, none of them zero."""
+    synapses = list(synapses)
+    potentials = [activation] * (len(synapses) - 1) + ["linear"]
+    net = dp.Net(map(dp.Layer, synapses, potentials)).double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.uniform_(-0.3, 0.3, generator=generator)
+            if p.ndim > 1:
+                p.mul_(6 / math.sqrt(p[0].numel()))
+    return net
+
+
+def small_conv_net(activation: str = "tanh", feedback: str = "symmetric", *, seed: int = 0) -> dp.Net:
+    """2 x 6 x 6 -> 3 channels -> max-pool -> 4 channels -> average-pool -> 5 -> 3 neurons, in float64."""
+    own = {"feedback": feedback}
+    synapses = [
+        dp.Conv2d(2, 3, 3, padding=1),
+        dp.Conv2d(3, 4, 3, padding=1, pool=dp.MaxPool2d(2), **own),
+        dp.Dense(16, 5, pool=dp.AvgPool2d(2, stride=1), **own),
+        dp.Dense(5, 3, **own),
+    ]
+    return image_net(synapses, activation, seed=seed)
+
+
+def image_batch(
+    n: int, shape: Sequence[int] = (2, 6, 6), classes: int = 3, *, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """n images of normal numbers in float64, and their class indices."""
+    generator = torch.Generator().manual_seed(2000 + seed)
+    x = torch.randn(n, *shape, generator=generator, dtype=torch.float64)
     return x, torch.randint(classes, (n,), generator=generator)
 
 

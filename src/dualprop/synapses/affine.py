@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dualprop.errors import DualpropError, check_type
+from dualprop.registry import Registry
 from dualprop.synapses.base import Synapse, accumulate
 from dualprop.synapses.pools import Pool
 
@@ -79,13 +80,14 @@ class Affine(Synapse):
 
     @torch.no_grad()
     def _checked_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Run the module on a few points of a line through zero: an affine map keeps it straight."""
+        """Run the module on two batches of points of a plane through zero: an affine map keeps lines straight."""
         like = next(self.module.parameters(), torch.empty(0))
         name = type(self.module).__name__
         points = torch.linspace(-2, 2, 2 * torch.Size(shape).numel(), dtype=torch.float64).sin()
         u, v = points.to(like).view(2, 1, *shape)
         try:
-            zero, one, two, both = self.module(torch.cat([0 * u, u, v, u - 3 * v])).double()
+            zero, one = self.module(torch.cat([0 * u, u])).double()
+            two, both = self.module(torch.cat([v, u - 3 * v])).double()  # batch norm tells one batch from another
         except (RuntimeError, ValueError, TypeError) as error:
             raise DualpropError(f"module: {name} does not take {shape} ({str(error).splitlines()[0]})") from None
         straight = (one - zero) - 3 * (two - zero)
@@ -120,4 +122,4 @@ def _kolen_pollack(synapse: Affine) -> None:
     synapse.feedback = twin
 
 
-TWINS = {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack}
+TWINS = Registry("feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack})
