@@ -11,7 +11,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dualprop.bench.report import Report, Row
 
-TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200)
+FINE = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2)
+COARSE = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200)
 COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377")
 """By precision; told apart by people who do not see all colours, too."""
 
@@ -84,12 +85,13 @@ def _bars(
 
 def _frame(axes: Axes, rows: list[Row]) -> None:
     """A logarithmic axis with room for the labels, and a line at bp."""
-    low = min(1.0, *(row.ratio.low for row in rows))
-    high = max(1.0, *(row.ratio.high for row in rows))
+    low = min(0.9, *(row.ratio.low for row in rows))  # a few per cent are not to fill the panel
+    high = max(1.1, *(row.ratio.high for row in rows))
     room = max((high / low) ** 0.2, 1.12)
+    ticks = FINE if high / low * room**2 < 2.5 else COARSE
     axes.set_xscale("log")
     axes.set_xlim(low / room, high * room)
-    axes.xaxis.set_major_locator(FixedLocator([t for t in TICKS if low / room <= t <= high * room]))
+    axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low / room <= t <= high * room]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.axvline(1, color="black", linewidth=0.8)

@@ -28,14 +28,12 @@ def _on_cpu(work: Work) -> int:
             work()
     events = recorded.profiler.kineto_results.events()
     begun = next(event.start_ns() for event in events if event.name() == _SECOND)
-    sizes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
-    found: int = sum(size for time, size in sizes if time < begun)
-    held = most = found
-    for time, size in sizes:
-        if time >= begun:
-            held += size
+    held = most = 0
+    for event in events:
+        if event.name() == "[memory]" and event.start_ns() >= begun:
+            held += event.nbytes()
             most = max(most, held)
-    return most - found
+    return most
 
 
 def _on_cuda(work: Work) -> int:
