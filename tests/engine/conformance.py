@@ -1,6 +1,7 @@
 """What every rule must do, whatever its mathematics: checks that each entry of `dualprop.RULES` inherits.
 
-A check takes a `Method` (an entry of the registry) and asserts. `CHECKS` holds all of them by name.
+A check takes a `Method` (an entry of the registry) and a `Problem` (a kind of net, with batches for it), and
+asserts. `CHECKS` and `PROBLEMS` hold all of them by name.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,25 +20,59 @@ from torch import Tensor
 
 import dualprop as dp
 
-from .builders import assert_identical, assert_same, double_batch, double_net, gradient_of
+from .builders import assert_identical, assert_same, double_batch, double_net, gradient_of, image_batch, image_net
 
-SIZES = (6, 7, 5, 4)
-Check = Callable[[dp.Method], None]
+CLASSES = 4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A kind of net with `CLASSES` outputs, and batches for it.
+
+    Attributes:
+        net: makes one, given `seed` and `feedback`.
+        batches: makes a batch of n samples, given n and `seed`.
+        reshaped: another shape that a sample may have for the same result.
+    """
+
+    net: Callable[..., dp.Net]
+    batches: Callable[..., tuple[Tensor, Tensor]]
+    reshaped: tuple[int, ...]
+
+    def bound(self, method: dp.Method, *, seed: int = 0, **settings: Any) -> dp.Rule:
+        """A rule of this method on a fresh net that fits it."""
+        return method(self.net(seed=seed, feedback=method.feedback), **settings)
+
+    def batch(self, n: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+        return self.batches(n, seed=seed)
+
+
+def dense_net(*, seed: int, feedback: str) -> dp.Net:
+    return double_net((6, 7, 5, CLASSES), "tanh", seed=seed, feedback=feedback)
+
+
+def conv_net(*, seed: int, feedback: str) -> dp.Net:
+    """A convolution, one behind a max-pool, a dense layer behind an average-pool, a dense layer."""
+    synapses = [
+        dp.Conv2d(2, 3, 3, padding=1),
+        dp.Conv2d(3, 3, 3, padding=1, pool=dp.MaxPool2d(2), feedback=feedback),
+        dp.Dense(3, 5, pool=dp.AvgPool2d(2), feedback=feedback),
+        dp.Dense(5, CLASSES, feedback=feedback),
+    ]
+    return image_net(synapses, "tanh", seed=seed)
+
+
+PROBLEMS = {
+    "dense": Problem(dense_net, lambda n, seed: double_batch(n, 6, CLASSES, seed=seed), (2, 3)),
+    "conv": Problem(conv_net, lambda n, seed: image_batch(n, (2, 4, 4), CLASSES, seed=seed), (2, 4, 4)),
+}
+Check = Callable[[dp.Method, Problem], None]
 CHECKS: dict[str, Check] = {}
 
 
 def check(function: Check) -> Check:
     CHECKS[function.__name__] = function
     return function
-
-
-def bound(method: dp.Method, *, seed: int = 0, **settings: Any) -> dp.Rule:
-    """A rule of this method on a fresh net that fits it."""
-    return method(double_net(SIZES, "tanh", seed=seed, feedback=method.feedback), **settings)
-
-
-def batch(n: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
-    return double_batch(n, SIZES[0], SIZES[-1], seed=seed)
 
 
 def parameters_of(rule: dp.Rule) -> dict[str, Tensor]:
@@ -96,13 +132,13 @@ def nothing_changes(rule: dp.Rule, *, but_grad: bool = False, but_state: bool = 
             assert value == after[name], name
 
 
-def train(rule: dp.Rule, steps: int, *, first: int = 0, optimizer: Any = None) -> list[Tensor]:
+def train(rule: dp.Rule, on: Problem, steps: int, *, first: int = 0, optimizer: Any = None) -> list[Tensor]:
     """Some weight updates on changing batches, every fourth of them smaller; the losses."""
     optimizer = optimizer or torch.optim.Adam(rule.net.parameters(), lr=0.01)
     losses = []
     for number in range(first, first + steps):
         optimizer.zero_grad()
-        for step in rule.iterate(*batch(3 if number % 4 == 3 else 6, seed=number)):
+        for step in rule.iterate(*on.batch(3 if number % 4 == 3 else 6, seed=number)):
             optimizer.step()
             optimizer.zero_grad()
             losses.append(step.loss)
@@ -110,12 +146,12 @@ def train(rule: dp.Rule, steps: int, *, first: int = 0, optimizer: Any = None) -
 
 
 @check
-def yields_steps_with_loss_and_output(method: dp.Method) -> None:
-    rule, (x, y) = bound(method), batch()
+def yields_steps_with_loss_and_output(method: dp.Method, on: Problem) -> None:
+    rule, (x, y) = on.bound(method), on.batch()
     count = 0
     for step in rule.iterate(x, y):
         count += 1
-        assert step.output.shape == (6, SIZES[-1])
+        assert step.output.shape == (6, CLASSES)
         assert step.output.dtype == x.dtype
         assert step.loss.shape == ()
         assert torch.isfinite(step.loss)
@@ -128,9 +164,9 @@ def yields_steps_with_loss_and_output(method: dp.Method) -> None:
 
 
 @check
-def the_loop_body_runs_in_the_callers_modes(method: dp.Method) -> None:
+def the_loop_body_runs_in_the_callers_modes(method: dp.Method, on: Problem) -> None:
     """A generator that yields inside no_grad or autocast would leak them to the caller's optimizer step."""
-    rule, (x, y) = bound(method), batch()
+    rule, (x, y) = on.bound(method), on.batch()
     for enabled in (True, False):
         with torch.set_grad_enabled(enabled):
             for _ in rule.iterate(x, y):
@@ -139,9 +175,9 @@ def the_loop_body_runs_in_the_callers_modes(method: dp.Method) -> None:
 
 
 @check
-def gives_every_parameter_a_gradient(method: dp.Method) -> None:
-    rule = bound(method)
-    gradient = gradient_of(rule, *batch())
+def gives_every_parameter_a_gradient(method: dp.Method, on: Problem) -> None:
+    rule = on.bound(method)
+    gradient = gradient_of(rule, *on.batch())
     for name, p in rule.net.named_parameters():
         assert gradient[name].shape == p.shape
         assert gradient[name].dtype == p.dtype
@@ -152,41 +188,41 @@ def gives_every_parameter_a_gradient(method: dp.Method) -> None:
 
 
 @check
-def gradients_do_not_share_memory(method: dp.Method) -> None:
+def gradients_do_not_share_memory(method: dp.Method, on: Problem) -> None:
     """Clipping scales them in place, one after the other."""
-    rule = bound(method)
-    rule.backward(*batch())
+    rule = on.bound(method)
+    rule.backward(*on.batch())
     pointers = [p.grad.untyped_storage().data_ptr() for p in rule.net.parameters()]
     assert len(set(pointers)) == len(pointers)
 
 
 @check
-def points_downhill(method: dp.Method) -> None:
+def points_downhill(method: dp.Method, on: Problem) -> None:
     """The last layer's gradient is near the true one; below it a rule may have feedback of its own."""
-    rule, (x, y) = bound(method), batch(40)
+    rule, (x, y) = on.bound(method), on.batch(40)
     truth = gradient_of(dp.Backprop(rule.net, loss=rule.loss), x, y)
     ours = gradient_of(rule, x, y)
-    last = [n for n in truth if n.startswith(f"layers.{len(SIZES) - 2}.") and not n.endswith("feedback")]
+    last = [n for n in truth if n.startswith(f"layers.{len(rule.net) - 1}.") and not n.endswith("feedback")]
     u, v = (torch.cat([g[n].flatten() for n in last]) for g in (ours, truth))
     assert float(u @ v / (u.norm() * v.norm())) > 0.9
 
 
 @check
-def learns(method: dp.Method) -> None:
-    rule, (x, y) = bound(method), batch(20)
+def learns(method: dp.Method, on: Problem) -> None:
+    rule, (x, y) = on.bound(method), on.batch(20)
     optimizer = torch.optim.Adam(rule.net.parameters(), lr=0.02)
-    first = float(rule.loss.value(rule.predict(x), torch.eye(SIZES[-1], dtype=x.dtype)[y]).mean())
+    first = float(rule.loss.value(rule.predict(x), torch.eye(CLASSES, dtype=x.dtype)[y]).mean())
     for _ in range(80):
         for _step in rule.iterate(x, y):
             optimizer.step()
             optimizer.zero_grad()
-    last = float(rule.loss.value(rule.predict(x), torch.eye(SIZES[-1], dtype=x.dtype)[y]).mean())
+    last = float(rule.loss.value(rule.predict(x), torch.eye(CLASSES, dtype=x.dtype)[y]).mean())
     assert last < 0.5 * first
 
 
 @check
-def backward_adds_to_grad(method: dp.Method) -> None:
-    (x, y), net = batch(), bound(method).net
+def backward_adds_to_grad(method: dp.Method, on: Problem) -> None:
+    (x, y), net = on.batch(), on.bound(method).net
     once = gradient_of(method(net), x, y)
     net.zero_grad(set_to_none=True)
     for _ in range(2):
@@ -198,9 +234,9 @@ def backward_adds_to_grad(method: dp.Method) -> None:
 
 
 @check
-def backward_is_the_first_round_of_iterate(method: dp.Method) -> None:
-    x, y = batch()
-    rule, other = bound(method), bound(method)
+def backward_is_the_first_round_of_iterate(method: dp.Method, on: Problem) -> None:
+    x, y = on.batch()
+    rule, other = on.bound(method), on.bound(method)
     step = rule.backward(x, y)
     first = next(iter(other.iterate(x, y)))
     assert torch.equal(step.output, first.output)
@@ -211,8 +247,8 @@ def backward_is_the_first_round_of_iterate(method: dp.Method) -> None:
 
 
 @check
-def backward_changes_only_grad_and_its_own_state(method: dp.Method) -> None:
-    rule, (x, y) = bound(method), batch()
+def backward_changes_only_grad_and_its_own_state(method: dp.Method, on: Problem) -> None:
+    rule, (x, y) = on.bound(method), on.batch()
     for mode in (True, False):
         rule.net.train(mode)
         for enabled in (True, False):
@@ -223,9 +259,9 @@ def backward_changes_only_grad_and_its_own_state(method: dp.Method) -> None:
 
 
 @check
-def leaves_the_batch_alone(method: dp.Method) -> None:
-    rule, (x, y) = bound(method), batch()
-    target = torch.eye(SIZES[-1], dtype=x.dtype)[y]
+def leaves_the_batch_alone(method: dp.Method, on: Problem) -> None:
+    rule, (x, y) = on.bound(method), on.batch()
+    target = torch.eye(CLASSES, dtype=x.dtype)[y]
     x.requires_grad_()
     target.requires_grad_()
     before = x.detach().clone(), target.detach().clone()
@@ -242,11 +278,11 @@ def leaves_the_batch_alone(method: dp.Method) -> None:
 
 
 @check
-def frozen_parameters_get_no_gradient(method: dp.Method) -> None:
-    x, y = batch()
-    full = gradient_of(bound(method), x, y)
+def frozen_parameters_get_no_gradient(method: dp.Method, on: Problem) -> None:
+    x, y = on.batch()
+    full = gradient_of(on.bound(method), x, y)
     for frozen in full:
-        rule = bound(method)
+        rule = on.bound(method)
         rule.net.get_parameter(frozen).requires_grad_(False)
         gradient = gradient_of(rule, x, y)
         assert frozen not in gradient
@@ -254,9 +290,9 @@ def frozen_parameters_get_no_gradient(method: dp.Method) -> None:
 
 
 @check
-def a_net_that_is_frozen_altogether_still_gives_its_step(method: dp.Method) -> None:
-    rule, (x, y) = bound(method), batch()
-    expected = bound(method).backward(x, y)
+def a_net_that_is_frozen_altogether_still_gives_its_step(method: dp.Method, on: Problem) -> None:
+    rule, (x, y) = on.bound(method), on.batch()
+    expected = on.bound(method).backward(x, y)
     rule.net.requires_grad_(False)
     step = rule.backward(x, y)
     torch.testing.assert_close(step.loss, expected.loss)
@@ -264,18 +300,18 @@ def a_net_that_is_frozen_altogether_still_gives_its_step(method: dp.Method) -> N
 
 
 @check
-def duplicating_every_sample_changes_no_gradient(method: dp.Method) -> None:
-    net = bound(method).net
+def duplicating_every_sample_changes_no_gradient(method: dp.Method, on: Problem) -> None:
+    net = on.bound(method).net
     for n, copies in ((1, 2), (3, 4), (5, 2)):
-        x, y = batch(n)
+        x, y = on.batch(n)
         once = gradient_of(method(net), x, y)
-        often = gradient_of(method(net), x.repeat(copies, 1), y.repeat(copies))
+        often = gradient_of(method(net), torch.cat([x] * copies), y.repeat(copies))
         assert_same(often, once, rtol=1e-11)
 
 
 @check
-def parts_of_a_batch_average_to_the_whole(method: dp.Method) -> None:
-    net, (x, y) = bound(method).net, batch()
+def parts_of_a_batch_average_to_the_whole(method: dp.Method, on: Problem) -> None:
+    net, (x, y) = on.bound(method).net, on.batch()
     whole = gradient_of(method(net), x, y)
     for size in (1, 2, 3):
         parts = [gradient_of(method(net), x[i : i + size], y[i : i + size]) for i in range(0, 6, size)]
@@ -284,42 +320,42 @@ def parts_of_a_batch_average_to_the_whole(method: dp.Method) -> None:
 
 
 @check
-def the_order_of_samples_does_not_matter(method: dp.Method) -> None:
-    net, (x, y) = bound(method).net, batch()
+def the_order_of_samples_does_not_matter(method: dp.Method, on: Problem) -> None:
+    net, (x, y) = on.bound(method).net, on.batch()
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     assert_same(gradient_of(method(net), x[order], y[order]), gradient_of(method(net), x, y), rtol=1e-11)
 
 
 @check
-def class_indices_and_their_one_hot_rows_are_one_target(method: dp.Method) -> None:
-    net, (x, y) = bound(method).net, batch()
+def class_indices_and_their_one_hot_rows_are_one_target(method: dp.Method, on: Problem) -> None:
+    net, (x, y) = on.bound(method).net, on.batch()
     for dtype in (torch.float64, torch.float32):
-        rows = torch.eye(SIZES[-1], dtype=dtype)[y]
+        rows = torch.eye(CLASSES, dtype=dtype)[y]
         assert_identical(gradient_of(method(net), x, rows), gradient_of(method(net), x, y))
 
 
 @check
-def takes_inputs_of_any_shape_and_stride(method: dp.Method) -> None:
-    net, (x, y) = bound(method).net, batch()
+def takes_inputs_of_any_shape_and_stride(method: dp.Method, on: Problem) -> None:
+    net, (x, y) = on.bound(method).net, on.batch()
     flat = gradient_of(method(net), x, y)
-    assert_same(gradient_of(method(net), x.reshape(6, 2, 3), y), flat, rtol=1e-12)
-    assert_same(gradient_of(method(net), x.t().contiguous().t(), y), flat, rtol=1e-12)
+    assert_same(gradient_of(method(net), x.reshape(6, *on.reshaped), y), flat, rtol=1e-12)
+    assert_same(gradient_of(method(net), x.transpose(0, -1).contiguous().transpose(0, -1), y), flat, rtol=1e-12)
     strided = torch.stack([x, x], 1)[:, 0]
     assert_same(gradient_of(method(net), strided, y), flat, rtol=1e-12)
 
 
 @check
-def every_named_loss_works(method: dp.Method) -> None:
-    x, y = batch()
+def every_named_loss_works(method: dp.Method, on: Problem) -> None:
+    x, y = on.batch()
     for loss in dp.LOSSES:
-        gradient = gradient_of(bound(method, loss=loss), x, y)
+        gradient = gradient_of(on.bound(method, loss=loss), x, y)
         assert all(torch.isfinite(g).all() and g.abs().max() > 0 for g in gradient.values()), loss
 
 
 @check
-def single_precision_agrees_with_double(method: dp.Method) -> None:
-    x, y = batch()
-    rule = bound(method)
+def single_precision_agrees_with_double(method: dp.Method, on: Problem) -> None:
+    x, y = on.batch()
+    rule = on.bound(method)
     double = gradient_of(rule, x, y)
     single = gradient_of(method(rule.net.float()), x.float(), y)
     for name, g in single.items():
@@ -329,99 +365,99 @@ def single_precision_agrees_with_double(method: dp.Method) -> None:
 
 
 @check
-def the_same_seed_gives_the_same_run(method: dp.Method) -> None:
+def the_same_seed_gives_the_same_run(method: dp.Method, on: Problem) -> None:
     runs = []
     for disturbance in (1, 2):
         torch.manual_seed(disturbance)  # a rule's randomness is its own
-        rule = bound(method)
-        runs.append((train(rule, 20), parameters_of(rule)))
+        rule = on.bound(method)
+        runs.append((train(rule, on, 20), parameters_of(rule)))
     assert len(runs[0][0]) >= 20
     assert all(torch.equal(a, b) for a, b in zip(runs[0][0], runs[1][0], strict=True))
     assert_identical(runs[0][1], runs[1][1])
 
 
 @check
-def its_state_goes_through_a_file_and_the_run_goes_on_bit_exactly(method: dp.Method) -> None:
-    whole = bound(method)
+def its_state_goes_through_a_file_and_the_run_goes_on_bit_exactly(method: dp.Method, on: Problem) -> None:
+    whole = on.bound(method)
     optimizer = torch.optim.Adam(whole.net.parameters(), lr=0.01)
-    train(whole, 6, optimizer=optimizer)
+    train(whole, on, 6, optimizer=optimizer)
     file = io.BytesIO()
     torch.save([whole.net.state_dict(), optimizer.state_dict(), whole.state_dict()], file)
     file.seek(0)
-    train(whole, 6, first=6, optimizer=optimizer)
+    train(whole, on, 6, first=6, optimizer=optimizer)
 
     net_state, optimizer_state, rule_state = torch.load(file, weights_only=True)
-    resumed = bound(method, seed=5)
+    resumed = on.bound(method, seed=5)
     resumed.net.load_state_dict(net_state)
     second = torch.optim.Adam(resumed.net.parameters(), lr=0.01)
     second.load_state_dict(optimizer_state)
     resumed.load_state_dict(rule_state)
-    train(resumed, 6, first=6, optimizer=second)
+    train(resumed, on, 6, first=6, optimizer=second)
     assert_identical(parameters_of(resumed), parameters_of(whole))
     assert_identical(tensors(resumed.state_dict()), tensors(whole.state_dict()))
 
 
 @check
-def a_state_dict_is_a_snapshot(method: dp.Method) -> None:
-    rule = bound(method)
-    train(rule, 2)
+def a_state_dict_is_a_snapshot(method: dp.Method, on: Problem) -> None:
+    rule = on.bound(method)
+    train(rule, on, 2)
     kept = rule.state_dict()
     before = tensors(kept)
-    train(rule, 3, first=2)
+    train(rule, on, 3, first=2)
     assert_identical(tensors(kept), before)
     rule.load_state_dict(kept)
     assert_identical(tensors(rule.state_dict()), before)
-    train(rule, 3, first=2)
+    train(rule, on, 3, first=2)
     assert_identical(tensors(kept), before)
 
 
 @check
-def refuses_the_state_of_another_rule(method: dp.Method) -> None:
-    rule = bound(method)
-    train(rule, 2)
+def refuses_the_state_of_another_rule(method: dp.Method, on: Problem) -> None:
+    rule = on.bound(method)
+    train(rule, on, 2)
     with nothing_changes(rule), pytest.raises(dp.DualpropError, match="state") as caught:
         rule.load_state_dict({**rule.state_dict(), "bogus": torch.zeros(1)})
     assert "\n" not in str(caught.value)
 
 
 @check
-def predict_and_gradients_and_alignment_touch_nothing(method: dp.Method) -> None:
-    rule, (x, y) = bound(method), batch()
-    train(rule, 3)
+def predict_and_gradients_and_alignment_touch_nothing(method: dp.Method, on: Problem) -> None:
+    rule, (x, y) = on.bound(method), on.batch()
+    train(rule, on, 3)
     rule.backward(x, y)
     with nothing_changes(rule):
         output = rule.predict(x)
         gradients = rule.gradients(x, y)
         alignment = dp.alignment(rule, x, y)
-    assert output.shape == (6, SIZES[-1])
+    assert output.shape == (6, CLASSES)
     assert not output.requires_grad
     assert torch.equal(output, rule.predict(x))
     assert_identical(gradients, gradient_of(rule, x, y))  # what the next backward adds
-    assert len(alignment.cosine) == len(alignment.norm_ratio) == len(SIZES) - 1
+    assert len(alignment.cosine) == len(alignment.norm_ratio) == len(rule.net)
     assert all(-1 - 1e-12 <= c <= 1 + 1e-12 for c in alignment.cosine)
     assert all(r > 0 for r in alignment.norm_ratio)
 
 
 @check
-def two_rules_on_one_net_do_not_disturb_each_other(method: dp.Method) -> None:
-    alone, net = bound(method), bound(method).net
+def two_rules_on_one_net_do_not_disturb_each_other(method: dp.Method, on: Problem) -> None:
+    alone, net = on.bound(method), on.bound(method).net
     first, second = method(net), method(net)
     for seed in range(3):
-        x, y = batch(seed=seed)
+        x, y = on.batch(seed=seed)
         expected = gradient_of(alone, x, y)
         assert_identical(gradient_of(first, x, y), expected)
         assert_identical(gradient_of(second, x, y), expected)
 
 
 @check
-def sees_weights_that_changed_since_the_last_call(method: dp.Method) -> None:
-    x, y = batch()
-    rule = bound(method)
+def sees_weights_that_changed_since_the_last_call(method: dp.Method, on: Problem) -> None:
+    x, y = on.batch()
+    rule = on.bound(method)
     gradient_of(rule, x, y)
     with torch.no_grad():
         for p in rule.net.parameters():
             p.mul_(1.5)
-    fresh = bound(method)
+    fresh = on.bound(method)
     with torch.no_grad():
         for p in fresh.net.parameters():
             p.mul_(1.5)
@@ -439,28 +475,28 @@ BAD_BATCHES: dict[str, tuple[Callable[[Tensor, Tensor], tuple[Any, Any]], str]] 
     "x not a tensor": (lambda x, y: (x.numpy(), y), "x"),
     "no samples": (lambda x, y: (x[:0], y[:0]), "x"),
     "x without a batch": (lambda x, y: (x[0], y[:1]), "x"),
-    "x without dimensions": (lambda x, y: (x[0, 0], y[:1]), "x"),
-    "class too high": (lambda x, y: (x, y.index_fill(0, torch.tensor([1]), SIZES[-1])), "y"),
+    "x without dimensions": (lambda x, y: (x.flatten()[0], y[:1]), "x"),
+    "class too high": (lambda x, y: (x, y.index_fill(0, torch.tensor([1]), CLASSES)), "y"),
     "class negative": (lambda x, y: (x, y.index_fill(0, torch.tensor([1]), -1)), "y"),
     "too few targets": (lambda x, y: (x, y[1:]), "y"),
     "no targets": (lambda x, y: (x, y[:0]), "y"),
     "a column of classes": (lambda x, y: (x, y[:, None]), "y"),
     "classes in int32": (lambda x, y: (x, y.int()), "y"),
     "boolean targets": (lambda x, y: (x, y > 0), "y"),
-    "complex targets": (lambda x, y: (x, torch.zeros(6, SIZES[-1], dtype=torch.complex128)), "y"),
+    "complex targets": (lambda x, y: (x, torch.zeros(6, CLASSES, dtype=torch.complex128)), "y"),
     "y not a tensor": (lambda x, y: (x, y.tolist()), "y"),
     "classes as floats": (lambda x, y: (x, y.double()), "y"),
-    "float targets too wide": (lambda x, y: (x, torch.zeros(6, SIZES[-1] + 1, dtype=x.dtype)), "y"),
-    "one target for all": (lambda x, y: (x, torch.zeros(1, SIZES[-1], dtype=x.dtype)), "y"),
-    "nan in targets": (lambda x, y: (x, torch.full((6, SIZES[-1]), float("nan"), dtype=x.dtype)), "y"),
-    "infinite targets": (lambda x, y: (x, torch.full((6, SIZES[-1]), float("inf"), dtype=x.dtype)), "y"),
+    "float targets too wide": (lambda x, y: (x, torch.zeros(6, CLASSES + 1, dtype=x.dtype)), "y"),
+    "one target for all": (lambda x, y: (x, torch.zeros(1, CLASSES, dtype=x.dtype)), "y"),
+    "nan in targets": (lambda x, y: (x, torch.full((6, CLASSES), float("nan"), dtype=x.dtype)), "y"),
+    "infinite targets": (lambda x, y: (x, torch.full((6, CLASSES), float("inf"), dtype=x.dtype)), "y"),
 }
 
 
 @check
-def refuses_bad_batches_and_touches_nothing(method: dp.Method) -> None:
-    rule, (x, y) = bound(method), batch()
-    train(rule, 2)
+def refuses_bad_batches_and_touches_nothing(method: dp.Method, on: Problem) -> None:
+    rule, (x, y) = on.bound(method), on.batch()
+    train(rule, on, 2)
     rule.backward(x, y)
     for name, (spoil, argument) in BAD_BATCHES.items():
         for act in (rule.backward, rule.iterate, rule.gradients):  # iterate complains when called, not later
@@ -476,8 +512,8 @@ def refuses_bad_batches_and_touches_nothing(method: dp.Method) -> None:
 
 
 @check
-def refuses_settings_that_it_does_not_have(method: dp.Method) -> None:
-    net = bound(method).net
+def refuses_settings_that_it_does_not_have(method: dp.Method, on: Problem) -> None:
+    net = on.bound(method).net
     with pytest.raises(dp.DualpropError, match="foo") as caught:
         method(net, foo=1)
     assert "loss" in str(caught.value)  # it says which it has
@@ -485,14 +521,14 @@ def refuses_settings_that_it_does_not_have(method: dp.Method) -> None:
 
 
 @check
-def refuses_what_is_not_a_net(method: dp.Method) -> None:
+def refuses_what_is_not_a_net(method: dp.Method, on: Problem) -> None:
     with pytest.raises(dp.DualpropError, match=r"^net") as caught:
         method(torch.nn.Linear(6, 4))
     assert "\n" not in str(caught.value)
 
 
 @check
-def is_described_in_one_line(method: dp.Method) -> None:
+def is_described_in_one_line(method: dp.Method, on: Problem) -> None:
     assert method.summary.strip()
     assert "\n" not in method.summary
     assert (method.rule.__doc__ or "").strip()

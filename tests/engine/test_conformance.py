@@ -10,13 +10,14 @@ from torch import Tensor
 
 import dualprop as dp
 
-from .conformance import CHECKS, bound
+from .conformance import CHECKS, PROBLEMS
 
 
+@pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("name", list(dp.RULES))
 @pytest.mark.parametrize("check", list(CHECKS))
-def test_conforms(check: str, name: str) -> None:
-    CHECKS[check](dp.RULES[name])
+def test_conforms(check: str, name: str, problem: str) -> None:
+    CHECKS[check](dp.RULES[name], PROBLEMS[problem])
 
 
 def test_the_names_of_the_first_milestone_are_there() -> None:
@@ -55,7 +56,7 @@ def toy() -> Iterator[str]:
 
 @pytest.mark.parametrize("check", list(CHECKS))
 def test_a_toy_rule_of_one_class_and_one_line_conforms(check: str, toy: str) -> None:
-    CHECKS[check](dp.RULES[toy])
+    CHECKS[check](dp.RULES[toy], PROBLEMS["dense"])
 
 
 def test_a_toy_rule_comes_by_name_and_is_gone_afterwards() -> None:
@@ -159,9 +160,10 @@ FAULTS = [
 @pytest.mark.parametrize(("rule", "check"), FAULTS, ids=lambda v: getattr(v, "__name__", v))
 def test_a_faulty_rule_does_not_conform(rule: type[dp.Rule], check: str) -> None:
     with pytest.raises(AssertionError):
-        CHECKS[check](dp.Method(rule, "faulty"))
+        CHECKS[check](dp.Method(rule, "faulty"), PROBLEMS["dense"])
 
 
 def test_the_suite_binds_rules_to_nets_that_fit_them() -> None:
     for name, method in dp.RULES.items():
-        assert bound(method).net.feedback == method.feedback, name
+        for problem in PROBLEMS.values():
+            assert problem.bound(method).net.feedback == method.feedback, name

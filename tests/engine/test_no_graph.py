@@ -8,7 +8,7 @@ from torch import Tensor
 
 import dualprop as dp
 
-from .builders import double_batch, double_net, gradient_of
+from .builders import double_batch, double_net, gradient_of, image_batch, image_net, small_conv_net
 
 DUAL_PROP = [name for name, method in dp.RULES.items() if issubclass(method.rule, dp.DualProp)]
 
@@ -59,6 +59,18 @@ def test_no_potential_builds_one(potential, no_autograd):
     dp.DualProp(net).backward(*double_batch(4, 5, 3))
 
 
+@pytest.mark.parametrize("name", DUAL_PROP)
+def test_no_graph_on_images(name, no_autograd):
+    net, (x, y) = small_conv_net("tanh", dp.RULES[name].feedback), image_batch(2)
+    rule = dp.RULES[name](net)
+    assert torch.is_grad_enabled()
+    state = rule.infer(x, y)
+    assert free_of_graphs(*state.plus, *state.minus)
+    for step in rule.iterate(x, y):
+        assert free_of_graphs(step.loss, step.output)
+    assert free_of_graphs(*(p.grad for p in net.parameters()))
+
+
 def test_the_trap_catches_backprop(no_autograd):
     with pytest.raises(GraphError):
         dp.Backprop(double_net((5, 6, 3))).backward(*double_batch(4, 5, 3))
@@ -100,6 +112,32 @@ def test_a_custom_loss_differentiates_by_the_output_alone(name, monkeypatch):
         assert len(ends) == 1
         assert ends[0] is (inputs if isinstance(inputs, Tensor) else inputs[0])
         assert ends[0].shape == (4, 3)
+    assert free_of_graphs(*(p.grad for p in net.parameters()))
+
+
+@pytest.mark.parametrize("name", DUAL_PROP)
+def test_an_affine_module_is_differentiated_alone(name, monkeypatch):
+    """Every graph ends at the parameters of one module, or of its twin, and at what that module reads."""
+    feedback = dp.RULES[name].feedback
+    modules = [
+        torch.nn.Conv2d(2, 3, 3, padding=1),
+        torch.nn.ConvTranspose2d(3, 2, 2, stride=2),
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(72, 3)),
+    ]
+    synapses = [dp.Affine(module, feedback=feedback) for module in modules]
+    synapses[1].pool = dp.MaxPool2d(2)
+    net, (x, y) = image_net(synapses), image_batch(2)
+    owner = {id(p): k for k, layer in enumerate(net.chain) for p in layer.parameters()}
+    differentiate, graphs = torch.autograd.grad, []
+
+    def watched(value, inputs, *args, **kwargs):
+        graphs.append({owner.get(id(leaf), "state") for leaf in leaves(value.grad_fn)})
+        return differentiate(value, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    for _ in dp.RULES[name](net).iterate(x, y):
+        pass
+    assert {frozenset(owners - {"state"}) for owners in graphs} == {frozenset([k]) for k in range(3)}
     assert free_of_graphs(*(p.grad for p in net.parameters()))
 
 
