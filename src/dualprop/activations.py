@@ -18,11 +18,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualprop.blockwise import blockwise
+
 Function = Callable[..., Tensor]
 
 
 class FiniteDifference(torch.autograd.Function):
-    """f(a) forward; (f(a + ᾱ s g) - f(a - α s g)) / s backward, computed in float32 at least."""
+    """f(a) forward; (f(a + ᾱ s g) - f(a - α s g)) / s backward.
+
+    Between the two passes the drive a is kept. For ReLU autograd keeps f(a), which the next layer keeps anyway:
+    here a is one tensor more. Its sign would not do, for a nudge may carry a neuron across the kink.
+    """
 
     @staticmethod
     def forward(a: Tensor, f: Function, alpha: float, scale: float, settings: tuple[Any, ...]) -> Tensor:
@@ -39,11 +45,35 @@ class FiniteDifference(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The finite difference, in the type of the drive."""
         (a,), (g,) = ctx.saved_tensors, gradients
-        full = torch.promote_types(a.dtype, torch.float32)
-        nudge = g.to(full) * ctx.scale
-        plus = ctx.f(torch.add(a.to(full), nudge, alpha=1 - ctx.alpha), *ctx.settings)
-        minus = ctx.f(torch.sub(a.to(full), nudge, alpha=ctx.alpha), *ctx.settings)
-        return ((plus - minus) / ctx.scale).to(a.dtype), None, None, None, None
+        difference: Function = _CLOSED.get(ctx.f, _difference)
+        return difference(a, g, ctx.f, ctx.alpha, ctx.scale, ctx.settings), None, None, None, None
+
+
+def _difference(
+    a: Tensor, g: Tensor, f: Function, alpha: float, scale: float, settings: tuple[Any, ...]
+) -> Tensor:
+    """By its definition, computed in float32 at least."""
+
+    def elementwise(a: Tensor, g: Tensor) -> tuple[Tensor]:
+        plus = f(torch.add(a, g, alpha=(1 - alpha) * scale), *settings)
+        minus = f(a.sub_(g, alpha=alpha * scale), *settings)
+        return ((plus - minus).div_(scale),)
+
+    return blockwise(elementwise, a, g, outputs=1)[0]
+
+
+def _relu(a: Tensor, g: Tensor, f: Function, alpha: float, scale: float, settings: tuple[Any, ...]) -> Tensor:
+    """ReLU's in closed form: sign(g) min(max(a/s + w|g|, 0), |g|), w = ᾱ where g > 0 and α elsewhere.
+
+    Nothing is subtracted from a number near it, so it is exact in the type of the drive, be the nudge ever so
+    small: of 1e-5 against drives of 1, the definition has an error of 0.5 % in float32.
+    """
+    size = g.abs()
+    share = alpha * size if alpha == 0.5 else torch.where(g > 0, (1 - alpha) * size, alpha * size)
+    return torch.minimum(share.add_(a, alpha=1 / scale).clamp_(min=0), size).copysign_(g)
+
+
+_CLOSED: dict[Any, Function] = {torch.relu: _relu}
 
 
 class Activation(NamedTuple):

@@ -77,6 +77,36 @@ def test_what_goes_back_is_the_finite_difference(name, call, alpha):
     torch.testing.assert_close(drive.grad, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("alpha", [0.2, 0.5])
+@pytest.mark.parametrize("name", CALLS)
+def test_in_bfloat16_it_is_right_to_the_last_bits(name, alpha, layout):
+    """The definition in double precision, rounded once: two units in the last place of the largest g."""
+    torch.manual_seed(0)
+    shape, beta = (8, 16, 64, 64), 0.5  # large enough for blocks
+    a, g = (torch.randn(shape).bfloat16().contiguous(memory_format=layout) for _ in range(2))
+    a.requires_grad_()
+    module = dp.convert(Around(copy.deepcopy(CALLS[name][0])), alpha=alpha, beta=beta)
+    module(a).backward(g)
+    with torch.no_grad():
+        up, down = a.double() + (1 - alpha) * beta * 8 * g.double(), a.double() - alpha * beta * 8 * g.double()
+        error = (a.grad.double() - (A[name](up) - A[name](down)) / (beta * 8)).abs()
+    assert a.grad.dtype == torch.bfloat16
+    assert a.grad.is_contiguous(memory_format=layout)
+    assert bool((error <= 2 * 2**-8 * g.double().abs() + 1e-6).all())
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0])
+def test_a_relu_is_exact_for_the_smallest_nudges(alpha):
+    """Where no nudge reaches the kink, what goes back is g or zero to the last bit."""
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.bfloat16):
+        a, g = torch.randn(4, 100).to(dtype).requires_grad_(), torch.randn(4, 100).to(dtype)
+        dp.convert(Around(F.relu), alpha=alpha, beta=1e-7)(a).backward(g)
+        assert bool((a.abs() > 1e-5).all())
+        assert torch.equal(a.grad, torch.where(a > 0, g, 0.0))
+
+
 def test_in_place_calls_overwrite_their_input():
     class Reuses(nn.Module):
         def forward(self, x):

@@ -40,6 +40,7 @@ def worker(rank, folder):
         module = DistributedDataParallel(model(kind))
         train(module, x[rank::2], y[rank::2])
         torch.save(module.module.state_dict(), f"{folder}/{kind}-{rank}.pt")
+    dist.barrier()  # nobody leaves while the other still listens
     dist.destroy_process_group()
 
 
