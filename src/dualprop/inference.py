@@ -18,7 +18,7 @@ from dualprop.losses import Loss
 from dualprop.net import Net
 from dualprop.schedules import Update
 from dualprop.states import DyadicState, Nudge, dyad
-from dualprop.synapses import Seen
+from dualprop.synapses import Seen, layout
 
 
 class _Block(NamedTuple):
@@ -230,4 +230,5 @@ class Inference:
     def _zeros(self, k: int) -> Tensor:
         """The state of a layer that has never been updated."""
         shape = self.net.shapes(tuple(self.x.shape[1:]))[k]
-        return self.x.new_zeros(len(self.x), *shape, dtype=self._product_dtype)
+        zeros = self.x.new_zeros(len(self.x), *shape, dtype=self._product_dtype)
+        return zeros.contiguous(memory_format=layout(self.x)) if len(shape) == 3 else zeros

@@ -9,7 +9,7 @@ from dualprop.synapses.base import FEEDBACK, Synapse, Weighted, accumulate
 from dualprop.synapses.conv import Conv2d
 from dualprop.synapses.dense import Dense
 from dualprop.synapses.inits import INITS
-from dualprop.synapses.pools import AvgPool2d, MaxPool2d, Pool, Seen
+from dualprop.synapses.pools import AvgPool2d, MaxPool2d, Pool, Seen, layout
 
 __all__ = [
     "FEEDBACK",
@@ -24,4 +24,5 @@ __all__ = [
     "Synapse",
     "Weighted",
     "accumulate",
+    "layout",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dualprop.errors import check_type
 from dualprop.registry import Registry
 from dualprop.synapses.inits import INITS
-from dualprop.synapses.pools import Pool, Seen
+from dualprop.synapses.pools import Pool, Seen, seen
 
 
 def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
@@ -86,11 +86,11 @@ class Synapse(nn.Module, ABC):
 
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
         """What the affine map reads of the state z, and what `send_down` needs to know of z."""
-        return (z, Seen(z.shape, z.shape)) if self.pool is None else self.pool.see(z)
+        return (z, seen(z, z)) if self.pool is None else self.pool.see(z)
 
     def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
         """The feedback to a state that was seen, A^T delta linearised there, in that state's shape."""
-        delta = self.transposed(delta, seen.operand)
+        delta = self.transposed(delta, seen.operand).contiguous(memory_format=seen.layout)
         return delta if self.pool is None else self.pool.adjoint(delta, seen)
 
     def adjoint(self, delta: Tensor, z: Tensor) -> Tensor:

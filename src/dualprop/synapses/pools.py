@@ -22,12 +22,25 @@ class Seen(NamedTuple):
     Attributes:
         shape: that of the state, batch first.
         operand: that of what the affine map reads: the pooled state's, or the same.
+        layout: how the state lies in memory, and so what is sent back to it.
         winners: where each maximum was found, for a max-pool.
     """
 
     shape: torch.Size
     operand: torch.Size
+    layout: torch.memory_format
     winners: Tensor | None = None
+
+
+def seen(z: Tensor, p: Tensor, winners: Tensor | None = None) -> Seen:
+    """What to remember of a state z that was read as p."""
+    return Seen(z.shape, p.shape, layout(z), winners)
+
+
+def layout(z: Tensor) -> torch.memory_format:
+    """How a state lies in memory: its channels last, or its images row by row."""
+    channels_last = z.ndim == 4 and z.stride(1) == 1 and z.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 class Pool(ABC):
@@ -72,9 +85,7 @@ class Pool(ABC):
 
     def _like_state(self, delta: Tensor, seen: Seen) -> Tensor:
         """A tensor that PyTorch's backward functions ask the state's shape and layout of, and nothing else."""
-        channels_last = delta.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        return torch.empty(seen.shape, dtype=delta.dtype, device=delta.device, memory_format=layout)
+        return torch.empty(seen.shape, dtype=delta.dtype, device=delta.device, memory_format=seen.layout)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.size}, stride={self.stride})"
@@ -100,7 +111,7 @@ class MaxPool2d(Pool):
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
         """The maxima, and where they were."""
         p, winners = F.max_pool2d(z, self.size, self.stride, return_indices=True)
-        return p, Seen(z.shape, p.shape, winners)
+        return p, seen(z, p, winners)
 
     def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
         """Each difference goes to its winner; zero elsewhere."""
@@ -123,7 +134,7 @@ class AvgPool2d(Pool):
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
         """The means; there are no winners."""
         p = self(z)
-        return p, Seen(z.shape, p.shape)
+        return p, seen(z, p)
 
     def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
         """Each difference, divided by the size of its window, goes to all of it."""
