@@ -76,31 +76,6 @@ def test_the_error_is_of_second_order_at_one_half_and_first_elsewhere():
         assert torch.log10(torch.tensor(errors[0] / errors[1])) == pytest.approx(slope, abs=0.05)
 
 
-MODELS = {
-    "resnet18": (torchvision.models.resnet18, 32),
-    "vgg11_bn": (torchvision.models.vgg11_bn, 32),
-    "mobilenet_v3_small": (torchvision.models.mobilenet_v3_small, 64),
-    "convnext_tiny": (torchvision.models.convnext_tiny, 32),
-}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_models_that_nobody_here_wrote(name):
-    make, size = MODELS[name]
-    torch.manual_seed(0)
-    model = make(num_classes=10).eval()
-    x, y = torch.randn(3, 3, size, size), torch.arange(3)
-    true, output = gradients(model, x, y), model(x)
-    names = list(model.state_dict())
-    assert dp.convert(model, beta=0.01) is model
-    assert torch.equal(model(x), output)
-    assert list(model.state_dict()) == names
-    assert isinstance(model, type(make(num_classes=10)))
-    ours = gradients(model, x, y)
-    assert all(bool(torch.isfinite(g).all()) for g in ours)
-    assert cosine(ours, true) > 0.99
-
-
 class Written(nn.Module):
     """Functions and methods, a block that is checkpointed, and something to exclude."""
 
