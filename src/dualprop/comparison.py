@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dualprop import torchrun
 from dualprop.errors import CheckpointError, DualpropError, Interrupted
 from dualprop.experiment import build
 from dualprop.interrupt import Interrupt
@@ -77,6 +78,7 @@ def compare(
         Interrupted: on Ctrl-C or SIGTERM; `resume_comparison` goes on.
     """
     folder = Path(folder)
+    _check_alone()
     check_free(folder)
     settings = plan(rules, seeds, common, recipe)
     for first in settings[:: len(seeds)]:
@@ -95,6 +97,7 @@ def resume_comparison(folder: str | Path) -> Report:
         Interrupted: on Ctrl-C or SIGTERM.
     """
     folder = Path(folder)
+    _check_alone()
     if not (folder / PLAN).is_file():
         raise CheckpointError(f"{folder}: not a comparison (it has no {PLAN})")
     try:
@@ -103,6 +106,16 @@ def resume_comparison(folder: str | Path) -> Report:
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / PLAN}: damaged ({error})") from None
     return _run(settings, folder)
+
+
+def _check_alone() -> None:
+    """Refuse torchrun.
+
+    Raises:
+        DualpropError: if there are several processes.
+    """
+    if torchrun.count() > 1:
+        raise DualpropError("compare: trains in one process; under torchrun there is train")
 
 
 def _run(settings: Sequence[Settings], folder: Path) -> Report:

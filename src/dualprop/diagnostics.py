@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,9 @@ class Alignment(NamedTuple):
     norm_ratio: tuple[float, ...]
 
 
-def alignment(rule: Rule, x: Tensor, y: Tensor) -> Alignment:
+def alignment(
+    rule: Rule, x: Tensor, y: Tensor, average: Callable[[Iterable[Tensor]], None] = lambda gradients: None
+) -> Alignment:
     """Compare the gradient that `rule.backward(x, y)` would add with back-propagation's.
 
     Touches no `.grad`, no parameter and none of the rule's kept states. Feedback weights, which have no
@@ -34,6 +37,7 @@ def alignment(rule: Rule, x: Tensor, y: Tensor) -> Alignment:
         rule: a rule bound to a net.
         x: inputs, shape (B, ...).
         y: class indices (B,) or float targets of the output's shape.
+        average: makes gradients, in place, the mean over several processes that hold a part of the batch each.
 
     Returns:
         The cosines and norm ratios; NaN where one of the gradients is zero or the layer is frozen.
@@ -47,6 +51,8 @@ def alignment(rule: Rule, x: Tensor, y: Tensor) -> Alignment:
     """
     own = rule.gradients(x, y)
     true = Backprop(rule.net, loss=rule.loss).gradients(x, y)
+    for gradients in (own, true):
+        average(gradients.values())
     cosines, ratios = [], []
     for k in range(len(rule.net)):
         names = [name for name in true if name.startswith(f"layers.{k}.")]  # none if the layer is frozen

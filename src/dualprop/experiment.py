@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import Parameter
 
-from dualprop import data
+from dualprop import data, torchrun
 from dualprop.data import Batches, Dataset, Split
 from dualprop.ema import Average
 from dualprop.errors import DualpropError
@@ -18,6 +18,7 @@ from dualprop.losses import LOSSES, Loss
 from dualprop.net import Net
 from dualprop.nets import NETS
 from dualprop.optim import LR_SCHEDULES, OPTIMIZERS
+from dualprop.parallel import Alone
 from dualprop.registry import Registry
 from dualprop.rules import RULES, Rule
 from dualprop.settings import Settings
@@ -42,6 +43,7 @@ class Experiment:
     test: Batches
     device: torch.device
     precision: torch.dtype
+    processes: Alone = Alone()  # noqa: RUF009 - it keeps nothing
 
     def autocast(self) -> AbstractContextManager[object]:
         """The products' precision, as a context; the states, weights and optimizer stay in float32."""
@@ -59,14 +61,16 @@ class Experiment:
 
 
 def device(name: str) -> torch.device:
-    """A device by name; "auto" is the accelerator if there is one.
+    """A device by name; "auto" is the accelerator if there is one, "cuda" each process's own under torchrun.
 
     Raises:
         DualpropError: for a name that is none, or a device that this machine lacks.
     """
     if name == "auto":
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
+        name = str(found or "cpu")
+    if torchrun.count() > 1 and name == "cuda":
+        name = f"cuda:{torchrun.local_rank()}"
     try:
         chosen = torch.device(name)
         torch.zeros(1, device=chosen).item()  # no device to compute on, or none at all
@@ -75,13 +79,13 @@ def device(name: str) -> torch.device:
     return chosen
 
 
-def build_net(settings: Settings, dataset: Dataset) -> Net:
+def build_net(settings: Settings, in_shape: tuple[int, ...], num_classes: int) -> Net:
     """The untrained net of these settings, the same for every rule but for feedback weights of its own."""
     make, feedback = NETS[settings.net], RULES[settings.rule].feedback
     try:
         return make(
-            dataset.in_shape,
-            dataset.num_classes,
+            in_shape,
+            num_classes,
             hidden=settings.hidden,
             activation=settings.activation,
             feedback=feedback,
@@ -92,15 +96,25 @@ def build_net(settings: Settings, dataset: Dataset) -> Net:
         raise DualpropError(f"hidden={list(settings.hidden or ())}: a net too large to make ({reason})") from None
 
 
-def _plain_update(
-    parameters: Iterable[Parameter], make: Callable[[list[Parameter]], torch.optim.Optimizer]
-) -> torch.optim.Optimizer:
+MakeOptimizer = Callable[[list[Parameter]], torch.optim.Optimizer]
+
+
+def _plain_update(parameters: Iterable[Parameter], make: MakeOptimizer, _: Alone) -> torch.optim.Optimizer:
     """One optimizer over all parameters."""
     return make(list(parameters))
 
 
-def build(settings: Settings) -> Experiment:
+def _fused_update(parameters: Iterable[Parameter], make: MakeOptimizer, processes: Alone) -> FusedUpdate:
+    """One for every parameter, whose gradient is averaged over the processes just before."""
+    return FusedUpdate(parameters, make, before=lambda parameter: processes.average_gradients([parameter]))
+
+
+def build(settings: Settings, processes: Alone | None = None) -> Experiment:
     """Look up every name, read the data, draw the weights and bind the rule.
+
+    Args:
+        settings: what to train, on what, how.
+        processes: those that train together; by default this one alone.
 
     Raises:
         DualpropError: for the first thing that is wrong, before anything is written.
@@ -113,14 +127,28 @@ def build(settings: Settings) -> Experiment:
     make_optimizer, precision = OPTIMIZERS[settings.optimizer], PRECISIONS[settings.precision]
     loss = LOSSES[settings.loss]
     learnt = loss.smoothed(settings.label_smoothing) if settings.label_smoothing else loss
+    processes = processes or Alone()
+    if settings.batch_size < processes.count:
+        raise DualpropError(
+            f"batch_size={settings.batch_size}: must be at least 1 for each of the {processes.count} processes"
+        )
     chosen = device(settings.device)
+    if processes.count > 1 and chosen.type not in ("cpu", "cuda"):
+        raise DualpropError(f"device={settings.device!r}: several processes train together on cpu or cuda only")
     dataset = data.load(settings.data, settings.data_root, settings.image_size)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    net = build_net(settings, dataset).to(device=chosen).to(memory_format=memory_format)
+    net = (
+        build_net(settings, dataset.in_shape, dataset.num_classes)
+        .to(device=chosen)
+        .to(memory_format=memory_format)
+    )
     rule = method(net, loss=learnt, **settings.rule_settings)
     average = Average(net, settings.ema) if settings.ema else None
-    update = FusedUpdate if settings.fused_update else _plain_update
-    part, held_out = data.train_validation(dataset.train, settings.val_fraction, settings.seed)
+    update = _fused_update if settings.fused_update else _plain_update
+    try:
+        part, held_out = data.train_validation(dataset.train, settings.val_fraction, settings.seed)
+    except DualpropError as error:
+        raise DualpropError(f"val_fraction={settings.val_fraction!r}: {error}") from None
 
     def batches(split: Split, batch_size: int, augment: bool = False, seed: int | None = None) -> Batches:
         mean, std = (dataset.mean, dataset.std) if settings.standardise else ((0.0,), (1.0,))
@@ -143,11 +171,12 @@ def build(settings: Settings) -> Experiment:
         net,
         rule,
         loss,
-        update(net.parameters(), lambda parameters: make_optimizer(parameters, settings)),
+        update(net.parameters(), lambda parameters: make_optimizer(parameters, settings), processes),
         average,
         batches(part, settings.batch_size, settings.augment, settings.seed),
         batches(held_out, EVALUATION_BATCH) if len(held_out) else None,
         batches(dataset.test, EVALUATION_BATCH),
         chosen,
         precision,
+        processes,
     )

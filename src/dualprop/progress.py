@@ -25,8 +25,8 @@ def epoch_line(title: str, epoch: int, epochs: int, numbers: dict[str, float]) -
     return "  ".join(parts)
 
 
-class Lines:
-    """One log line at the end of every epoch.
+class Silence:
+    """Shows nothing: where another process speaks.
 
     Args:
         title: what is trained, for example "dp on mnist".
@@ -41,15 +41,22 @@ class Lines:
 
     def epoch(self, epoch: int, numbers: dict[str, float]) -> None:
         """After an epoch."""
-        logger.info(epoch_line(self.title, epoch, self.epochs, numbers))
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> Silence:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing to take down."""
+
+
+class Lines(Silence):
+    """One log line at the end of every epoch."""
+
+    def epoch(self, epoch: int, numbers: dict[str, float]) -> None:
+        """Say how it went."""
+        logger.info(epoch_line(self.title, epoch, self.epochs, numbers))
 
 
 class Bar(Lines):
@@ -95,7 +102,9 @@ class Bar(Lines):
         self._progress.stop()
 
 
-def display(title: str, epochs: int) -> Lines:
-    """The display that fits where the output goes."""
+def display(title: str, epochs: int, leads: bool = True) -> Silence:
+    """The display that fits where the output goes, for a process that leads; silence for others."""
+    if not leads:
+        return Silence(title, epochs)
     console = Console(stderr=True)
     return Bar(title, epochs, console) if console.is_terminal else Lines(title, epochs)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import TracebackType
 
-from torch.utils.tensorboard import SummaryWriter
-
 from dualprop.runs import Run
 
 Number = float | int | Sequence[float]
@@ -23,7 +21,7 @@ class Recorder:
     def __init__(self, run: Run, step: int) -> None:
         self.run = run
         run.rewind_metrics(step)
-        self._events = SummaryWriter(str(run.path), purge_step=step + 1 if step else None)
+        self._events = run.events(step)
 
     def record(self, kind: str, step: int, **numbers: Number) -> None:
         """One record: plain numbers, or one number per layer.
@@ -38,7 +36,8 @@ class Recorder:
             layers = value if isinstance(value, Sequence) else None
             for k, number in enumerate([value] if layers is None else layers, 1):
                 tag = f"{kind}/{name}" if layers is None else f"{name}/layer {k}"
-                self._events.add_scalar(tag, number, step)
+                if self._events is not None:
+                    self._events.add_scalar(tag, number, step)
 
     def __enter__(self) -> Recorder:
         return self
@@ -46,4 +45,5 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._events.close()
+        if self._events is not None:
+            self._events.close()

@@ -7,6 +7,7 @@ events.out.*        the same for TensorBoard
 checkpoint.pt       all that is needed to go on; replaced as a whole, never half-written
 best.safetensors    the weights with the best validation accuracy
 result.json         the test result, when the run is finished
+.lock               held by the process that trains; what holds it ends with that
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+import filelock
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from dualprop.errors import CheckpointError
 from dualprop.settings import Settings
@@ -41,6 +45,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = filelock.FileLock(path / ".lock", timeout=0)
 
     @classmethod
     def create(cls, path: Path, settings: Settings, checkpoint: Mapping[str, Any]) -> Run:
@@ -87,6 +92,23 @@ class Run:
         path = self.path / "result.json"
         return read_json(path) if path.is_file() else None
 
+    def claim(self) -> None:
+        """Keep other processes from training this run, until `release` or the end of this process.
+
+        Raises:
+            CheckpointError: if one does.
+        """
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise CheckpointError(f"{self.path}: another process is training this run") from None
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written ({_first_line(error)})") from None
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._lock.release()
+
     def save(self, checkpoint: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
         _replace(self.path / "checkpoint.pt", lambda f: torch.save({"format": FORMAT, **checkpoint}, f))
@@ -122,15 +144,16 @@ class Run:
         )
         _replace(self.path / name, lambda f: f.write(data))
 
-    def load_weights(self, name: str) -> dict[str, Tensor]:
-        """Read a safetensors file.
+    def load_weights(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Read a safetensors file: the weights and the notes.
 
         Raises:
             CheckpointError: if it is missing or damaged.
         """
         path = self.path / name
         try:
-            return safetensors.torch.load_file(path)
+            with safetensors.safe_open(path, "pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
         except FileNotFoundError:
             raise CheckpointError(f"{path}: missing") from None
         except safetensors.SafetensorError as error:
@@ -151,11 +174,48 @@ class Run:
         with (self.path / "metrics.jsonl").open("a") as f:
             f.write(json.dumps(record) + "\n")
 
+    def events(self, step: int) -> SummaryWriter | None:
+        """The event file for TensorBoard, from `step` on; None where nothing is to be written."""
+        return SummaryWriter(str(self.path), purge_step=step + 1 if step else None)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the test result."""
+        write_json(self.path / "result.json", result)
+
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines that belong to steps after `step`: they will be computed again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         _replace(self.path / "metrics.jsonl", lambda f: f.write(text.encode()))
+
+
+class Watched(Run):
+    """A run folder that another process writes: here it is only read."""
+
+    def claim(self) -> None:
+        """The writing process does."""
+
+    def release(self) -> None:
+        """Likewise."""
+
+    def save(self, checkpoint: Mapping[str, Any]) -> None:
+        """Likewise."""
+
+    def save_weights(self, name: str, weights: Mapping[str, Tensor], **notes: object) -> None:
+        """Likewise."""
+
+    def log(self, **record: Any) -> None:
+        """Likewise."""
+
+    def events(self, step: int) -> SummaryWriter | None:
+        """None: the writing process has one."""
+        return None
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """The writing process does."""
+
+    def rewind_metrics(self, step: int) -> None:
+        """Likewise."""
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -179,14 +239,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def check_free(path: Path) -> None:
-    """Refuse a place for a run folder where there is something.
+def check_free(path: Path) -> Path:
+    """A place for a run folder, refused where there is something.
 
     Raises:
         CheckpointError: if there is.
     """
     if path.exists():
         raise CheckpointError(f"{path}: exists; choose another folder, or continue it with --resume {path}")
+    return path
 
 
 def environment() -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,10 @@ from dualprop.interrupt import Interrupt
 from dualprop.meter import Meter
 from dualprop.net import Net
 from dualprop.optim import LR_SCHEDULES
-from dualprop.progress import Lines, display
+from dualprop.parallel import Alone, join
+from dualprop.progress import Silence, display
 from dualprop.recorder import Recorder
-from dualprop.rules import Step
-from dualprop.runs import Run, check_free, write_json
+from dualprop.runs import Run, Watched, check_free
 from dualprop.settings import Settings
 
 COUNTERS = ("epoch", "batch", "step", "epoch_seconds", "seconds")
@@ -77,13 +79,13 @@ class Trainer:
         self.best: Best | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, rule, random state, counters and meters."""
+        """Weights, optimizer, rule (in every process), random state, counters and meters."""
         e = self.experiment
         return {
             "net": e.net.state_dict(),
             "optimizer": e.optimizer.state_dict(),
             "average": e.average.state_dict() if e.average else None,
-            "rule": e.rule.state_dict(),
+            "rule": e.processes.gathered(e.rule.state_dict()),
             "rng": torch.get_rng_state(),
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "recent": self.recent.state_dict(),
@@ -103,12 +105,16 @@ class Trainer:
             e.optimizer.load_state_dict(state["optimizer"])
             if e.average:
                 e.average.load_state_dict(state["average"])
-            e.rule.load_state_dict(state["rule"])
+            if len(state["rule"]) != e.processes.count:
+                raise ValueError(f"made by {len(state['rule'])} processes, and here are {e.processes.count}")
+            e.rule.load_state_dict(state["rule"][e.processes.rank])
             torch.set_rng_state(state["rng"])
             for name in COUNTERS:
-                setattr(self, name, state["counters"][name])
-            self.recent, self.whole = Meter(**state["recent"]), Meter(**state["whole"])
-            self.best = Best(**state["best"]) if state["best"] else None
+                setattr(self, name, type(getattr(self, name))(state["counters"][name]))
+            self.recent, self.whole = (_meter(**state[name]) for name in ("recent", "whole"))
+            self.best = _best(**state["best"]) if state["best"] else None
+            if self.best and _shapes(self.best.weights) != _shapes(e.net.state_dict()):
+                raise ValueError("best.weights are another net's")
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{source}: not a checkpoint of this run ({reason[:200]})") from None
@@ -122,26 +128,29 @@ class Trainer:
         """
         s = self.settings
         title = f"{s.rule} on {s.data}, seed {s.seed}"
-        with Interrupt() as interrupt, Recorder(run, self.step) as recorder, display(title, s.epochs) as shown:
+        processes = self.experiment.processes
+        shown = display(title, s.epochs, processes.leads)
+        with Interrupt() as interrupt, Recorder(run, self.step) as recorder, shown:
             while self.epoch < s.epochs:
                 self._train_epoch(run, recorder, shown, interrupt)
                 numbers = self._close_epoch(recorder, run)
                 shown.epoch(self.epoch, numbers)
-                if interrupt.asked and self.epoch < s.epochs:
+                (asked,) = processes.any(interrupt.asked)
+                if asked and self.epoch < s.epochs:
                     raise self._interrupted(run)
             return self._finish(run, recorder)
 
-    def _train_epoch(self, run: Run, recorder: Recorder, shown: Lines, interrupt: Interrupt) -> None:
+    def _train_epoch(self, run: Run, recorder: Recorder, shown: Silence, interrupt: Interrupt) -> None:
         """The batches of this epoch that are left."""
         e, s = self.experiment, self.settings
         begun = saved = time.perf_counter()
         before = self.epoch_seconds
         for x, y in e.train.epoch(self.epoch, self.batch):
             lr = self.learning_rate(s, self.epoch + self.batch / len(e.train))
-            loss, step = self._train_batch(x, y, lr, run)
+            loss, output = self._train_batch(x, y, lr, run)
             self.batch += 1
             self.step += 1
-            self.recent.add(loss, step.output, y)
+            self.recent.add(loss, output, y)
             now = time.perf_counter()
             self.epoch_seconds = before + now - begun
             shown.step(self.epoch + 1, self.batch, len(e.train), self._so_far)
@@ -150,10 +159,12 @@ class Trainer:
                 self.whole, self.recent = self.whole + self.recent, Meter()
             if self.batch == len(e.train):
                 break  # the epoch's own checkpoint follows its validation
-            if interrupt.asked or now - saved >= s.checkpoint_every:
+            due = e.processes.leads and now - saved >= s.checkpoint_every  # clocks differ
+            asked, due = e.processes.any(interrupt.asked, due)
+            if asked or due:
                 self._save(run, x, y)
                 saved = time.perf_counter()
-            if interrupt.asked:
+            if asked:
                 raise self._interrupted(run)
 
     def _interrupted(self, run: Run) -> Interrupted:
@@ -164,26 +175,28 @@ class Trainer:
         meter = self.whole + self.recent
         return {**meter.means(), "images_per_second": meter.samples / self.epoch_seconds}
 
-    def _train_batch(self, x: Tensor, y: Tensor, lr: float, run: Run) -> tuple[float, Step]:
+    def _train_batch(self, x: Tensor, y: Tensor, lr: float, run: Run) -> tuple[float, Tensor]:
         """Every weight update that the rule makes on one batch; the loss and outputs before the first."""
         e = self.experiment
+        part_x, part_y = e.processes.part(x, y)
         for group in e.optimizer.param_groups:
             group["lr"] = lr
-        first = None
+        output = None
         with e.autocast(), e.updating():
-            for step in e.rule.iterate(x, y):
-                if first is None:
-                    loss, first = float(step.loss), step
+            for step in e.rule.iterate(part_x, part_y):
+                if output is None:
+                    loss, output = e.processes.mean(float(step.loss)), step.output
                     if not math.isfinite(loss):
                         raise self._diverged(f"the loss became {loss}", self.step + 1, run, x, y)
+                e.processes.average_gradients(e.net.parameters())
                 if self.settings.clip_norm:
                     torch.nn.utils.clip_grad_norm_(e.net.parameters(), self.settings.clip_norm)
                 e.optimizer.step()
                 e.optimizer.zero_grad()
                 if e.average:
                     e.average.update()
-        assert first is not None, "a rule yields at least once per batch"
-        return loss, first
+        assert output is not None, "a rule yields at least once per batch"
+        return loss, e.processes.whole(output, len(y))
 
     def _close_epoch(self, recorder: Recorder, run: Run) -> dict[str, Any]:
         """Validate, compare gradients, record and save; returns the epoch's numbers."""
@@ -198,7 +211,7 @@ class Trainer:
             self.best = now if improved else self.best
         x, y = next(e.train.epoch(self.epoch))
         if self.settings.alignment:
-            cosine, norm_ratio = alignment(e.rule, x, y)
+            cosine, norm_ratio = alignment(e.rule, *e.processes.part(x, y), e.processes.average)
             numbers |= {"cosine": cosine, "norm_ratio": norm_ratio}
             if own := feedback_cosines(e.net):
                 numbers["feedback_cosine"] = own
@@ -225,7 +238,7 @@ class Trainer:
         result = Result(
             str(run.path), accuracy, loss, self.best.epoch, val_accuracy, self.seconds / self.settings.epochs
         )
-        write_json(run.path / "result.json", asdict(result))
+        run.finish(asdict(result))
         return result
 
     def evaluate(self, batches: Batches) -> tuple[float, float]:
@@ -233,8 +246,8 @@ class Trainer:
         e, meter = self.experiment, Meter()
         for x, y in batches:
             with e.autocast():
-                output = e.rule.predict(x)
-            output = output.to(x.dtype)
+                output = e.rule.predict(e.processes.part(x, y)[0])
+            output = e.processes.whole(output.to(x.dtype), len(y))
             loss = e.loss.value(output, e.loss.encode(y, output.shape, output.dtype)).mean()
             meter.add(float(loss), output, y)
         means = meter.means()
@@ -248,7 +261,9 @@ class Trainer:
 
     def _save_best(self, run: Run) -> None:
         assert self.best is not None
-        run.save_weights("best.safetensors", self.best.weights, epoch=self.best.epoch)
+        dataset = self.experiment.dataset
+        notes = {"in_shape": list(dataset.in_shape), "num_classes": dataset.num_classes}
+        run.save_weights("best.safetensors", self.best.weights, epoch=self.best.epoch, **notes)
 
     def _diverged(self, what: str, step: int, run: Run, x: Tensor, y: Tensor) -> DivergenceError:
         where = first_nonfinite(self.experiment.rule, x, y)
@@ -257,6 +272,30 @@ class Trainer:
             f"{what} at step {step} (epoch {self.epoch + 1}), first in {where}; "
             f"the last good checkpoint is {run.path / 'checkpoint.pt'}, of step {good}"
         )
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}
+
+
+def _meter(loss: float, correct: int, samples: int) -> Meter:
+    """A meter of numbers, whatever a checkpoint that was edited says."""
+    return Meter(float(loss), int(correct), int(samples))
+
+
+def _best(epoch: int, val_accuracy: float, val_loss: float, weights: dict[str, Tensor]) -> Best:
+    """Likewise."""
+    return Best(int(epoch), float(val_accuracy), float(val_loss), weights)
+
+
+@contextmanager
+def _claimed(run: Run, processes: Alone) -> Iterator[None]:
+    """A run that nobody else trains meanwhile."""
+    processes.led(run.claim)
+    try:
+        yield
+    finally:
+        run.release()
 
 
 def _copied(net: Net) -> dict[str, Tensor]:
@@ -286,11 +325,15 @@ def train(settings: Settings, run: str | Path) -> Result:
         ...     dp.train(settings, folder + "/run").test_accuracy > 0.8
         True
     """
-    path = Path(run)
-    check_free(path)
+    processes = join()
+    path = processes.led(lambda: check_free(Path(run)))
     torch.manual_seed(settings.seed)  # for rules and losses that draw from torch's global generator
-    trainer = Trainer(build(settings))
-    return trainer.fit(Run.create(path, settings, trainer.state_dict()))
+    trainer = Trainer(build(settings, processes))
+    state = trainer.state_dict()
+    processes.led(lambda: Run.create(path, settings, state).path)
+    opened = _opened(path, processes)
+    with _claimed(opened, processes):
+        return trainer.fit(opened)
 
 
 def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Result:
@@ -306,17 +349,24 @@ def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Result:
     Raises:
         DualpropError: for a folder, checkpoint or setting that does not belong to the run.
     """
-    opened = Run.open(Path(run))
+    processes = join()
+    opened = _opened(Path(run), processes)
     settings = opened.settings.replaced(changes or {})
     if (finished := opened.result) is not None:
         try:
             return Result(**finished)
         except TypeError as error:
             raise CheckpointError(f"{opened.path / 'result.json'}: damaged ({error})") from None
-    checkpoint = opened.load()
-    trainer = Trainer(build(settings))
-    trainer.load_state_dict(checkpoint, opened.path / "checkpoint.pt")
-    return trainer.fit(opened)
+    with _claimed(opened, processes):
+        checkpoint = opened.load()
+        trainer = Trainer(build(settings, processes))
+        trainer.load_state_dict(checkpoint, opened.path / "checkpoint.pt")
+        return trainer.fit(opened)
+
+
+def _opened(path: Path, processes: Alone) -> Run:
+    """The run folder, for one process to write and for all to read."""
+    return Run.open(path) if processes.leads else Watched.open(path)
 
 
 def load_net(run: str | Path) -> Net:
@@ -325,13 +375,12 @@ def load_net(run: str | Path) -> Net:
     Raises:
         DualpropError: if the folder is no run, or its weights are missing, damaged or another net's.
     """
-    from dualprop import data
-
     opened = Run.open(Path(run))
-    settings = opened.settings
-    net = build_net(settings, data.load(settings.data, settings.data_root, settings.image_size))
+    weights, notes = opened.load_weights("best.safetensors")
     try:
-        net.load_state_dict(opened.load_weights("best.safetensors"))
-    except RuntimeError as error:
+        in_shape, num_classes = tuple(json.loads(notes["in_shape"])), int(notes["num_classes"])
+        net = build_net(opened.settings, in_shape, num_classes)
+        net.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{opened.path}: weights of another net ({' '.join(str(error).split())})") from None
     return net

@@ -75,7 +75,24 @@ def test_runs_get_a_folder_of_their_own(dualprop, tmp_path):
         (("train", "--rule-settings", "lazy=7"), "lazy=7"),
         (("train", "--schedule", "sweep:x"), "schedule='sweep:x'"),
         (("train", "--schedule", "sweap"), "'sweep'"),
-        (("train", "--hidden", "10,x"), "'10,x'"),
+        (("train", "--hidden", "10,x"), "hidden='10,x'"),
+        (("train", "--hidden", "a"), "hidden='a'"),
+        (("compare", "--seeds", "a"), "seeds='a'"),
+        (("train", "--rule-settings", "beta"), "rule_settings='beta'"),
+        (("train", "--recipe", "cifar10-vgg61"), "'cifar10-vgg16'"),
+        (("train", "--recipe", "nowhere.toml"), "nowhere.toml: not a recipe"),
+        (("compare", "--recipe", "mnist-nlp"), "'mnist-mlp'"),
+        (("train", "--recipe", "mnist-mlp", "--resume", "taken"), "recipe: goes with a new run"),
+        (("compare", "--recipe", "mnist-mlp", "--resume", "taken"), "recipe: the comparison has its settings"),
+        (("train", "--clip-norm", "1", "--fused-update"), "fused_update: not with clip_norm=1"),
+        (("train", "--label-smoothing", "0.1"), "label_smoothing=0.1: only cross_entropy"),
+        (("train", "--val-fraction", "0.9999"), "val_fraction=0.9999"),
+        (("train", "--epochs", "two"), "two"),
+        (("train", "--colour", "red"), "--colour"),
+        (("train", "digits"), "digits"),
+        (("trian",), "trian"),
+        (("train", "--lr"), "--lr"),
+        (("data", "info"), "NAME"),
         (("train", "--batch-size", "0"), "batch_size=0"),
         (("train", "--epochs", "0"), "epochs=0"),
         (("train", "--device", "nowhere"), "device='nowhere'"),
@@ -116,12 +133,50 @@ def test_bad_input_is_one_line_and_exit_code_2(dualprop, tmp_path, arguments, na
     assert list((tmp_path / "taken").iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [("train", "--epochs", "two"), ("train", "--colour", "red"), ("trian",)])
-def test_usage_errors_exit_with_2(dualprop, tmp_path, arguments):
-    code, _, err = dualprop(*arguments)
+@pytest.mark.parametrize("arguments", [(), ("data",)])
+def test_without_arguments_there_is_the_help_alone(dualprop, arguments):
+    code, out, err = dualprop(*arguments)
     assert code == 2
-    assert arguments[-1] in err or arguments[1] in err
+    assert "Usage: dualprop" in out + err
+    assert "dualprop: error" not in err
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_ctrl_c_before_training_is_one_line(dualprop, tmp_path, monkeypatch, command):
+    from dualprop import data
+
+    def load(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "load", load)
+    assert dualprop(command) == (130, "", "dualprop: stopped\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_is_the_start_and_options_override_it(dualprop, tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        'data = "digits"\nhidden = [8]\nlr = 0.5\nepochs = 4\nwarmup_epochs = 2\nlr_schedule = "cosine"\n'
+        "[rules.kp-dp]\nlr = 0.25\nwarmup_epochs = 3\n"
+    )
+    options = ("--recipe", "mine.toml", "--epochs", "2", "--hidden", "5")
+    assert dualprop("train", *options, "--rule", "kp-dp", "--run", "r")[0] == 0
+    settings = json.loads((tmp_path / "r" / "settings.json").read_text())
+    chosen = {name: settings[name] for name in ("hidden", "lr", "epochs", "warmup_epochs")}
+    assert chosen == {"hidden": [5], "lr": 0.25, "epochs": 2, "warmup_epochs": 1.5}
+    assert dualprop("compare", *options, "--rules", "dp,kp-dp", "--seeds", "0", "--out", "c")[0] == 0
+    rates = [
+        json.loads((tmp_path / "c" / f"{r}-seed0" / "settings.json").read_text())["lr"] for r in ("dp", "kp-dp")
+    ]
+    assert rates == [0.5, 0.25]
+    (tmp_path / "c" / "kp-dp-seed0" / "result.json").unlink()
+    (tmp_path / "mine.toml").unlink()
+    assert dualprop("compare", "--resume", "c")[0] == 0
+
+
+def test_help_names_the_recipes(dualprop):
+    _, out, _ = dualprop("train", "--help")
+    words = " ".join(out.replace("│", " ").split())
+    assert "cifar10-vgg16, cifar100-vgg16, mnist-mlp" in words
 
 
 def test_resuming_with_a_contradiction(dualprop):

@@ -2,7 +2,6 @@
 
 from importlib import resources
 from pathlib import Path, PurePath
-from types import SimpleNamespace
 
 import pytest
 
@@ -69,7 +68,7 @@ def test_the_other_published_numbers():
 def test_every_recipe_suits_every_rule(name, rule):
     """Names that exist; a rule that can be bound to a net of that kind, here a small one."""
     s = recipes.load(name, rule=rule, net="mlp", hidden=(4,))
-    net = build_net(s, SimpleNamespace(in_shape=(3, 2, 2), num_classes=3))
+    net = build_net(s, (3, 2, 2), 3)
     RULES[rule](net, loss=s.loss, **s.rule_settings)
 
 

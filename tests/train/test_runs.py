@@ -4,6 +4,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -22,7 +24,7 @@ class Malicious:
 
 def test_a_run_folder_holds_what_the_readme_says(quick, tmp_path):
     result = train(quick, tmp_path / "run")
-    names = {p.name.split(".")[0] for p in (tmp_path / "run").iterdir()}
+    names = {p.name.split(".")[0] for p in (tmp_path / "run").iterdir() if p.name != ".lock"}
     assert names == {"settings", "environment", "metrics", "events", "checkpoint", "best", "result"}
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert {"python", "versions", "processor", "threads", "accelerator", "git_commit"} <= set(environment)
@@ -163,6 +165,91 @@ def test_contradicting_options_are_refused(quick, tmp_path):
 def test_no_run_folder(tmp_path):
     with pytest.raises(CheckpointError, match="not a run folder"):
         resume(tmp_path)
+
+
+def test_a_net_is_loaded_without_its_data(quick, tmp_path, monkeypatch):
+    from dualprop import data
+
+    train(quick, tmp_path / "run")
+    monkeypatch.setattr(data, "load", lambda *_: pytest.fail("the data set was asked for"))
+    net = load_net(tmp_path / "run")
+    assert [tuple(p.shape) for p in net.parameters() if p.ndim == 2] == [(24, 64), (16, 24), (10, 16)]
+
+
+def test_weights_without_their_net_s_shape_are_refused(quick, tmp_path):
+    train(quick, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    weights, _ = run.load_weights("best.safetensors")
+    for notes in ({}, {"in_shape": "[64", "num_classes": 10}, {"in_shape": [65], "num_classes": 10}):
+        run.save_weights("best.safetensors", weights, **notes)
+        with pytest.raises(CheckpointError, match="weights of another net") as caught:
+            load_net(run.path)
+        assert "\n" not in str(caught.value)
+
+
+def edited(checkpoint, place, value):
+    """The checkpoint with another value somewhere, as `counters.epoch`."""
+    *path, last = place.split(".")
+    inner = checkpoint
+    for name in path:
+        inner = inner[name]
+    inner[last] = value
+    return {k: v for k, v in checkpoint.items() if k != "format"}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("counters.epoch", "a"),
+        ("counters.step", None),
+        ("counters", 3),
+        ("best.weights", {}),
+        ("best.weights", {"layers.0.synapse.weight": 3}),
+        ("best.val_accuracy", "high"),
+        ("recent.correct", "many"),
+        ("whole", {}),
+        ("rule", []),
+        ("rule", None),
+        ("rng", None),
+        ("optimizer", {}),
+        ("net", {}),
+    ],
+)
+def test_a_checkpoint_edited_by_hand_is_refused(place, value, quick, tmp_path):
+    train(quick, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    (run.path / "result.json").unlink()
+    run.save(edited(run.load(), place, value))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: not a checkpoint of this run") as caught:
+        resume(run.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_process_at_a_time_trains_a_run(quick, tmp_path):
+    run = unfinished(quick, tmp_path / "run")
+    run.claim()
+    with pytest.raises(CheckpointError, match="run: another process is training this run"):
+        resume(run.path)
+    run.release()
+    assert resume(run.path).best_epoch in (1, 2)
+
+
+def test_a_lock_does_not_outlive_kill_9(quick, tmp_path):
+    run = unfinished(quick, tmp_path / "run")
+    code = "import sys, time; from pathlib import Path; from dualprop.runs import Run; "
+    code += "Run(Path(sys.argv[1])).claim(); print('claimed', flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code, run.path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "claimed\n"
+    with pytest.raises(CheckpointError, match="another process"):
+        run.claim()
+    process.kill()
+    process.communicate()
+    run.claim()
+
+
+def test_a_validation_part_of_everything_is_named(quick, tmp_path):
+    with pytest.raises(DualpropError, match=r"val_fraction=0\.9999: .*leaves none to train on"):
+        train(replace(quick, val_fraction=0.9999), tmp_path / "run")
 
 
 def test_damaged_weights_are_named(quick, tmp_path):

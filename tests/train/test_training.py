@@ -95,7 +95,7 @@ def test_the_best_validation_weights_are_kept_and_tested_once(quick, tmp_path, m
     assert result.best_epoch == 3  # as accurate as epoch 2, with the lower loss
     assert result.val_accuracy == 0.9
     assert len(tested) == 1
-    best = Run.open(tmp_path / "run").load_weights("best.safetensors")
+    best = Run.open(tmp_path / "run").load_weights("best.safetensors")[0]
     last = Run.open(tmp_path / "run").load()["net"]
     assert all(torch.equal(tested[0][name], best[name]) for name in best)
     assert not any(torch.equal(last[name], best[name]) for name in best)
@@ -114,7 +114,7 @@ def test_without_validation_the_last_weights_are_tested(quick, tmp_path):
     assert result.best_epoch == 2
     assert result.val_accuracy is None
     run = Run.open(tmp_path / "run")
-    assert all(torch.equal(v, run.load()["net"][k]) for k, v in run.load_weights("best.safetensors").items())
+    assert all(torch.equal(v, run.load()["net"][k]) for k, v in run.load_weights("best.safetensors")[0].items())
     json.loads((run.path / "result.json").read_text(), parse_constant=lambda word: pytest.fail(f"{word} in JSON"))
 
 

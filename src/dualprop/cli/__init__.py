@@ -10,12 +10,15 @@ import sys
 
 import typer
 
+from dualprop import torchrun
 from dualprop.cli import data
 from dualprop.cli.bench import bench
 from dualprop.cli.compare import compare
 from dualprop.cli.train import train
 from dualprop.errors import DualpropError, Interrupted
 from dualprop.malloc import keep_memory
+
+STOPPED = 130  # the exit code after Ctrl-C
 
 app = typer.Typer(
     help="Train networks with dual propagation, and with the methods it is compared with.",
@@ -35,11 +38,23 @@ def main() -> None:
     keep_memory()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("dualprop").setLevel(logging.INFO)
+    code = 0
     try:
-        app()
+        code = app(standalone_mode=False) or 0
+        if code == STOPPED:  # Ctrl-C where there was no run to save
+            _say("stopped")
     except Interrupted as stopped:
-        print(f"dualprop: {stopped}", file=sys.stderr)
-        sys.exit(130)
-    except (DualpropError, OSError) as error:  # a disk that is full or may not be written is no bug of ours
-        print(f"dualprop: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        code = STOPPED
+        if torchrun.rank() == 0:  # the others say the same
+            _say(str(stopped))
+    except (typer.TyperException, DualpropError, OSError) as error:  # a full disk is no bug of ours
+        code = 2
+        if str(error):  # none where the help has been shown instead
+            _say(f"error: {error}")
+    sys.exit(code)
+
+
+def _say(what: str) -> None:
+    """One line on stderr, with the number of a process that does not lead."""
+    who = f"dualprop (process {torchrun.rank()})" if torchrun.rank() else "dualprop"
+    print(f"{who}: {' '.join(what.split())}", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dualprop import recipes
+from dualprop import recipes, torchrun
 from dualprop.cli.options import RecipeOption, run_folder, with_settings
 from dualprop.errors import DualpropError
 from dualprop.settings import Settings
@@ -17,7 +17,13 @@ from dualprop.settings import Settings
 def train(
     *,
     run: Annotated[
-        Path | None, typer.Option(help="The run folder to make.", show_default="runs/DATA-RULE-seedN-TIME")
+        Path | None,
+        typer.Option(
+            "--run",
+            "--out",  # torchrun takes --run for one of its own
+            help="The run folder to make.",
+            show_default="runs/DATA-RULE-seedN-TIME",
+        ),
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue this run folder from its last checkpoint.", show_default=False)
@@ -38,6 +44,8 @@ def train(
         chosen = recipes.load(recipe, **settings) if recipe else Settings.from_dict(settings)
         folder = run or run_folder(chosen.data, chosen.rule, f"seed{chosen.seed}")
         result = training.train(chosen, folder)
+    if torchrun.rank() > 0:
+        return  # one process speaks
     typer.echo(
         f"test accuracy {result.test_accuracy:.2%} (loss {result.test_loss:.4f}), weights of epoch "
         f"{result.best_epoch}, {result.seconds_per_epoch:.1f} s per epoch\nrun folder: {result.run}"
