@@ -237,7 +237,7 @@ def test_one_process_at_a_time_trains_a_run(quick, tmp_path):
 def test_a_lock_does_not_outlive_kill_9(quick, tmp_path):
     run = unfinished(quick, tmp_path / "run")
     code = "import sys, time; from pathlib import Path; from dualprop.runs import Run; "
-    code += "Run(Path(sys.argv[1])).claim(); print('claimed', flush=True); time.sleep(600)"
+    code += "run = Run(Path(sys.argv[1])); run.claim(); print('claimed', flush=True); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", code, run.path], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "claimed\n"
     with pytest.raises(CheckpointError, match="another process"):
