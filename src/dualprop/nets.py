@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -40,7 +41,8 @@ def mlp(
         The net; it takes x of shape (B, sizes[0]), or any shape with as many elements a sample.
 
     Raises:
-        DualpropError: for fewer than two sizes, a size below 1 or an unknown name.
+        DualpropError: for fewer than two sizes, a size below 1, an unknown name, or more weights than the
+            machine's memory holds.
 
     Example:
         >>> mlp([784, 1000, 10]).shapes((784,))
@@ -51,8 +53,16 @@ def mlp(
     for size in sizes:
         if not isinstance(size, int) or size < 1:
             raise DualpropError(f"sizes={list(sizes)}: must be whole numbers of at least 1")
+    weights = sum(below * above for below, above in pairwise(sizes))
+    if 4 * weights > _memory():  # the system might grant it, and kill us when it is written to
+        raise DualpropError(f"sizes={list(sizes)}: {weights:.1e} weights do not fit this machine's memory")
     synapses = [Dense(below, above, generator=generator) for below, above in pairwise(sizes)]
     return _chain(synapses, activation, output, feedback, generator)
+
+
+def _memory() -> float:
+    """Bytes of this machine's memory, infinite where the system does not say."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 
 def vgg(
