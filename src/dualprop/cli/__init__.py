@@ -47,10 +47,13 @@ def main() -> None:
         code = STOPPED
         if torchrun.rank() == 0:  # the others say the same
             _say(str(stopped))
-    except (typer.TyperException, DualpropError, OSError) as error:  # a full disk is no bug of ours
+    except typer.TyperException as error:
         code = 2
-        if str(error):  # none where the help has been shown instead
-            _say(f"error: {error}")
+        if message := error.format_message():  # none where the help has been shown instead
+            _say(f"error: {message}")
+    except (DualpropError, OSError) as error:  # a disk that is full or may not be written is no bug of ours
+        code = 2
+        _say(f"error: {error}")
     sys.exit(code)
 
 
