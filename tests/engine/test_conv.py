@@ -146,6 +146,17 @@ def test_gradients_lie_in_memory_as_their_parameters_do(layout):
             assert parameter.grad.stride() == parameter.stride()
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("pool", [None, dp.MaxPool2d(2), dp.AvgPool2d(2)], ids=str)
+def test_feedback_lies_in_memory_as_the_state_does(pool, layout):
+    z = torch.randn(2, 3, 4, 4).to(memory_format=layout)
+    side = 4 if pool is None else 2
+    for synapse in (dp.Dense(3 * side * side, 5, pool=pool), dp.Conv2d(3, 5, 3, padding=1, pool=pool)):
+        delta = torch.randn(2, *synapse.out_shape((3, 4, 4)))
+        with torch.no_grad():
+            assert synapse.adjoint(delta, z).stride() == z.stride()
+
+
 def test_a_net_with_a_graph_is_the_ordinary_network():
     """net(x) with a graph, for backprop, and without one, for the rules."""
     synapse = dp.Conv2d(2, 3, 3, stride=2, padding=1, pool=dp.MaxPool2d(2)).double()

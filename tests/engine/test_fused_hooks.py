@@ -12,7 +12,14 @@ from dualprop.inference import Inference
 
 from .builders import assert_identical, gradient_of, image_batch, image_net, small_conv_net
 
-SCHEDULES = [dp.Sweep(), dp.Sweep(2), dp.Parallel(), dp.Random(30, seed=2), dp.Random([1, 2, 3, 4, 3, 1, 1, 2])]
+SCHEDULES = [
+    dp.Sweep(),
+    dp.Sweep(2),
+    dp.Parallel(),
+    dp.Random(30, seed=2),
+    dp.Random([1, 2, 3, 4, 3, 1, 1, 2]),
+    dp.Random([2, 3, 1, 4, 3]),  # layer 2's drive goes while synapse 3 has yet to learn from its mean
+]
 DUAL_PROP = [name for name, method in dp.RULES.items() if issubclass(method.rule, dp.DualProp)]
 
 
