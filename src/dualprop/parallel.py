@@ -7,6 +7,7 @@ Only the one that leads writes.
 from __future__ import annotations
 
 import atexit
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 BUCKET = 2**23
 """Elements of the gradients that are sent together."""
+
+NAP = 0.1
+"""Seconds before a process leaves the others."""
 
 
 class Alone:
@@ -158,5 +162,16 @@ def join() -> Alone:
         return Alone()
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        atexit.register(dist.destroy_process_group)
+        atexit.register(_leave)
     return Together()
+
+
+def _leave() -> None:
+    """Part from the others at the end of this process.
+
+    A thread of gloo's that still holds a tensor of the last collective must not find the interpreter gone: it
+    would abort the process. It waits for no more than this thread's lock on the interpreter, which a nap gives it.
+    """
+    time.sleep(NAP)
+    if dist.is_initialized():
+        dist.destroy_process_group()
