@@ -19,7 +19,9 @@ BLOCK = 2**18
 Elementwise = Callable[..., tuple[Tensor, ...]]
 
 
-def blockwise(f: Elementwise, *tensors: Tensor, outputs: int) -> tuple[Tensor, ...]:
+def blockwise(
+    f: Elementwise, *tensors: Tensor, outputs: int, out: tuple[Tensor, ...] | None = None
+) -> tuple[Tensor, ...]:
     """f(*tensors) of an element-wise f, computed in float32 at least and rounded once, at the end.
 
     Large low-precision tensors on a CPU are done in blocks, bit for bit as in one piece. Under torch.compile,
@@ -31,6 +33,7 @@ def blockwise(f: Elementwise, *tensors: Tensor, outputs: int) -> tuple[Tensor, .
         tensors: of one shape and device. The first one's type and memory format are those of the results; dense
             tensors of its strides are read as they lie, others are brought to its strides first.
         outputs: how many tensors f makes.
+        out: where they may be put, for example over `tensors`; used for large ones of the first one's strides.
 
     Returns:
         As many tensors.
@@ -50,14 +53,16 @@ def blockwise(f: Elementwise, *tensors: Tensor, outputs: int) -> tuple[Tensor, .
     full = torch.promote_types(first.dtype, torch.float32)
     if not _suits_blocks(first, full):
         return tuple(result.to(first.dtype) for result in f(*(t.to(full, copy=True) for t in tensors)))
-    results = tuple(torch.empty_like(first) for _ in range(outputs))
-    order = sorted(range(first.ndim), key=results[0].stride, reverse=True)
-    flat = [t.permute(order).contiguous().view(-1) for t in (*tensors, *results)]
+    dense = torch.empty_like(first, device="meta").stride()
+    if out is None or any(t.stride() != dense or t.dtype != first.dtype for t in out):
+        out = tuple(torch.empty_like(first) for _ in range(outputs))
+    order = sorted(range(first.ndim), key=dense.__getitem__, reverse=True)
+    flat = [t.permute(order).contiguous().view(-1) for t in (*tensors, *out)]
     for blocks in zip(*(torch.split(t, BLOCK) for t in flat), strict=True):
         made = f(*(block.to(full, copy=True) for block in blocks[: len(tensors)]))
         for result, block in zip(made, blocks[len(tensors) :], strict=True):
             block.copy_(result)
-    return results
+    return out
 
 
 def _suits_blocks(first: Tensor, full: torch.dtype) -> bool:

@@ -95,7 +95,19 @@ class Inference:
                 spent afterwards, but for `output` and `state`.
         """
         updates = list(updates)
-        due = self._due(updates) if learn else {}
+        for layer in self.layers:
+            layer.synapse.kept = {}
+        try:
+            self._run(updates, learn)
+        finally:
+            for layer in self.layers:
+                layer.synapse.kept = None
+
+    def _run(self, updates: list[Update], learn: bool) -> None:
+        last = self._last(updates)
+        due: dict[int, list[int]] = {}  # after each update (-1: before them all), the synapses that can learn
+        for k in range(self.depth, 0, -1) if learn else ():
+            due.setdefault(max(last[k], last[k - 1]), []).append(k)
         for k in due.get(-1, ()):
             self._learn(k)
         for number, (layers, nudged) in enumerate(updates):
@@ -103,7 +115,9 @@ class Inference:
             for k in layers:
                 forced = nudged and k == self.depth
                 if self._settled[k] is not forced:
-                    blocks.append(self._update(k, forced))
+                    # the layer above has read the state, and nobody will read the drive and feedback again
+                    spend = learn and k < self.depth and last[k + 1] < number == last[k]
+                    blocks.append(self._update(k, forced, spend))
                     self._settled[k] = forced
                 self.naive_products += 2 - (k == self.depth)
             for block in blocks:
@@ -111,19 +125,16 @@ class Inference:
             for k in due.get(number, ()):
                 self._learn(k)
 
-    def _due(self, updates: list[Update]) -> dict[int, list[int]]:
-        """After each update (-1: before them all), the layers whose synapses can learn, from the top down."""
+    def _last(self, updates: list[Update]) -> list[int]:
+        """The number of each layer's last update, -1 for none."""
         last = [-1] * (self.depth + 1)
         for number, (layers, _) in enumerate(updates):
             for k in layers:
                 last[k] = number
-        due: dict[int, list[int]] = {}
-        for k in range(self.depth, 0, -1):
-            due.setdefault(max(last[k], last[k - 1]), []).append(k)
-        return due
+        return last
 
-    def _update(self, k: int, forced: bool) -> _Block:
-        """What a block update makes of layer k."""
+    def _update(self, k: int, forced: bool, spend: bool) -> _Block:
+        """What a block update makes of layer k; `spend` if it may be written over its drive and feedback."""
         a, f = self.drive(k), self.layers[k - 1].potential
         if k == self.depth:
             a = a.to(self.x.dtype)
@@ -136,7 +147,9 @@ class Inference:
             z = f(a)
             return _Block(k, z, None, (z, z))
         states = self.nudge.hidden(f, a.to(self.x.dtype), d.to(self.x.dtype), k) if self.keep else None
-        return _Block(k, *self._dyad(f, a, d, *self.nudge.steps(k), self.nudge.share), states)
+        if spend:
+            self._drive[k] = self._feedback[k] = None
+        return _Block(k, *self._dyad(f, a, d, *self.nudge.steps(k), self.nudge.share, spend), states)
 
     def _block_of(self, k: int, plus: Tensor, minus: Tensor) -> _Block:
         """Mean and difference, computed in the states' precision and rounded once to that of the products."""
@@ -225,7 +238,9 @@ class Inference:
         delta = (
             self._zeros(k) if difference is None else difference.mul_(-1 / (self.nudge.beta[k - 1] * len(self.y)))
         )
-        self.layers[k - 1].synapse.add_grad(delta, mean)
+        synapse = self.layers[k - 1].synapse
+        synapse.kept = None
+        synapse.add_grad(delta, mean)
 
     def _zeros(self, k: int) -> Tensor:
         """The state of a layer that has never been updated."""

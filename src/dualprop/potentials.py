@@ -48,7 +48,9 @@ class Potential(ABC):
         """f(a), possibly written over a, which the caller gives up."""
         return self(a)
 
-    def dyad(self, a: Tensor, d: Tensor, up: float, down: float, share: float) -> tuple[Tensor, Tensor]:
+    def dyad(
+        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mean and difference of the two states z^+ = f(a + up d) and z^- = f(a - down d).
 
         Args:
@@ -57,12 +59,13 @@ class Potential(ABC):
             up: α r_k, at least 0.
             down: ᾱ r_k, at least 0.
             share: that of z^+ in the mean.
+            out: memory that may be written over, for example a itself.
 
         Returns:
             share z^+ + (1 - share) z^-, and z^+ - z^-.
         """
         plus = self.over(torch.add(a, d, alpha=up))
-        minus = self.over(torch.sub(a, d, alpha=down))
+        minus = self.over(torch.sub(a, d, alpha=down, out=out))
         difference = plus - minus
         return minus.lerp_(plus, share), difference
 
@@ -109,7 +112,9 @@ class Box(Potential):
             return a
         return a.relu_() if self.low == 0 and self.high == math.inf else a.clamp_(self.low, self.high)
 
-    def dyad(self, a: Tensor, d: Tensor, up: float, down: float, share: float) -> tuple[Tensor, Tensor]:
+    def dyad(
+        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As `Potential.dyad`, but where both states are inside the box their difference is (up + down) d itself.
 
         So no nudge is too small: plus minus minus would lose it in the rounding of a.
@@ -118,10 +123,10 @@ class Box(Potential):
             nudge = torch.abs(d)
             if up != 0.5:
                 nudge.mul_(2 * up)
-            higher = self.over(torch.add(a, nudge, alpha=0.5))
-            length = torch.minimum(nudge, higher - self.low if self.low else higher)
+            higher = self.over(torch.add(a, nudge, alpha=0.5, out=out))
+            length = torch.minimum(nudge, higher - self.low if self.low else higher, out=nudge)
             return higher.sub_(length, alpha=0.5), length.copysign_(d)
-        plus, minus = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down)
+        plus, minus = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down, out=out)
         inside = (plus >= self.low) & (plus <= self.high) & (minus >= self.low) & (minus <= self.high)
         plus, minus = self.over(plus), self.over(minus)
         difference = torch.where(inside, (up + down) * d, plus - minus)

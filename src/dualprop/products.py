@@ -75,7 +75,7 @@ def conv_forward(p: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geome
         if bias is not None:
             rows.add_(bias)
         return _as_image(rows, len(p), *_places(p, weight, geometry))
-    return F.conv2d(p, weight, bias, *geometry)
+    return F.conv2d(p, weight, None if bias is None else bias.to(p.dtype), *geometry)
 
 
 def conv_adjoint(delta: Tensor, weight: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
@@ -100,7 +100,7 @@ def conv_outer(delta: Tensor, p: Tensor, weight: Tensor, geometry: Geometry) -> 
         kernel = weight.shape[2:]
         rows = torch.mm(_as_pixels(delta).t(), _patches(p, weight, padding, stride))
         return rows.view(len(rows), *kernel, -1).permute(0, 3, 1, 2)
-    like = weight.detach().to(delta.dtype)  # asked for its shape and layout alone
+    like = torch.empty_like(weight, dtype=delta.dtype, requires_grad=False)  # asked for its shape and layout alone
     gradient: Tensor = torch.ops.aten.convolution_backward(
         delta,
         p,

@@ -68,7 +68,9 @@ class Nudge:
         return (1 - self.alpha) * self.beta[-1]
 
 
-def dyad(f: Potential, a: Tensor, d: Tensor, up: float, down: float, share: float) -> tuple[Tensor, Tensor]:
+def dyad(
+    f: Potential, a: Tensor, d: Tensor, up: float, down: float, share: float, spend: bool = False
+) -> tuple[Tensor, Tensor]:
     """Mean and difference of a hidden layer's two states, all that learning needs of them.
 
     z^+ = f(a + up d), z^- = f(a - down d). In low precision the difference of two nearby states would be lost in
@@ -81,18 +83,20 @@ def dyad(f: Potential, a: Tensor, d: Tensor, up: float, down: float, share: floa
         up: α r_k.
         down: ᾱ r_k.
         share: that of z^+ in the mean.
+        spend: whether a and d may be written over.
 
     Returns:
         z̄ and z^+ - z^-, in the type of a.
     """
 
-    def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        return f.dyad(a, d, up, down, share)
-
     if torch.finfo(a.dtype).bits >= 32:
-        return both(a, d.to(a.dtype))
+        return f.dyad(a, d.to(a.dtype), up, down, share, a if spend else None)
+
+    def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        return f.dyad(a, d, up, down, share, a)
+
     if f.elementwise:
-        mean, difference = blockwise(both, a, d, outputs=2)
+        mean, difference = blockwise(both, a, d, outputs=2, out=(a, d) if spend else None)
         return mean, difference
     mean, difference = both(a.float(), d.float())
     return mean.to(a.dtype), difference.to(a.dtype)

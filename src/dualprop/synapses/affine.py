@@ -45,8 +45,7 @@ class Affine(Synapse):
 
     def affine(self, p: Tensor) -> Tensor:
         """module(p)."""
-        drive: Tensor = self.module(p)
-        return drive
+        return _apart(self.module(p), p)
 
     @torch.enable_grad()
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
@@ -55,7 +54,7 @@ class Affine(Synapse):
         module = self.module if self.feedback is None else self.feedback
         drive = module(p)
         (feedback,) = torch.autograd.grad(drive, p, delta.to(drive.dtype))
-        return feedback.to(delta.dtype)
+        return _apart(feedback.to(delta.dtype), delta)
 
     @torch.enable_grad()
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
@@ -123,3 +122,9 @@ def _kolen_pollack(synapse: Affine) -> None:
 
 
 TWINS = Registry("feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack})
+
+
+def _apart(result: Tensor, of: Tensor) -> Tensor:
+    """The result in memory of its own: a module may hand on what it was given, which the engine may write over."""
+    shared = result.untyped_storage().data_ptr() == of.untyped_storage().data_ptr()
+    return result.clone() if shared else result

@@ -38,10 +38,16 @@ class Synapse(nn.Module, ABC):
 
     Args:
         pool: the pooling in front, linearised where the state is; none by default.
+
+    Attributes:
+        kept: during an inference, in which weights stand still, what the synapse wants to keep of them, by name.
     """
+
+    kept: dict[str, Tensor] | None
 
     def __init__(self, pool: Pool | None = None) -> None:
         super().__init__()
+        self.kept = None
         if pool is not None:
             check_type("pool", pool, Pool)
         self.pool = pool
@@ -160,10 +166,21 @@ class Weighted(Synapse):
         """New random weights of the shape of W, as W and B are at first."""
         return self._init(torch.empty(self._shape), generator)
 
-    @property
-    def downward(self) -> Tensor:
-        """The weights that the feedback goes through: B, or W."""
-        return self.weight if self.feedback is None else self.feedback
+    def upward(self, dtype: torch.dtype) -> Tensor:
+        """W in a type; converted once in an inference."""
+        return self._in("weight", self.weight, dtype)
+
+    def downward(self, dtype: torch.dtype) -> Tensor:
+        """The weights that the feedback goes through, B or W, in a type; converted once in an inference."""
+        own = self.feedback
+        return self.upward(dtype) if own is None else self._in("feedback", own, dtype)
+
+    def _in(self, name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        if weight.dtype == dtype or self.kept is None:
+            return weight.to(dtype)
+        if name not in self.kept:
+            self.kept[name] = weight.to(dtype)
+        return self.kept[name]
 
     def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """W with B, if there is a B."""

@@ -74,11 +74,11 @@ class Conv2d(Weighted):
         """W ∗ p + b, shape (B, out_channels, H', W')."""
         if torch.is_grad_enabled():
             return F.conv2d(p, self.weight, self.bias, *self.geometry)
-        return products.conv_forward(p, self.weight, self.bias, self.geometry)
+        return products.conv_forward(p, self.upward(p.dtype), self.bias, self.geometry)
 
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
         """The transposed convolution of delta with W, or with B."""
-        return products.conv_adjoint(delta, self.downward, shape, self.geometry)
+        return products.conv_adjoint(delta, self.downward(delta.dtype), shape, self.geometry)
 
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ over the batch and all places of delta times the patch below it, of the shape of W."""

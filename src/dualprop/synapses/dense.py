@@ -59,11 +59,11 @@ class Dense(Weighted):
         """W p + b, shape (B, out_features)."""
         if torch.is_grad_enabled():
             return F.linear(p.flatten(1), self.weight, self.bias)
-        return products.forward(p.flatten(1), self.weight, self.bias)
+        return products.forward(p.flatten(1), self.upward(p.dtype), self.bias)
 
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
         """W^T delta, or B^T delta, in the given shape."""
-        return products.adjoint(delta, self.downward).view(shape)
+        return products.adjoint(delta, self.downward(delta.dtype)).view(shape)
 
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ_batch delta p^T, shape (out_features, in_features)."""

@@ -115,6 +115,10 @@ class MaxPool2d(Pool):
 
     def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
         """Each difference goes to its winner; zero elsewhere."""
+        winners = seen.winners
+        if winners is not None and self.stride >= self.size:  # none wins twice
+            with torch.autocast(delta.device.type, enabled=False):  # it would make float32 of it
+                return F.max_unpool2d(delta, winners, [self.size] * 2, [self.stride] * 2, output_size=seen.shape)
         sizes = [self.size] * 2, [self.stride] * 2, [0, 0], [1, 1]
         feedback: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
             delta, self._like_state(delta, seen), *sizes, False, seen.winners
