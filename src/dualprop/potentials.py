@@ -54,7 +54,7 @@ class Potential(ABC):
         """Mean and difference of the two states z^+ = f(a + up d) and z^- = f(a - down d).
 
         Args:
-            a: the drive, shape (B, ...), in float32 at least.
+            a: the drive, shape (B, ...), in float32 at least unless `stable`.
             d: the feedback, of the same shape.
             up: α r_k, at least 0.
             down: ᾱ r_k, at least 0.
@@ -68,6 +68,10 @@ class Potential(ABC):
         minus = self.over(torch.sub(a, d, alpha=down, out=out))
         difference = plus - minus
         return minus.lerp_(plus, share), difference
+
+    def stable(self, up: float, down: float, share: float) -> bool:
+        """Whether `dyad` loses nothing in low precision: it never subtracts numbers that are nearly equal."""
+        return False
 
     @abstractmethod
     def energy(self, z: Tensor) -> Tensor:
@@ -119,7 +123,7 @@ class Box(Potential):
 
         So no nudge is too small: plus minus minus would lose it in the rounding of a.
         """
-        if up == down and share == 0.5 and self.high == math.inf:  # the fast way, for ReLU at α = ½
+        if self.stable(up, down, share):  # the fast way
             nudge = torch.abs(d)
             if up != 0.5:
                 nudge.mul_(2 * up)
@@ -131,6 +135,10 @@ class Box(Potential):
         plus, minus = self.over(plus), self.over(minus)
         difference = torch.where(inside, (up + down) * d, plus - minus)
         return minus.lerp_(plus, share), difference
+
+    def stable(self, up: float, down: float, share: float) -> bool:
+        """At α = ½ where there is no upper bound, as for ReLU."""
+        return up == down and share == 0.5 and self.high == math.inf
 
     def energy(self, z: Tensor) -> Tensor:
         """½‖z‖² per sample, ∞ outside the box."""

@@ -47,6 +47,14 @@ def outer(delta: Tensor, z: Tensor) -> Tensor:
     return torch.mm(delta.t(), z)
 
 
+def total(delta: Tensor) -> Tensor:
+    """Σ delta over the rows, or over the batch and all places; shapes (B, m) or (B, O, H, W) -> (m,) or (O,)."""
+    if delta.dtype is torch.bfloat16 and delta.device.type == "cpu" and delta.ndim == 4:
+        pixels = _as_pixels(delta)
+        return torch.mm(pixels.new_ones(1, len(pixels)), pixels)[0]  # 0.15 ms for 0.38 ms on 100 x 64 x 32 x 32
+    return delta.sum([0, *range(2, delta.ndim)])
+
+
 def _suits_onednn(rows: Tensor, weight: Tensor) -> bool:
     return (
         rows.dtype is torch.float32
@@ -152,7 +160,23 @@ def _as_rows(weight: Tensor, like: Tensor) -> Tensor:
 
 
 def _patches(p: Tensor, weight: Tensor, padding: int, stride: int) -> Tensor:
-    """The patch of p under the kernel at each place, (B·H'·W', k·k·C)."""
-    padded = F.pad(p.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
-    windows = padded.unfold(1, weight.shape[2], stride).unfold(2, weight.shape[3], stride)
-    return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, weight.shape[2] * weight.shape[3] * p.shape[1])
+    """The patch of p under the kernel at each place, (B·H'·W', k·k·C); without a padded copy of p."""
+    batch, channels, *sides = p.shape
+    kernel = weight.shape[2:]
+    places = [(n + 2 * padding - k) // stride + 1 for n, k in zip(sides, kernel, strict=True)]
+    patches = p.new_zeros(batch, *places, *kernel, channels)
+    pixels = p.permute(0, 2, 3, 1)
+    for i in range(kernel[0]):
+        to_rows, rows = _overlap(i - padding, stride, places[0], sides[0])
+        for j in range(kernel[1]):
+            to_columns, columns = _overlap(j - padding, stride, places[1], sides[1])
+            patches[:, to_rows, to_columns, i, j] = pixels[:, rows, columns]
+    return patches.view(batch * places[0] * places[1], -1)
+
+
+def _overlap(offset: int, stride: int, places: int, side: int) -> tuple[slice, slice]:
+    """The places at which offset + stride·place is inside 0..side-1, and where that is."""
+    first = max(0, -(offset // stride))
+    count = max(0, min(places, (side - 1 - offset) // stride + 1) - first)
+    begin = offset + stride * first
+    return slice(first, first + count), slice(begin, begin + stride * count, stride)

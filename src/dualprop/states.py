@@ -74,7 +74,8 @@ def dyad(
     """Mean and difference of a hidden layer's two states, all that learning needs of them.
 
     z^+ = f(a + up d), z^- = f(a - down d). In low precision the difference of two nearby states would be lost in
-    their rounding: both states are computed in float32, and only mean and difference are rounded.
+    their rounding: unless the potential knows better, both states are computed in float32, and only mean and
+    difference are rounded.
 
     Args:
         f: the layer's potential.
@@ -89,7 +90,7 @@ def dyad(
         z̄ and z^+ - z^-, in the type of a.
     """
 
-    if torch.finfo(a.dtype).bits >= 32:
+    if torch.finfo(a.dtype).bits >= 32 or f.stable(up, down, share):
         return f.dyad(a, d.to(a.dtype), up, down, share, a if spend else None)
 
     def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:

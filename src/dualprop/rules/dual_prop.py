@@ -93,8 +93,7 @@ class DualProp(Rule):
         self._dyad = dyad
 
     def compile(self) -> None:
-        """Let torch.compile fuse the forward pass of `predict`, and each layer's block update into one kernel."""
-        super().compile()
+        """Let torch.compile make one kernel of a hidden layer's block update, from the next batch on."""
         self._dyad = torch.compile(dyad, dynamic=True)
 
     @torch.no_grad()

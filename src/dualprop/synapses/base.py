@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from dualprop import products
 from dualprop.errors import check_type
 from dualprop.registry import Registry
 from dualprop.synapses.inits import INITS
@@ -189,7 +190,7 @@ class Weighted(Synapse):
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
         """Σ_batch delta p^T to W and B, Σ_batch delta to b."""
         if self.bias is not None and self.bias.requires_grad:
-            accumulate(self.bias, delta.sum([0, *range(2, delta.ndim)]))
+            accumulate(self.bias, products.total(delta))
         hebbian = [w for w in (self.weight, self.feedback) if w is not None and w.requires_grad]
         if hebbian:
             gradient = self.outer(delta, p)
