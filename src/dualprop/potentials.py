@@ -108,7 +108,11 @@ class Box(Potential):
         """The projection of `a` onto the box."""
         if self.low == 0 and self.high == math.inf:
             return torch.relu(a)  # the kernel that the plain forward pass would use
-        return a if self.low == -math.inf and self.high == math.inf else a.clamp(self.low, self.high)
+        if self.low == -math.inf and self.high == math.inf:
+            return a
+        if math.isfinite(self.high - self.low):
+            return F.hardtanh(a, self.low, self.high)  # a clamp that `dualprop.convert` knows
+        return a.clamp(self.low, self.high)
 
     def over(self, a: Tensor) -> Tensor:
         """The projection, written over a."""

@@ -161,3 +161,15 @@ def test_the_report(written, caplog):
     units = sum(isinstance(m, nn.ReLU) for m in model.modules())
     assert f"{units} ReLU" in str(dp.conversion(model))
     assert "20 BatchNorm2d (ordinary derivative)" in str(dp.conversion(model))
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky-relu", "hard-tanh", "hard-sigmoid", "sigmoid", "tanh"])
+def test_a_net_of_this_library_is_converted_like_any_module(activation):
+    net = dp.nets.mlp([5, 7, 6, 3], activation, generator=torch.Generator().manual_seed(0)).double()
+    x, y = torch.randn(4, 5, dtype=torch.float64), torch.tensor([0, 2, 1, 0])
+    states = dp.DualProp(net, loss="cross_entropy", beta=1e-5).gradients(x, y)
+    converted = dp.convert(net, beta=1e-5)
+    assert len(dp.conversion(converted).converted) == 2
+    torch.nn.functional.cross_entropy(converted(x), y).backward()
+    for name, p in converted.named_parameters():
+        torch.testing.assert_close(p.grad, states[name], rtol=1e-5, atol=1e-9)

@@ -8,10 +8,19 @@ from inspect import isfunction
 from torch import nn
 
 from dualprop.activations import CALLS, NAMES, UNKNOWN
+from dualprop.potentials import POTENTIALS
 
 _FUNCTIONS = {call.__name__: activation.name for call, activation in CALLS.items()}
 _ORDINARY = ("Norm", "Pool", "Softmax", "MultiheadAttention", "Dropout")
 _UNKNOWN_MODULES = frozenset(UNKNOWN.values())
+_POTENTIALS = {
+    "relu": "ReLU",
+    "leaky-relu": "LeakyReLU",
+    "hard-tanh": "Hardtanh",
+    "hard-sigmoid": "Hardtanh",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+}
 _RECURRENT = ("RNN", "LSTM", "GRU")
 
 
@@ -25,7 +34,9 @@ def activations_of(module: nn.Module) -> list[str]:
     kind = type(module)
     if not has_own_code(kind):
         return [kind.__name__] if kind.__name__ in NAMES else []
-    held = [CALLS[value].name for value in vars(module).values() if isinstance(value, Hashable) and value in CALLS]
+    values = [value for value in vars(module).values() if isinstance(value, Hashable)]
+    held = [CALLS[value].name for value in values if value in CALLS]
+    held += [kind for name, kind in _POTENTIALS.items() if POTENTIALS[name] in values]  # a dp.Layer's
     named = [_FUNCTIONS[name] for name in _named_in(module) if name in _FUNCTIONS]
     return sorted({*held, *named})
 
