@@ -18,6 +18,7 @@ from .errors import DataError as DataError
 from .errors import DivergenceError as DivergenceError
 from .errors import DualpropError as DualpropError
 from .errors import Interrupted as Interrupted
+from .fused import FusedUpdate as FusedUpdate
 from .losses import LOSSES as LOSSES
 from .losses import Loss as Loss
 from .net import Layer as Layer

@@ -13,7 +13,7 @@ from dualprop import data, torchrun
 from dualprop.data import Batches, Dataset, Split
 from dualprop.ema import Average
 from dualprop.errors import DualpropError
-from dualprop.fused import FusedUpdate
+from dualprop.fused import FusedUpdate, acting
 from dualprop.losses import LOSSES, Loss
 from dualprop.net import Net
 from dualprop.nets import NETS
@@ -53,7 +53,7 @@ class Experiment:
 
     def updating(self) -> AbstractContextManager[object]:
         """In which gradients are there to change weights: a fused update acts nowhere else."""
-        return self.optimizer if isinstance(self.optimizer, FusedUpdate) else nullcontext()
+        return acting(self.optimizer)
 
     def evaluated(self) -> AbstractContextManager[object]:
         """In which the net has the weights that are evaluated and kept: the averaged ones if there are any."""

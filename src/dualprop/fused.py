@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -85,3 +86,8 @@ class FusedUpdate:
         """
         for optimizer, own in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(own)
+
+
+def acting(optimizer: torch.optim.Optimizer | FusedUpdate) -> AbstractContextManager[object]:
+    """The context in which gradients are to be accumulated: where there is a `FusedUpdate`, its block."""
+    return optimizer if isinstance(optimizer, FusedUpdate) else nullcontext()

@@ -18,6 +18,7 @@ from dualprop.bench import arithmetic
 from dualprop.bench.timing import Work
 from dualprop.bench.workload import Workload
 from dualprop.convert import convert
+from dualprop.fused import FusedUpdate, acting
 from dualprop.registry import Registry
 from dualprop.rules import RULES
 
@@ -83,24 +84,23 @@ def _convert(workload: Workload, compiled: bool) -> Subject:
 
 def _bp_fused(workload: Workload, compiled: bool) -> Subject:
     model = workload.plain()
-    _update_at_once(workload, model)
-    return _loop(workload, model, compiled)
+    return _loop(workload, model, compiled, FusedUpdate(model.parameters(), workload.optimizer))
 
 
 def _loop(
-    workload: Workload, model: nn.Module, compiled: bool, optimizer: torch.optim.Optimizer | None = None
+    workload: Workload, model: nn.Module, compiled: bool, optimizer: torch.optim.Optimizer | FusedUpdate
 ) -> Subject:
-    """The ordinary training loop on a module; without an optimizer, its parameters update themselves."""
+    """The ordinary training loop on a module."""
     if compiled:
         model.compile()
 
     def step() -> None:
         with workload.autocast():
             loss = F.cross_entropy(model(workload.x).float(), workload.y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if optimizer is not None:
-            optimizer.step()
-            optimizer.zero_grad()
+        with acting(optimizer):
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
 
     costs = arithmetic.products(workload.net(), workload.kind.in_shape, workload.batch_size)
     return Subject(step, arithmetic.needed(costs), list(model.parameters()))
@@ -110,16 +110,14 @@ def _rule(name: str, workload: Workload, compiled: bool, fused: bool = False) ->
     method = RULES[name]
     net = workload.net(method.feedback)
     rule = method(net, loss="cross_entropy")
-    if fused:
-        _update_at_once(workload, net)
-    optimizer = None if fused else workload.optimizer(net.parameters())
+    make = workload.optimizer
+    optimizer = FusedUpdate(net.parameters(), make) if fused else make(net.parameters())
 
     def step() -> None:
-        with workload.autocast():
+        with workload.autocast(), acting(optimizer):
             for _ in rule.iterate(workload.x, workload.y):
-                if optimizer is not None:
-                    optimizer.step()
-                    optimizer.zero_grad()
+                optimizer.step()
+                optimizer.zero_grad()
 
     costs = arithmetic.products(net, workload.kind.in_shape, workload.batch_size)
     step()  # a lazy rule's first inference starts from nothing, and no other does
@@ -131,15 +129,3 @@ def _rule(name: str, workload: Workload, compiled: bool, fused: bool = False) ->
 
 def _dp_fused(workload: Workload, compiled: bool) -> Subject:
     return _rule("dp", workload, compiled, fused=True)
-
-
-def _update_at_once(workload: Workload, module: nn.Module) -> None:
-    """Give every parameter an optimizer of its own, which steps as soon as the gradient is there and frees it."""
-    for parameter in module.parameters():
-        update = partial(_update, workload.optimizer([parameter]))
-        parameter.register_post_accumulate_grad_hook(update)  # type: ignore[no-untyped-call]
-
-
-def _update(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> None:
-    optimizer.step()
-    optimizer.zero_grad()
