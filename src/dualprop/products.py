@@ -64,6 +64,7 @@ def _suits_onednn(rows: Tensor, weight: Tensor) -> bool:
         and weight.is_contiguous()
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()  # which knows no tensors of oneDNN's own
     )
 
 
