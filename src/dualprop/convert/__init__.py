@@ -120,7 +120,7 @@ def convert(
         raise DualpropError(f"module: {type(module).__name__} has no activation to convert; {made}")
     for name in made.feedback:
         add_feedback(modules[name], generator)
-    roles[module] = "root"
+    roles[module] = "inner"
     for m, role in roles.items():
         m.__dict__[KEY] = made
         m.__class__ = swapped(role, type(m))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -85,12 +86,18 @@ def swapped(role: str, base: type[nn.Module]) -> type[nn.Module]:
 
 
 def _inner(base: type[nn.Module]) -> Forward:
-    """A module whose calls of activations send finite differences back."""
+    """A module whose calls of activations send finite differences back.
+
+    The outermost of a tree also sees how many samples there are: the converted module itself as a rule, or a part of
+    it that is called by itself. What is computed again for a backward pass has the samples of the forward pass.
+    """
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        conversion: Conversion = self.__dict__[KEY]
-        if conversion.active:
+        conversion: Conversion | None = self.__dict__.get(KEY)
+        if conversion is None or conversion.active:  # None: made by a method of a converted module, as a slice is
             return base.forward(self, *args, **kwargs)
+        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+            conversion.samples = _samples(base.__name__, (args, kwargs))
         conversion.active = True
         try:
             with _Mode(conversion):
@@ -101,20 +108,31 @@ def _inner(base: type[nn.Module]) -> Forward:
     return forward
 
 
-def _root(base: type[nn.Module]) -> Forward:
-    """The converted module itself, which also sees how many samples there are."""
-    inner = _inner(base)
+def _samples(name: str, arguments: tuple[Any, ...]) -> int:
+    """The length of the first tensor among the arguments of the module of this name, which is to be its batch."""
+    x = _first_tensor(arguments)
+    if x is None:
+        raise DualpropError(f"{name}: no batch among its arguments, so the number of samples is not known")
+    if x.shape[0] == 0:
+        raise DualpropError("x: a batch of 0 samples")
+    _check_finite(x)
+    return x.shape[0]
 
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        x = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-        if x is not None and x.ndim:
-            if x.shape[0] == 0:
-                raise DualpropError("x: a batch of 0 samples")
-            _check_finite(x)
-            self.__dict__[KEY].samples = x.shape[0]
-        return inner(self, *args, **kwargs)
 
-    return forward
+def _first_tensor(values: Iterable[Any]) -> Tensor | None:
+    """The first tensor with dimensions, also inside sequences, mappings and dataclasses."""
+    for value in values:
+        if isinstance(value, Tensor):
+            found = value if value.ndim else None
+        elif isinstance(value, Mapping):
+            found = _first_tensor(value.values())
+        elif isinstance(value, list | tuple):
+            found = _first_tensor(value)
+        else:
+            found = _first_tensor(vars(value).values()) if is_dataclass(value) else None
+        if found is not None:
+            return found
+    return None
 
 
 def _check_finite(x: Tensor) -> None:
@@ -129,7 +147,9 @@ def _excluded(base: type[nn.Module]) -> Forward:
     """A module whose activations keep their ordinary derivative inside a converted one."""
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        conversion: Conversion = self.__dict__[KEY]
+        conversion: Conversion | None = self.__dict__.get(KEY)
+        if conversion is None:
+            return base.forward(self, *args, **kwargs)
         before, conversion.active = conversion.active, False
         try:
             return base.forward(self, *args, **kwargs)
@@ -141,7 +161,6 @@ def _excluded(base: type[nn.Module]) -> Forward:
 
 _FORWARDS: dict[str, Callable[[type[nn.Module]], Forward]] = {
     "inner": _inner,
-    "root": _root,
     "excluded": _excluded,
     "feedback": forward_with_feedback,
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping
 from inspect import isfunction
+from types import CodeType
+from typing import Any
 
 from torch import nn
 
@@ -34,7 +36,7 @@ def activations_of(module: nn.Module) -> list[str]:
     kind = type(module)
     if not has_own_code(kind):
         return [kind.__name__] if kind.__name__ in NAMES else []
-    values = [value for value in vars(module).values() if isinstance(value, Hashable)]
+    values = [value for value in _held(vars(module)) if isinstance(value, Hashable)]
     held = [CALLS[value].name for value in values if value in CALLS]
     held += [kind for name, kind in _POTENTIALS.items() if POTENTIALS[name] in values]  # a dp.Layer's
     named = [_FUNCTIONS[name] for name in _named_in(module) if name in _FUNCTIONS]
@@ -57,8 +59,37 @@ def reason(kind: type[nn.Module]) -> str | None:
     return f"{name} (ordinary derivative)" if any(part in name for part in _ORDINARY) else None
 
 
+def _held(value: Any) -> Iterator[Any]:
+    """A value, or what is in it if it is a sequence or mapping."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        yield value
+        return
+    for item in value:
+        yield from _held(item)
+
+
 def _named_in(module: nn.Module) -> set[str]:
-    """Every name that the methods of a module use, but those of its submodules."""
+    """Every name that a module's methods, and functions they call or hold, use, but those of its submodules."""
     classes = [base for base in type(module).__mro__ if issubclass(base, nn.Module) and has_own_code(base)]
-    code = [f.__code__ for base in classes if base is not nn.Module for f in vars(base).values() if isfunction(f)]
-    return {name for c in code for name in c.co_names} - dict(module.named_children()).keys()
+    functions = [f for base in classes if base is not nn.Module for f in vars(base).values() if isfunction(f)]
+    functions += [value for value in _held(vars(module)) if isfunction(value)]
+    seen: set[Any] = set()
+    names: set[str] = set()
+    while functions:
+        f = functions.pop()
+        if f in seen:
+            continue
+        seen.add(f)
+        used = _names(f.__code__)
+        names |= used
+        helpers = (f.__globals__.get(name) for name in used)
+        functions += [helper for helper in helpers if isfunction(helper) and helper.__module__ == f.__module__]
+    return names - dict(module.named_children()).keys()
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names that a function's code uses, and the functions inside it."""
+    inside = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inside)
