@@ -42,8 +42,10 @@ def check_type(name: str, value: object, kind: type) -> None:
         DualpropError: naming all three.
     """
     if not isinstance(value, kind):
-        given = value.__name__ if isinstance(value, type) else f"a {type(value).__name__}"
-        raise DualpropError(f"{name}: {given}, but it must be a {kind.__module__.split('.')[0]}.{kind.__name__}")
+        given = value.__name__ if isinstance(value, type) else type(value).__name__
+        place = {"torch.nn.modules.module": "torch.nn.", "builtins": ""}
+        package = place.get(kind.__module__, kind.__module__.partition(".")[0] + ".")
+        raise DualpropError(f"{name}: of type {given}, but it must be of type {package}{kind.__name__}")
 
 
 def at_least_one(**values: object) -> None:

@@ -134,7 +134,13 @@ class Inference:
         return last
 
     def _update(self, k: int, forced: bool, spend: bool) -> _Block:
-        """What a block update makes of layer k; `spend` if it may be written over its drive and feedback."""
+        """What a block update makes of layer k.
+
+        Args:
+            k: its number.
+            forced: whether the loss nudges it.
+            spend: whether it may be written over its drive and feedback.
+        """
         a, f = self.drive(k), self.layers[k - 1].potential
         if k == self.depth:
             a = a.to(self.x.dtype)

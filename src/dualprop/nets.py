@@ -97,8 +97,8 @@ def vgg(
     at_least_one(num_classes=num_classes)
     if len(in_shape) != 3 or in_shape[0] < 1 or min(in_shape[1:]) < 2 ** len(groups):
         raise DualpropError(
-            f"in_shape={tuple(in_shape)}: {len(groups)} max-pools need channels and an image of at least "
-            f"{2 ** len(groups)} x {2 ** len(groups)}"
+            f"in_shape={tuple(in_shape)}: must be (channels, height, width), "
+            f"at least {2 ** len(groups)} x {2 ** len(groups)} for {len(groups)} max-pools"
         )
     pool = MaxPool2d(2)
     synapses: list[Weighted] = []

@@ -61,8 +61,8 @@ def test_means_are_dropped_and_made_again(monkeypatch):
     held = []
     update = Inference._update
 
-    def watched(self, k, forced, spend):
-        block = update(self, k, forced, spend)
+    def watched(self, *how, **kept):
+        block = update(self, *how, **kept)
         held.append([i for i in range(len(self._mean)) if self._mean[i] is not None])
         return block
 
@@ -123,7 +123,9 @@ def test_a_synapse_learns_before_those_below_it_have_been_updated(monkeypatch):
     """So that a gradient need not outlive its layer's turn: hooks between updates, not all at the end."""
     net, events = small_conv_net("tanh"), []
     update = Inference._update
-    monkeypatch.setattr(Inference, "_update", lambda self, k, *how: events.append(k) or update(self, k, *how))
+    monkeypatch.setattr(
+        Inference, "_update", lambda self, k, *how, **kept: events.append(k) or update(self, k, *how, **kept)
+    )
     for k, layer in enumerate(net.chain, 1):
         layer.synapse.weight.register_post_accumulate_grad_hook(lambda p, k=k: events.append(f"W{k}"))
     dp.DualProp(net, beta=0.5).backward(*image_batch(2))

@@ -132,7 +132,7 @@ def test_what_is_no_recipe_is_one_line(mine, text, named):
 def test_unknown_recipes(tmp_path):
     with pytest.raises(DualpropError, match="unknown recipe 'cifar10-vgg61': did you mean 'cifar10-vgg16'"):
         recipes.load("cifar10-vgg61")
-    with pytest.raises(DualpropError, match=r"nowhere\.toml: not a recipe \(.*No such file"):
+    with pytest.raises(DualpropError, match=r"nowhere\.toml: no such file"):
         recipes.load(tmp_path / "nowhere.toml")
     with pytest.raises(DualpropError, match="learning: no such setting"):
         recipes.load("mnist-mlp", learning=1)
@@ -142,3 +142,14 @@ def test_settings_hold_all_that_a_recipe_decides():
     """The record of a run needs no recipe: its settings say everything."""
     s = recipes.load("cifar10-vgg16", rule="kp-dp", epochs=4)
     assert Settings.from_dict(s.as_dict()) == s
+
+
+def test_a_rule_s_table_may_not_name_another_rule(tmp_path):
+    (tmp_path / "mine.toml").write_text('[rules.dp]\nrule = "bp"\n')
+    with pytest.raises(DualpropError, match=r"mine\.toml: not a recipe \(rules\.dp: may not name another rule\)"):
+        recipes.read(tmp_path / "mine.toml")
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DualpropError, match=r"none\.toml: no such file$"):
+        recipes.read(tmp_path / "none.toml")

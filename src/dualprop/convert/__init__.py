@@ -46,10 +46,16 @@ def convert(
     is not looked at. Incoming gradients are never looked at: what is NaN stays NaN, as a `GradScaler` relies on;
     an infinite one drives its neuron as far as the activation goes, not far where the activation is bounded.
 
+    Checkpoints: non-reentrant ones, and reentrant ones of whole submodules. A function that a reentrant checkpoint
+    computes again runs outside of every module, where its activations send ordinary derivatives back.
+
     Args:
-        module: any module. Its first tensor argument has the samples in dimension 0.
+        module: any module. Its first tensor argument, which may be inside a list, tuple, mapping or dataclass, has
+            the samples in dimension 0; so has that of a part of it that is called by itself.
         alpha: α in [0, 1].
         beta: the strength of the nudges, positive and finite; as β → 0 the gradient becomes back-propagation's.
+            ReLU takes any β; the others subtract two states, whose rounding drowns nudges of β below about 1e-3
+            in float32.
         exclude: names of submodules, as in `named_modules`, which are left as they are.
         reduction: how the loss reduces the batch: "mean" (the incoming signal is scaled back by the number of
             samples, so β means the same at every batch size) or "sum".
@@ -78,13 +84,17 @@ def convert(
     """
     check_type("module", module, nn.Module)
     if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
-        raise DualpropError(f"alpha={alpha!r}: must be a number in [0, 1]")
+        raise DualpropError(f"alpha={alpha!r}: must be a float in [0, 1]")
     if not isinstance(beta, int | float) or not 0 < beta < math.inf:
-        raise DualpropError(f"beta={beta!r}: must be positive and finite")
+        raise DualpropError(f"beta={beta!r}: must be a float, positive and finite")
+    if not isinstance(exclude, Iterable):
+        raise DualpropError(f"exclude={exclude!r}: must be names of submodules")
+    if generator is not None:
+        check_type("generator", generator, torch.Generator)
     check_type("kolen_pollack", kolen_pollack, bool)
     if generator is not None and not kolen_pollack:
         raise DualpropError("generator: only kolen_pollack=True draws anything")
-    made = Conversion(alpha, beta, reduction)
+    made = Conversion(float(alpha), float(beta), reduction)
     REDUCTIONS[reduction]
     modules, excluded = dict(module.named_modules()), {exclude} if isinstance(exclude, str) else set(exclude)
     for name in excluded - {name for name in modules if name}:

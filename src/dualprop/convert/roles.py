@@ -88,8 +88,8 @@ def swapped(role: str, base: type[nn.Module]) -> type[nn.Module]:
 def _inner(base: type[nn.Module]) -> Forward:
     """A module whose calls of activations send finite differences back.
 
-    The outermost of a tree also sees how many samples there are: the converted module itself as a rule, or a part of
-    it that is called by itself. What is computed again for a backward pass has the samples of the forward pass.
+    The outermost of a tree also sees how many samples there are: the converted module itself as a rule, or a part
+    of it that is called by itself. What is computed again for a backward pass keeps those of the forward pass.
     """
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -100,9 +100,13 @@ def read(recipe: str | Path) -> Recipe:
         rules = tables.pop("rules", {})
         if not isinstance(rules, dict) or not all(isinstance(table, dict) for table in rules.values()):
             raise DualpropError("rules: must hold a table for each rule, as [rules.kp-dp]")
-        for name in rules:
+        for name, table in rules.items():
             RULES[name]
+            if "rule" in table:
+                raise DualpropError(f"rules.{name}: may not name another rule")
         return Recipe(tables, rules)
+    except FileNotFoundError:
+        raise DualpropError(f"{recipe}: no such file") from None
     except (OSError, ValueError) as error:  # what TOML and Unicode cannot read are ValueErrors, as ours are
         raise DualpropError(f"{recipe}: not a recipe ({' '.join(str(error).split())})") from None
 

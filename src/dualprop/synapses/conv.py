@@ -61,7 +61,7 @@ class Conv2d(Weighted):
     ) -> None:
         at_least_one(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
         at_least_one(stride=stride, dilation=dilation, groups=groups)
-        if not isinstance(padding, int) or padding < 0:
+        if not isinstance(padding, int) or isinstance(padding, bool) or padding < 0:
             raise DualpropError(f"padding={padding!r}: must be a whole number of at least 0")
         if in_channels % groups or out_channels % groups:
             raise DualpropError(f"groups={groups}: must divide in_channels={in_channels} and {out_channels=}")
