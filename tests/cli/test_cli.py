@@ -80,7 +80,7 @@ def test_runs_get_a_folder_of_their_own(dualprop, tmp_path):
         (("compare", "--seeds", "a"), "seeds='a'"),
         (("train", "--rule-settings", "beta"), "rule_settings='beta'"),
         (("train", "--recipe", "cifar10-vgg61"), "'cifar10-vgg16'"),
-        (("train", "--recipe", "nowhere.toml"), "nowhere.toml: not a recipe"),
+        (("train", "--recipe", "nowhere.toml"), "nowhere.toml: no such file"),
         (("compare", "--recipe", "mnist-nlp"), "'mnist-mlp'"),
         (("train", "--recipe", "mnist-mlp", "--resume", "taken"), "recipe: goes with a new run"),
         (("compare", "--recipe", "mnist-mlp", "--resume", "taken"), "recipe: the comparison has its settings"),
