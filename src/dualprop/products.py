@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_mkldnn = torch.ops.aten
 _LARGE = 20_000_000  # multiply-adds; below, converting to and from oneDNN's tensors costs more than it saves
 _FEW = 16  # places of a small map
 _WIDE = 64  # channels, for fewer of which oneDNN is as good
@@ -24,7 +23,7 @@ _WIDE = 64  # channels, for fewer of which oneDNN is as good
 def forward(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W z + b for each row z, shapes (B, n), (m, n), (m,) -> (B, m)."""
     if _suits_onednn(z, weight):
-        drive: Tensor = _mkldnn.mkldnn_linear(z.to_mkldnn(), weight, bias).to_dense()
+        drive: Tensor = torch.ops.aten.mkldnn_linear(z.to_mkldnn(), weight, bias).to_dense()
         return drive
     drive = F.linear(z, weight)
     return drive if bias is None else drive.add_(bias)  # a little faster than addmm
@@ -34,7 +33,7 @@ def adjoint(delta: Tensor, weight: Tensor) -> Tensor:
     """W^T delta for each row delta, shapes (B, m), (m, n) -> (B, n)."""
     if _suits_onednn(delta, weight):
         shape = (len(delta), weight.shape[1])
-        feedback: Tensor = _mkldnn.mkldnn_linear_backward_input(shape, delta.to_mkldnn(), weight).to_dense()
+        feedback: Tensor = torch.ops.aten.mkldnn_linear_backward_input(shape, delta.to_mkldnn(), weight).to_dense()
         return feedback
     return torch.mm(delta, weight)
 

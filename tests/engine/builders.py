@@ -123,3 +123,22 @@ def assert_identical(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -
     assert set(ours) == set(theirs)
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
+
+
+def follow_rounds(rule: dp.DualProp, twin, x: torch.Tensor, y: torch.Tensor, infer, check) -> int:
+    """Take an SGD step after each round in rule and twin alike; how many rounds there were.
+
+    `infer(number)` lets the twin infer in round `number` from 0 on, `check(gradients)` compares them with its own.
+    """
+    net = rule.net
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5, weight_decay=0.01)
+    optimizer.zero_grad()
+    rounds = 0
+    for _ in rule.iterate(x, y):
+        infer(rounds)
+        check({name: p.grad for name, p in net.named_parameters()})
+        twin.descend(lr=0.5, decay=0.01)
+        optimizer.step()
+        optimizer.zero_grad()
+        rounds += 1
+    return rounds

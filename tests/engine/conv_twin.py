@@ -164,12 +164,3 @@ class ConvTwin(Twin):
             weights.append(dw)
             biases.append(db)
         return weights, biases
-
-    def descend(self, lr: float, decay: float = 0.0) -> None:
-        """One step of gradient descent with weight decay on W, b, and on B by the gradient of W."""
-        weights, biases = self.gradient()
-        for k in range(1, self.L + 1):
-            self.b[k] -= lr * (biases[k - 1] + decay * self.b[k])
-            self.W[k] -= lr * (weights[k - 1] + decay * self.W[k])
-            if self.B[k] is not None:
-                self.B[k] -= lr * (weights[k - 1] + decay * self.B[k])

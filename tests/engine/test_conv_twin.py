@@ -11,7 +11,7 @@ from torch import Tensor
 
 import dualprop as dp
 
-from .builders import gradient_of, image_batch, image_net, small_conv_net
+from .builders import follow_rounds, gradient_of, image_batch, image_net, small_conv_net
 from .conv_twin import ConvTwin, links
 from .twin import Twin
 
@@ -184,23 +184,17 @@ def test_every_geometry(geometry: str, schedule: str) -> None:
 def test_three_rounds_with_an_optimizer_step_between(feedback: str, schedule: str) -> None:
     net = small_conv_net("tanh", feedback)
     rule = dp.DualProp(net, alpha=0.25, beta=BETA, schedule=SCHEDULES[schedule][0], rounds=3)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.5, weight_decay=0.01)
     x, y = image_batch(2)
     twin = twin_of(rule, (2, 6, 6), "tanh", "mse")
     twin.start(x.flatten(1).numpy())
-    rounds = 0
-    optimizer.zero_grad()
-    for _ in rule.iterate(x, y):
-        if schedule == "sweep-1" and rounds:
+
+    def infer(number: int) -> None:
+        if schedule == "sweep-1" and number:
             twin.once_more(one_hot(y))
         else:
             SCHEDULES[schedule][1](twin, one_hot(y))
-        assert_gradients({n: p.grad for n, p in net.named_parameters()}, twin)
-        twin.descend(lr=0.5, decay=0.01)
-        optimizer.step()
-        optimizer.zero_grad()
-        rounds += 1
-    assert rounds == 3
+
+    assert follow_rounds(rule, twin, x, y, infer, lambda gradients: assert_gradients(gradients, twin)) == 3
     for k, layer in enumerate(net.chain, 1):
         close(layer.synapse.weight.detach(), twin.W[k])
 

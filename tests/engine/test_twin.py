@@ -11,7 +11,7 @@ from torch import Tensor
 
 import dualprop as dp
 
-from .builders import double_batch, double_net, gradient_of
+from .builders import double_batch, double_net, follow_rounds, gradient_of
 from .twin import ACTIVATIONS, Twin
 
 SIZES = (4, 5, 3, 4, 3)
@@ -137,23 +137,17 @@ def test_kolen_pollack_feedback(transpose: bool, schedule: str) -> None:
 def test_three_rounds_with_an_optimizer_step_between(loss: str, feedback: str, schedule: str) -> None:
     net = double_net(SIZES, "tanh", feedback=feedback)
     rule = dp.DualProp(net, loss=loss, alpha=0.25, beta=BETA, schedule=SCHEDULES[schedule][0], rounds=3)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.5, weight_decay=0.01)
     x, y = double_batch(3, SIZES[0], SIZES[-1])
     twin = twin_of(rule, ["tanh"] * 3 + ["linear"], loss)
     twin.start(x.numpy())
-    rounds = 0
-    optimizer.zero_grad()
-    for _ in rule.iterate(x, y):
-        if schedule == "sweep-1" and rounds:
+
+    def infer(number: int) -> None:
+        if schedule == "sweep-1" and number:
             twin.once_more(one_hot(y))
         else:
             SCHEDULES[schedule][1](twin, one_hot(y))
-        assert_gradients({n: p.grad for n, p in net.named_parameters()}, twin)
-        twin.descend(lr=0.5, decay=0.01)
-        optimizer.step()
-        optimizer.zero_grad()
-        rounds += 1
-    assert rounds == 3
+
+    assert follow_rounds(rule, twin, x, y, infer, lambda gradients: assert_gradients(gradients, twin)) == 3
     for k, layer in enumerate(net.chain, 1):
         close(layer.synapse.weight.detach(), twin.W[k])
 

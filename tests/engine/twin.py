@@ -203,9 +203,7 @@ class Twin:
         """One step of gradient descent with weight decay on W and b, and on B by the gradient of W."""
         weights, biases = self.gradient()
         for k in range(1, self.L + 1):
-            for i in range(len(self.b[k])):
-                self.b[k][i] -= lr * (biases[k - 1][i] + decay * self.b[k][i])
-                for j in range(self.W[k].shape[1]):
-                    self.W[k][i, j] -= lr * (weights[k - 1][i, j] + decay * self.W[k][i, j])
-                    if self.B[k] is not None:
-                        self.B[k][i, j] -= lr * (weights[k - 1][i, j] + decay * self.B[k][i, j])
+            self.b[k] -= lr * (biases[k - 1] + decay * self.b[k])
+            self.W[k] -= lr * (weights[k - 1] + decay * self.W[k])
+            if self.B[k] is not None:
+                self.B[k] -= lr * (weights[k - 1] + decay * self.B[k])

@@ -11,7 +11,7 @@ from dualprop import products
 from dualprop.errors import check_type
 from dualprop.registry import Registry
 from dualprop.synapses.inits import INITS
-from dualprop.synapses.pools import Pool, Seen, seen
+from dualprop.synapses.pools import Pool, Seen
 
 
 def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
@@ -89,11 +89,14 @@ class Synapse(nn.Module, ABC):
 
     def forward(self, z: Tensor) -> Tensor:
         """The drive A(z), shape (B, *out_shape)."""
-        return self.affine(z if self.pool is None else self.pool(z))
+        return self.affine(self._pooled(z))
+
+    def _pooled(self, z: Tensor) -> Tensor:
+        return z if self.pool is None else self.pool(z)
 
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
         """What the affine map reads of the state z, and what `send_down` needs to know of z."""
-        return (z, seen(z, z)) if self.pool is None else self.pool.see(z)
+        return (z, Seen.of(z, z)) if self.pool is None else self.pool.see(z)
 
     def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
         """The feedback to a state that was seen, A^T delta linearised there, in that state's shape."""
@@ -119,7 +122,7 @@ class Synapse(nn.Module, ABC):
             delta: shape (B, *out_shape).
             z: shape (B, *in_shape).
         """
-        self.hebbian(delta, z if self.pool is None else self.pool(z))
+        self.hebbian(delta, self._pooled(z))
 
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one sample of A(z), given that of z.

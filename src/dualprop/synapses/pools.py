@@ -31,10 +31,10 @@ class Seen(NamedTuple):
     layout: torch.memory_format
     winners: Tensor | None = None
 
-
-def seen(z: Tensor, p: Tensor, winners: Tensor | None = None) -> Seen:
-    """What to remember of a state z that was read as p."""
-    return Seen(z.shape, p.shape, layout(z), winners)
+    @classmethod
+    def of(cls, z: Tensor, p: Tensor, winners: Tensor | None = None) -> Seen:
+        """What to remember of a state z that was read as p."""
+        return cls(z.shape, p.shape, layout(z), winners)
 
 
 def layout(z: Tensor) -> torch.memory_format:
@@ -111,7 +111,7 @@ class MaxPool2d(Pool):
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
         """The maxima, and where they were."""
         p, winners = F.max_pool2d(z, self.size, self.stride, return_indices=True)
-        return p, seen(z, p, winners)
+        return p, Seen.of(z, p, winners)
 
     def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
         """Each difference goes to its winner; zero elsewhere."""
@@ -138,7 +138,7 @@ class AvgPool2d(Pool):
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
         """The means; there are no winners."""
         p = self(z)
-        return p, seen(z, p)
+        return p, Seen.of(z, p)
 
     def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
         """Each difference, divided by the size of its window, goes to all of it."""
