@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class DualpropError(ValueError):
     """A wrong argument, setting or file. The message is one line that says what is allowed."""
@@ -23,7 +25,7 @@ class CheckpointError(DualpropError):
 
 
 class DivergenceError(DualpropError, ArithmeticError):
-    """The loss or a weight became NaN or infinite."""
+    """The loss, a weight or a state became NaN or infinite, or an inference moved away from its fixed point."""
 
 
 class Interrupted(DualpropError):
@@ -57,3 +59,25 @@ def at_least_one(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise DualpropError(f"{name}={value!r}: must be a whole number of at least 1")
+
+
+def positive(**values: object) -> None:
+    """Refuse what is not a positive and finite number.
+
+    Raises:
+        DualpropError: naming the first of them.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise DualpropError(f"{name}={value!r}: must be positive and finite")
+
+
+def not_negative(**values: object) -> None:
+    """Refuse what is not a finite number of at least 0.
+
+    Raises:
+        DualpropError: naming the first of them.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+            raise DualpropError(f"{name}={value!r}: must be a finite number of at least 0")

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from dualprop.losses import Loss
 from dualprop.net import Net
 from dualprop.schedules import Update
 from dualprop.states import DyadicState, Nudge, dyad
-from dualprop.synapses import Seen, layout
+from dualprop.synapses import Seen, layout, product_dtype, standing_still
 
 
 class _Block(NamedTuple):
@@ -64,9 +63,7 @@ class Inference:
         self.depth = len(self.layers)
         self.loss, self.x, self.y, self.nudge, self.keep = loss, x, y, nudge, keep
         self._dyad = dyad
-        kind = x.device.type
-        casts = torch.is_autocast_enabled(kind) and x.dtype != torch.float64  # autocast leaves float64 alone
-        self._product_dtype = torch.get_autocast_dtype(kind) if casts else x.dtype
+        self._product_dtype = product_dtype(x)
         nothing: list[Tensor | None] = [None] * (self.depth + 1)
         # z̄_k and z_k^+ - z_k^- as the products read them; None where they are zero because nothing has been there
         self._mean, self._difference = nothing.copy(), nothing.copy()
@@ -95,13 +92,8 @@ class Inference:
                 spent afterwards, but for `output` and `state`.
         """
         updates = list(updates)
-        for layer in self.layers:
-            layer.synapse.kept = {}
-        try:
+        with standing_still(layer.synapse for layer in self.layers):
             self._run(updates, learn)
-        finally:
-            for layer in self.layers:
-                layer.synapse.kept = None
 
     def _run(self, updates: list[Update], learn: bool) -> None:
         last = self._last(updates)

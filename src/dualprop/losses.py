@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from dualprop.errors import DualpropError
-from dualprop.potentials import Potential, Softmax
+from dualprop.potentials import Potential, Softmax, softmax
 from dualprop.registry import Registry
 
 
 class Loss(ABC):
     """A differentiable loss ℓ(z, y) of the output z and the target y.
 
-    A new loss needs `value` alone; `gradient` and the linearised `output_step` follow from it.
+    A new loss needs `value` alone; `gradient` and the linearised `output_step` follow from it. `reads_out` says
+    that it takes what the last layer reads out of the net, as cross-entropy takes logits: rules whose states relax
+    keep that layer outside the dynamics. `holomorphic` says that `gradient` takes complex outputs.
 
     Example:
         >>> import torch
@@ -32,6 +34,9 @@ class Loss(ABC):
         >>> Huber().gradient(torch.tensor([[0.5, 3.0]]), torch.tensor([[0.0, 0.0]]))
         tensor([[0.5000, 1.0000]])
     """
+
+    reads_out = False
+    holomorphic = False
 
     @abstractmethod
     def value(self, z: Tensor, y: Tensor) -> Tensor:
@@ -132,6 +137,8 @@ class SquaredError(Loss):
     the linearised step is taken.
     """
 
+    holomorphic = True
+
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         """½‖z - y‖² per sample, shape (B,)."""
         return 0.5 * (z - y).square().flatten(1).sum(1)
@@ -181,6 +188,9 @@ class CrossEntropy(Loss):
         tensor([[0.1000, 0.1000, 0.8000]])
     """
 
+    reads_out = True
+    holomorphic = True
+
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
         if not 0 <= label_smoothing < 1:
             raise DualpropError(f"label_smoothing={label_smoothing!r}: must be in [0, 1)")
@@ -196,7 +206,7 @@ class CrossEntropy(Loss):
 
     def gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """The difference softmax(z) - y (targets sum to one)."""
-        return torch.softmax(z, 1) - y
+        return softmax(z) - y
 
     def check(self, f: Potential, down: float) -> None:
         """Refuse a softmax layer: the loss takes the logits itself."""

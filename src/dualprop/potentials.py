@@ -26,7 +26,8 @@ class Potential(ABC):
 
     `projects` says that G is ½‖z‖² on a convex set, so that f is the projection onto that set. Squared error
     then has an exact output step (see `dualprop.losses.SquaredError`). `elementwise` says that every neuron's
-    activation depends on its own drive alone.
+    activation depends on its own drive alone, `holomorphic` that f takes complex drives and is differentiable
+    there.
 
     Example:
         >>> import torch
@@ -39,6 +40,7 @@ class Potential(ABC):
 
     projects = False
     elementwise = False
+    holomorphic = False
 
     @abstractmethod
     def __call__(self, a: Tensor) -> Tensor:
@@ -188,13 +190,23 @@ class LeakyReLU(Potential):
         return _sum(0.5 * a * a * torch.where(a < 0, self.slope, 1.0))
 
 
+def softmax(a: Tensor) -> Tensor:
+    """e^a / Σ e^a over dimension 1, of complex drives too."""
+    if not a.is_complex():
+        return torch.softmax(a, 1)
+    powers = torch.exp(a - a.real.amax(1, keepdim=True))
+    return powers / powers.sum(1, keepdim=True)
+
+
 @dataclass(frozen=True)
 class Softmax(Potential):
     """G(z) = Σ z log z on the simplex over dimension 1, f = softmax, G* = log Σ exp."""
 
+    holomorphic = True
+
     def __call__(self, a: Tensor) -> Tensor:
         """Softmax over dimension 1."""
-        return torch.softmax(a, 1)
+        return softmax(a)
 
     def energy(self, z: Tensor) -> Tensor:
         """Negative entropy per sample, ∞ off the simplex (to rounding)."""

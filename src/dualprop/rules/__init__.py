@@ -27,6 +27,8 @@ class Method:
         summary: one line for tables and help texts.
         settings: its defaults here, which a caller may override.
         feedback: the kind of net that it needs: "symmetric" weights, or "kolen-pollack" for weights of its own.
+        activation: the hidden layers' potential in a net that is made for it, where none is chosen.
+        pool: likewise the pooling of a convolutional net, a name in `POOLS`.
 
     Example:
         >>> import dualprop as dp
@@ -38,6 +40,8 @@ class Method:
     summary: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     feedback: str = "symmetric"
+    activation: str = "relu"
+    pool: str = "max"
 
     def __call__(self, net: Net, **settings: Any) -> Rule:
         """The rule, bound to `net`.

@@ -6,7 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,12 +29,15 @@ class Step:
         products: matrix products that inference made, as far as the rule counts them (the gradient's own not
             counted).
         naive_products: those of a loop that computes both drives at every update.
+        measures: what else the rule can say of its inference on this batch, numbers by name: the steps that a
+            phase took, the residual that it left.
     """
 
     loss: Tensor
     output: Tensor
     products: int = 0
     naive_products: int = 0
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Rule(ABC):

@@ -144,10 +144,8 @@ class DualProp(Rule):
         keep: bool,
         learn: bool,
     ) -> Inference:
-        torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
         inference = Inference(self.net, self.loss, x, y, self.nudge, start, keep, self._dyad)
         inference.run(self.schedule.updates(len(self.net), generator), learn)
-        torch.clear_autocast_cache()  # the weights' low-precision copies have served
         return inference
 
     def _start(self, x: Tensor) -> DyadicState | None:

@@ -5,7 +5,7 @@ A synapse knows the states at its two ends and nothing else. `synapse(z)` is A(z
 """
 
 from dualprop.synapses.affine import Affine
-from dualprop.synapses.base import FEEDBACK, Synapse, Weighted, accumulate
+from dualprop.synapses.base import FEEDBACK, Synapse, Weighted, accumulate, product_dtype, standing_still
 from dualprop.synapses.conv import Conv2d
 from dualprop.synapses.dense import Dense
 from dualprop.synapses.inits import INITS
@@ -25,4 +25,6 @@ __all__ = [
     "Weighted",
     "accumulate",
     "layout",
+    "product_dtype",
+    "standing_still",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,28 @@ def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
         parameter.grad.add_(gradient)
     for hook in list((parameter._post_accumulate_grad_hooks or {}).values()):
         hook(parameter)
+
+
+@contextmanager
+def standing_still(synapses: Iterable[Synapse]) -> Iterator[None]:
+    """An inference, in which weights do not change and synapses may keep copies of them in another type."""
+    synapses = list(synapses)
+    torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
+    for synapse in synapses:
+        synapse.kept = {}
+    try:
+        yield
+    finally:
+        for synapse in synapses:
+            synapse.kept = None
+        torch.clear_autocast_cache()  # the weights' low-precision copies have served
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The type that products with states of the type of x are made in: autocast's, if it is on."""
+    kind = x.device.type
+    casts = torch.is_autocast_enabled(kind) and x.dtype != torch.float64  # autocast leaves float64 alone
+    return torch.get_autocast_dtype(kind) if casts else x.dtype
 
 
 class Synapse(nn.Module, ABC):
