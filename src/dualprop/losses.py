@@ -22,9 +22,9 @@ from dualprop.registry import Registry
 class Loss(ABC):
     """A differentiable loss ℓ(z, y) of the output z and the target y.
 
-    A new loss needs `value` alone; `gradient` and the linearised `output_step` follow from it. `reads_out` says
-    that it takes what the last layer reads out of the net, as cross-entropy takes logits: rules whose states relax
-    keep that layer outside the dynamics. `holomorphic` says that `gradient` takes complex outputs.
+    A new loss needs `value` alone; `gradient` and the linearised `output_step` follow from it. `link` is the
+    potential of output neurons whose drives it takes, as cross-entropy takes the logits of soft-max neurons; None
+    for a loss of the states themselves. `holomorphic` says that `gradient` takes complex outputs.
 
     Example:
         >>> import torch
@@ -35,7 +35,7 @@ class Loss(ABC):
         tensor([[0.5000, 1.0000]])
     """
 
-    reads_out = False
+    link: Potential | None = None
     holomorphic = False
 
     @abstractmethod
@@ -188,7 +188,7 @@ class CrossEntropy(Loss):
         tensor([[0.1000, 0.1000, 0.8000]])
     """
 
-    reads_out = True
+    link = Softmax()
     holomorphic = True
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:

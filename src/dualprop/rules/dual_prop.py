@@ -20,6 +20,7 @@ from dualprop.losses import Loss
 from dualprop.net import Net
 from dualprop.rules.base import Rule, Step
 from dualprop.schedules import Schedule, parse
+from dualprop.slots import Slots, check_states
 from dualprop.states import DyadicState, Nudge, dyad
 
 
@@ -88,7 +89,7 @@ class DualProp(Rule):
         check_type("schedule", self.schedule, Schedule)
         self.schedule.check(depth)
         self.lazy, self.rounds = lazy, rounds
-        self._kept: tuple[list[Tensor], list[Tensor]] | None = None
+        self._slots = Slots()  # z^+ of layers 1..L, then z^-
         self._generator = torch.Generator().manual_seed(self.schedule.seed)
         self._dyad = dyad
 
@@ -132,7 +133,7 @@ class DualProp(Rule):
         loss = self.loss.value(output, y).mean()
         state = inference.state() if keep else None
         if self.lazy and state is not None:
-            self._keep(state)
+            self._slots.keep([*state.plus[1:], *state.minus[1:]])
         return Step(loss, output, inference.products, inference.naive_products), state
 
     def _run(
@@ -150,23 +151,13 @@ class DualProp(Rule):
 
     def _start(self, x: Tensor) -> DyadicState | None:
         """Where the states of this batch start: lazily where the last batch left them, else at zero."""
-        if self._kept is None:
-            return None
-        plus, minus = ([_first_rows(z.to(x), len(x)) for z in side] for side in self._kept)
-        return DyadicState((x, *plus), (x, *minus), self.nudge)
-
-    def _keep(self, state: DyadicState) -> None:
-        """Remember the hidden and output states, and those of slots that a smaller batch did not use."""
-        old_plus, old_minus = self._kept or (state.plus[1:], state.minus[1:])
-        self._kept = (
-            [_overlay(old, new) for old, new in zip(old_plus, state.plus[1:], strict=True)],
-            [_overlay(old, new) for old, new in zip(old_minus, state.minus[1:], strict=True)],
-        )
+        start, depth = self._slots.start(x), len(self.net)
+        return DyadicState((x, *start[:depth]), (x, *start[depth:]), self.nudge) if start else None
 
     def state_dict(self) -> dict[str, Any]:
         """The random order's generator and, for a lazy rule, the kept states of layers 1..L."""
-        plus, minus = self._kept or ([], [])
-        return {"generator": self._generator.get_state(), "plus": list(plus), "minus": list(minus)}
+        kept, depth = self._slots.kept, len(self.net)
+        return {"generator": self._generator.get_state(), "plus": kept[:depth], "minus": kept[depth:]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave.
@@ -178,31 +169,9 @@ class DualProp(Rule):
         plus, minus = list(state["plus"]), list(state["minus"])
         if plus and not self.lazy:
             raise DualpropError("state: holds the kept states of a lazy rule, and this one is not lazy")
-        if plus or minus:
-            self._check_kept(plus, minus)
+        for side in (plus, minus) if plus or minus else ():
+            check_states(side, self.net.chain)
+        if [z.shape for z in plus] != [z.shape for z in minus]:
+            raise DualpropError("state: kept states z^+ and z^- of different shapes")
         self._generator.set_state(state["generator"].cpu())
-        self._kept = (plus, minus) if plus else None
-
-    def _check_kept(self, plus: list[Tensor], minus: list[Tensor]) -> None:
-        """Refuse kept states that are not those of this net's layers."""
-        shapes = [tuple(z.shape[1:]) for z in plus]
-        if [tuple(z.shape[1:]) for z in minus] != shapes or len(shapes) != len(self.net):
-            raise DualpropError(f"state: kept states of {len(shapes)} layers, but the net has {len(self.net)}")
-        for k, (layer, below, above) in enumerate(zip(self.net.chain[1:], shapes, shapes[1:], strict=False), 2):
-            try:
-                fits = layer.synapse.out_shape(below) == above
-            except DualpropError:
-                fits = False
-            if not fits:
-                raise DualpropError(f"state: kept states of shapes {shapes} do not fit layer {k} of the net")
-
-
-def _overlay(base: Tensor, top: Tensor) -> Tensor:
-    """The rows of `top`, followed by those of `base` beyond them."""
-    return torch.cat([top, base[len(top) :].to(top)]) if len(base) > len(top) else top
-
-
-def _first_rows(z: Tensor, count: int) -> Tensor:
-    """The first `count` rows of `z`, zeros where it has fewer."""
-    missing = count - len(z)
-    return torch.cat([z, z.new_zeros(missing, *z.shape[1:])]) if missing > 0 else z[:count]
+        self._slots.kept = [*plus, *minus]
