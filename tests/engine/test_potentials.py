@@ -11,22 +11,27 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import dualprop as dp
-from dualprop.potentials import Box, LeakyReLU
+from dualprop.potentials import Box, LeakyReLU, Rescaled
 
 DOMAINS = {  # of each neuron; the simplex is a domain of the whole layer
     "linear": (-math.inf, math.inf),
     "relu": (0, math.inf),
     "hard-sigmoid": (0, 1),
     "hard-tanh": (-1, 1),
+    "half-hard-sigmoid": (0, 1),
     "leaky-relu": (-math.inf, math.inf),
+    "elu": (-1, math.inf),
     "sigmoid": (0, 1),
+    "shifted-sigmoid": (0, 1),
     "tanh": (-1, 1),
 }
 NAMES = sorted(dp.POTENTIALS)
+CONVEX = [name for name in NAMES if dp.POTENTIALS[name].convex]
 
 
 def test_the_table_of_domains_is_complete():
-    assert {*DOMAINS, "softmax"} == set(dp.POTENTIALS)
+    assert {*DOMAINS, "softmax"} == set(CONVEX)
+    assert set(NAMES) - set(CONVEX) == {"holo-tanh"}
 
 
 def rows(size: int, low: float, high: float) -> st.SearchStrategy[Tensor]:
@@ -46,7 +51,7 @@ def gap(potential: dp.Potential, z: Tensor, a: Tensor) -> Tensor:
     return potential.energy(z) + potential.conjugate(a) - (z * a).sum(1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVEX)
 def test_fenchel_young_holds_for_every_state_and_drive(name):
     potential = dp.POTENTIALS[name]
 
@@ -62,7 +67,7 @@ def test_fenchel_young_holds_for_every_state_and_drive(name):
     holds()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVEX)
 def test_fenchel_young_is_strict_away_from_the_activation(name):
     """Equality exactly at z = f(a)."""
     potential, generator = dp.POTENTIALS[name], torch.Generator().manual_seed(0)
@@ -74,7 +79,7 @@ def test_fenchel_young_is_strict_away_from_the_activation(name):
     assert (gap(potential, other, a)[apart] > 1e-4 * distance[apart]).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVEX)
 def test_the_activation_is_the_gradient_of_the_conjugate(name):
     potential, generator = dp.POTENTIALS[name], torch.Generator().manual_seed(0)
     a = torch.randn(40, 4, generator=generator, dtype=torch.float64) * 2
@@ -133,18 +138,80 @@ def test_large_drives_do_not_overflow(name, dtype):
     potential = dp.POTENTIALS[name]
     a = torch.tensor([[-1e4, 1e4, 0.0]], dtype=dtype)
     assert torch.isfinite(potential(a)).all()
-    assert torch.isfinite(potential.energy(potential(a))).all()
-    assert torch.isfinite(potential.conjugate(a)).all()
-    assert potential(a).dtype == potential.energy(a).dtype == potential.conjugate(a).dtype == dtype
+    assert potential(a).dtype == dtype
+    if potential.convex:
+        assert torch.isfinite(potential.energy(potential(a))).all()
+        assert torch.isfinite(potential.conjugate(a)).all()
+        assert potential.energy(a).dtype == potential.conjugate(a).dtype == dtype
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVEX)
 def test_energies_sum_over_everything_but_the_batch(name):
     potential = dp.POTENTIALS[name]
     z = potential(torch.randn(3, 4, 2, 2, dtype=torch.float64))
     each = torch.stack([potential.energy(z[n : n + 1])[0] for n in range(3)])
     assert potential.energy(z).shape == potential.conjugate(z).shape == (3,)
     torch.testing.assert_close(potential.energy(z), each)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_activation_written_over_its_drive_is_the_activation(name):
+    potential, a = dp.POTENTIALS[name], torch.randn(40, 4, dtype=torch.float64) * 2
+    expected = potential(a)
+    torch.testing.assert_close(potential.over(a.clone()), expected, rtol=0, atol=1e-15)
+    torch.testing.assert_close(potential(a), expected, rtol=0, atol=0)  # the other way a is left as it is
+
+
+BY_DEFINITION = {
+    "elu": lambda a: a if a > 0 else math.exp(a) - 1,
+    "shifted-sigmoid": lambda a: 1 / (1 + math.exp(-4 * (a - 0.5))),
+    "half-hard-sigmoid": lambda a: min(max(a / 2, 0), 1),
+    "holo-tanh": lambda a: 0.5 * a / (1 + math.exp(-a)) + (1 - 0.5 * a) / (1 + math.exp(2 - a)),
+}
+
+
+@pytest.mark.parametrize("name", BY_DEFINITION)
+def test_published_activations_by_their_definition(name):
+    for drive in (-9.0, -2.0, -0.3, 0.0, 0.2, 0.5, 1.0, 1.9, 4.0, 11.0):
+        f = dp.POTENTIALS[name](torch.tensor([[drive]], dtype=torch.float64))
+        assert float(f) == pytest.approx(BY_DEFINITION[name](drive), abs=1e-15)
+
+
+def test_holo_tanh_is_near_the_hard_clip_and_knows_no_energy():
+    potential, a = dp.POTENTIALS["holo-tanh"], torch.linspace(-30, 30, 601, dtype=torch.float64)[None]
+    away = (potential(a) - (a / 2).clamp(0, 1)).abs()[0]
+    assert float(away.max()) < 0.15
+    assert float(away[[0, -1]].max()) < 1e-9
+    for method in (potential.energy, potential.conjugate):
+        with pytest.raises(dp.DualpropError, match=r"^activation='holo-tanh'") as caught:
+            method(a)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"slope": 0}, r"^slope=0"),
+        ({"slope": -1.0}, r"^slope=-1"),
+        ({"slope": math.inf}, r"^slope=inf"),
+        ({"centre": math.nan}, r"^centre=nan"),
+        ({"centre": "1"}, r"^centre='1'"),
+        ({"base": "sigmoid"}, r"^base: .*Potential"),
+    ],
+    ids=str,
+)
+def test_bad_settings_of_a_rescaled_potential(settings, match):
+    with pytest.raises(dp.DualpropError, match=match) as caught:
+        Rescaled(**{"base": Box(0, 1), **settings})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rescaled_potential_is_what_its_base_is():
+    for base in (Box(), Box(0, 1), dp.POTENTIALS["softmax"], dp.POTENTIALS["holo-tanh"]):
+        rescaled = Rescaled(base, 2.0, 1.0)
+        for name in ("elementwise", "holomorphic", "convex"):
+            assert getattr(rescaled, name) is getattr(base, name)
+        assert not rescaled.projects  # G is another than ½‖z‖²
 
 
 def test_a_box_of_ones_own_and_a_slope_of_ones_own():
@@ -185,9 +252,10 @@ def test_a_dyad_is_the_mean_and_difference_of_its_two_states(name, up, down, sha
 
 
 @pytest.mark.parametrize(("up", "down"), [(0.5, 0.5), (0.25, 0.75), (1.5, 1.5)])
-@pytest.mark.parametrize("name", ["linear", "relu", "hard-sigmoid", "hard-tanh"])
+@pytest.mark.parametrize("name", ["linear", "relu", "hard-sigmoid", "hard-tanh", "half-hard-sigmoid"])
 def test_no_nudge_is_too_small_for_a_box(name, up, down):
     a = torch.tensor([[0.5, 0.25, 0.75, 0.999]])
     d = torch.tensor([[1e-30, -1e-12, 1e-20, -3e-10]])
     _, difference = dp.POTENTIALS[name].dyad(a, d, up, down, 0.5)
-    torch.testing.assert_close(difference, (up + down) * d, rtol=1e-6, atol=0)
+    slope = 0.5 if name == "half-hard-sigmoid" else 1.0
+    torch.testing.assert_close(difference, (up + down) * slope * d, rtol=1e-6, atol=0)

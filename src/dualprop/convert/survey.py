@@ -20,7 +20,10 @@ _POTENTIALS = {
     "leaky-relu": "LeakyReLU",
     "hard-tanh": "Hardtanh",
     "hard-sigmoid": "Hardtanh",
+    "half-hard-sigmoid": "Hardtanh",
+    "elu": "ELU",
     "sigmoid": "Sigmoid",
+    "shifted-sigmoid": "Sigmoid",
     "tanh": "Tanh",
 }
 _RECURRENT = ("RNN", "LSTM", "GRU")
