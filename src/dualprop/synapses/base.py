@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -66,9 +67,11 @@ class Synapse(nn.Module, ABC):
 
     Attributes:
         kept: during an inference, in which weights stand still, what the synapse wants to keep of them, by name.
+        behind: the pooling behind the map, if there is any (see `Pooled`).
     """
 
     kept: dict[str, Tensor] | None
+    behind: Pool | None = None
 
     def __init__(self, pool: Pool | None = None) -> None:
         super().__init__()
@@ -106,6 +109,11 @@ class Synapse(nn.Module, ABC):
         Raises:
             DualpropError: if this synapse does not take such a p.
         """
+
+    @property
+    def core(self) -> Synapse:
+        """The synapse without the pooling behind it."""
+        return self
 
     def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """The weights W that have feedback weights B of their own, each with its B."""
@@ -193,6 +201,18 @@ class Weighted(Synapse):
     def draw(self, generator: torch.Generator | None = None) -> Tensor:
         """New random weights of the shape of W, as W and B are at first."""
         return self._init(torch.empty(self._shape), generator)
+
+    def redrawn(self, generator: torch.Generator) -> Weighted:
+        """This synapse with weights drawn anew in place of W, pooling in front, and neither b nor B."""
+        other = copy.deepcopy(self)
+        other.bias = other.feedback = None
+        other.weight = nn.Parameter(torch.empty_like(self.weight).copy_(self.draw(generator)))
+        return other
+
+    @property
+    @abstractmethod
+    def width_below(self) -> int:
+        """How many neurons or channels the affine map reads."""
 
     def upward(self, dtype: torch.dtype) -> Tensor:
         """W in a type; converted once in an inference."""

@@ -70,6 +70,11 @@ class Conv2d(Weighted):
         shape = out_channels, in_channels // groups, kernel_size, kernel_size
         super().__init__(shape, bias=bias, feedback=feedback, init=init, pool=pool, generator=generator)
 
+    @property
+    def width_below(self) -> int:
+        """The number of channels below."""
+        return self.in_channels
+
     def affine(self, p: Tensor) -> Tensor:
         """W ∗ p + b, shape (B, out_channels, H', W')."""
         if torch.is_grad_enabled():

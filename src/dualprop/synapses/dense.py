@@ -55,6 +55,11 @@ class Dense(Weighted):
         shape = out_features, in_features
         super().__init__(shape, bias=bias, feedback=feedback, init=init, pool=pool, generator=generator)
 
+    @property
+    def width_below(self) -> int:
+        """The number of neurons below."""
+        return self.in_features
+
     def affine(self, p: Tensor) -> Tensor:
         """W p + b, shape (B, out_features)."""
         if torch.is_grad_enabled():

@@ -1,0 +1,244 @@
+"""Difference target propagation with learned feedback maps.
+
+References:
+    Ernoult, Normandin, Moudgil, Spinney, Belilovsky, Rish, Richards, Bengio, *Towards Scaling Difference Target
+    Propagation by Learning Backprop Targets*, ICML 2022. Lee, Zhang, Fischer, Bengio, *Difference Target
+    Propagation*, ECML 2015.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualprop.errors import DivergenceError, DualpropError, positive
+from dualprop.losses import Loss
+from dualprop.net import Net
+from dualprop.reverse import FEEDBACK_LOSSES, Block, FeedbackMap, Noise
+from dualprop.rules.base import Rule, Step
+from dualprop.states import DyadicState, Nudge
+from dualprop.synapses import Weighted, product_dtype, standing_still
+
+
+class DifferenceTargetProp(Rule):
+    """Difference target propagation: learned feedback maps carry targets down, and every layer learns its own.
+
+    Each layer k = 2..L has a feedback map G_k(z) = B_k f_k(z), the layer reversed, from its state z_k to the
+    operand p_{k-1} of its synapse: z_{k-1}, or that pooled. On each batch of states z_k = f_k(a_k):
+
+    1. G_2 .. G_L learn, one after the other, K_k steps of SGD with momentum and fresh noise each, the weights of
+       the net as they are (`dualprop.reverse`);
+    2. t_L = z_L - β ∂ℓ/∂z_L, then t_{k-1} = z_{k-1} + P^T (G_k(t_k) - G_k(z_k)), P^T the transpose of the pool in
+       front at its winners;
+    3. the gradient of the batch mean of Σ_k ½‖z_k - t_k‖² by each layer's own weights, δ_k z_{k-1}^T with
+       δ_k = f_k'(a_k) (z_k - t_k).
+
+    As published, the gradient is not divided by β: for small β it is β times back-propagation's where the maps are
+    the transposes of their blocks' Jacobians, which is what L-DRL makes of them. Feedback weights that a net has
+    of its own ("kolen-pollack") get their gradient, as under every rule, and nothing is sent through them.
+
+    In the published code a block ends with its max-pool, and G unpools first; here the pool belongs to the synapse
+    above, whose target comes down through it. The maps and their noise are the same but for the neurons that lose.
+
+    Args:
+        net: the net to train, of `Dense` and `Conv2d` synapses.
+        loss: a name in `LOSSES` or a `Loss`.
+        beta: β, how far the output's target is from the output; positive.
+        K: steps of the feedback maps on each batch, at least 0, where the maps stay as they are: one number, or
+            one for each layer 2..L.
+        sigma: σ, the noise by which they learn, positive: one number, or one for each layer 2..L.
+        feedback_lr: their learning rate, positive: one number, or one for each layer 2..L.
+        feedback_momentum: their momentum, in [0, 1).
+        feedback: what they minimise, "l-drl" or "plain" (the reconstruction loss, with biases).
+        seed: of their initial weights and of the noise.
+
+    Raises:
+        DualpropError: for a value out of range, a list of the wrong length, or a layer that no map is known for.
+
+    Example:
+        >>> import torch, dualprop as dp
+        >>> net = dp.nets.mlp([4, 8, 6, 3], "tanh")
+        >>> rule = dp.DifferenceTargetProp(net, beta=0.1, K=[2, 5], sigma=0.1, feedback_lr=0.05)
+        >>> x, y = torch.randn(5, 4), torch.randint(3, (5,))
+        >>> step = rule.backward(x, y)
+        >>> targets = rule.infer(x, y).plus
+        >>> targets[1].shape, sorted(step.measures)
+        (torch.Size([5, 8]), ['feedback_loss'])
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        loss: Loss | str = "mse",
+        beta: float = 0.7,
+        K: int | Sequence[int] = 5,
+        sigma: float | Sequence[float] = 0.1,
+        feedback_lr: float | Sequence[float] = 0.01,
+        feedback_momentum: float = 0.9,
+        feedback: str = "l-drl",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(net, loss=loss)
+        self.loss.check(net.chain[-1].potential, 0.0)
+        positive(beta=beta)
+        if not isinstance(feedback_momentum, int | float) or not 0 <= feedback_momentum < 1:
+            raise DualpropError(f"feedback_momentum={feedback_momentum!r}: must be a number in [0, 1)")
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+            raise DualpropError(f"seed={seed!r}: must be a whole number of at least 0, below 2**63")
+        reversed_layers = net.chain[1:]
+        for k, layer in enumerate(reversed_layers, 2):
+            if not isinstance(layer.synapse, Weighted):
+                kind = type(layer.synapse).__name__
+                raise DualpropError(f"net: layer {k} ({kind}) has no learned feedback map, only Dense and Conv2d")
+        count = len(reversed_layers)
+        self.beta = beta
+        self.K = _per_layer("K", K, count)
+        self.sigma = _per_layer("sigma", sigma, count)
+        rates = _per_layer("feedback_lr", feedback_lr, count)
+        for steps in self.K:
+            if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+                raise DualpropError(f"K={K!r}: must be whole numbers of at least 0")
+        for value in self.sigma:
+            positive(sigma=value)
+        for value in rates:
+            positive(feedback_lr=value)
+        self.feedback = FEEDBACK_LOSSES[feedback]
+        self._generator = torch.Generator().manual_seed(seed)
+        biased = self.feedback.biased
+        self.maps = [FeedbackMap(layer, self._generator, biased=biased) for layer in reversed_layers]
+        self._optimizers = [
+            torch.optim.SGD(g.parameters(), lr=lr, momentum=feedback_momentum)
+            for g, lr in zip(self.maps, rates, strict=True)
+        ]
+
+    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+        """One update per batch; see `Rule.updates`."""
+        yield self._update(x, y)
+
+    @torch.no_grad()
+    def infer(self, x: Tensor, y: Tensor) -> DyadicState:
+        """The targets of the feedback maps as they are, in `plus`, and the feed-forward states, in `minus`.
+
+        The next `backward` trains the maps before it asks them. The mean is the feed-forward state.
+
+        Args:
+            x: inputs, shape (B, ...).
+            y: class indices (B,) or float targets of the output's shape.
+        """
+        x, y = self._checked(x, y)
+        self._follow(x)
+        blocks = self._feed_forward(x)
+        targets = list(self._targets(blocks, y))
+        states = [block.state for block in blocks]
+        return DyadicState((x, *targets[::-1]), (x, *states), Nudge(0.0, (float(self.beta),) * len(blocks)))
+
+    @torch.no_grad()
+    def _update(self, x: Tensor, y: Tensor) -> Step:
+        self._follow(x)
+        with standing_still(layer.synapse for layer in self.net.chain):
+            blocks = self._feed_forward(x)
+            feedback_losses = self._train_maps(blocks)
+        output = blocks[-1].state
+        loss = self.loss.value(output, y).mean()
+        for block, target in zip(blocks[::-1], self._targets(blocks, y), strict=True):
+            error = torch.sub(block.state, target).div_(len(x))
+            block.synapse.hebbian(block.pulled_back(error).to(block.p.dtype), block.p)
+        products = len(blocks) + len(self.maps) + self.feedback.products * sum(self.K)
+        mean = {"feedback_loss": sum(feedback_losses) / len(feedback_losses)} if feedback_losses else {}
+        return Step(loss, output, products, measures=mean)
+
+    def _feed_forward(self, x: Tensor) -> list[Block]:
+        """Layers 1..L in the feed-forward pass."""
+        blocks: list[Block] = []
+        for layer in self.net.chain:
+            blocks.append(Block.of(layer, blocks[-1].state if blocks else x, product_dtype(x)))
+        return blocks
+
+    def _targets(self, blocks: Sequence[Block], y: Tensor) -> Iterator[Tensor]:
+        """t_L .. t_1. Asks the feedback maps alone: a layer may learn as soon as its target is there."""
+        output = blocks[-1].state
+        target = torch.sub(output, self.loss.gradient(output, y), alpha=self.beta)
+        yield target
+        for k in range(len(blocks) - 1, 0, -1):
+            target = self.maps[k - 1].difference(target, blocks[k]).add_(blocks[k - 1].state)
+            yield target
+
+    def _train_maps(self, blocks: Sequence[Block]) -> list[float]:
+        """All steps of the feedback maps on one batch; the loss that the last step of each has seen.
+
+        Raises:
+            DivergenceError: if a map's loss is no longer finite.
+        """
+        if not any(self.K):
+            return []
+        device = blocks[0].a.device
+        seed = int(torch.randint(2**62, (), generator=self._generator))  # so that what is kept is of no device
+        generator = torch.Generator(device).manual_seed(seed)
+        losses: list[Tensor] = []
+        layers: list[int] = []
+        for k, (g, optimizer) in enumerate(zip(self.maps, self._optimizers, strict=True), 2):
+            block, steps = blocks[k - 1], self.K[k - 2]
+            noise, above = Noise(generator, self.sigma[k - 2]), block.potential(block.state)
+            for left in range(steps, 0, -1):
+                loss = self.feedback.gradient(g, block, above, noise)
+                if left == 1:
+                    losses.append(loss())
+                    layers.append(k)
+                optimizer.step()
+            optimizer.zero_grad()
+        numbers: list[float] = torch.stack(losses).tolist()
+        for k, number in zip(layers, numbers, strict=True):
+            if not math.isfinite(number):
+                raise DivergenceError(
+                    f"layer {k}: the loss of its feedback map is {number} after {self.K[k - 2]} steps; "
+                    "feedback_lr or sigma is too large"
+                )
+        return numbers
+
+    def _follow(self, x: Tensor) -> None:
+        """Bring the maps to the type and device of the net, which the batch has been checked against."""
+        for g, optimizer in zip(self.maps, self._optimizers, strict=True):
+            if g.weight.dtype != x.dtype or g.weight.device != x.device:
+                g.to(x.device, x.dtype)
+                optimizer.load_state_dict(optimizer.state_dict())  # its momenta follow their parameters
+
+    def state_dict(self) -> dict[str, Any]:
+        """The feedback maps' weights, their optimizers' states, and the generator of the noise."""
+        return {
+            "maps": [{name: p.detach().clone() for name, p in g.named_parameters()} for g in self.maps],
+            "optimizers": [copy.deepcopy(optimizer.state_dict()) for optimizer in self._optimizers],
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            DualpropError: if it is another rule's or another net's.
+        """
+        self._same_keys(state)
+        given = [{name: tuple(p.shape) for name, p in kept.items()} for kept in state["maps"]]
+        own = [{name: tuple(p.shape) for name, p in g.named_parameters()} for g in self.maps]
+        if given != own:
+            raise DualpropError(f"state: feedback maps {given}, but those of this net are {own}")
+        for g, kept in zip(self.maps, state["maps"], strict=True):
+            g.load_state_dict(kept)
+        for optimizer, kept in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(copy.deepcopy(kept))
+        self._generator.set_state(state["generator"].cpu())
+
+
+def _per_layer(name: str, value: Any, count: int) -> tuple[Any, ...]:
+    """One number for all, or one for each layer 2..L."""
+    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * count
+    if len(values) != count:
+        raise DualpropError(
+            f"{name}={list(values)}: {len(values)} numbers, but {count} layers of the net have a feedback map"
+        )
+    return values
