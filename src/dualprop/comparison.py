@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dualprop import torchrun
-from dualprop.errors import CheckpointError, DualpropError, Interrupted
+from dualprop.errors import CheckpointError, DivergenceError, DualpropError, Interrupted
 from dualprop.experiment import build
 from dualprop.interrupt import Interrupt
 from dualprop.recipes import Recipe
@@ -18,6 +19,8 @@ from dualprop.rules import RULES
 from dualprop.runs import check_free, read_json, write_json
 from dualprop.settings import Settings
 from dualprop.training import resume, train
+
+logger = logging.getLogger("dualprop")
 
 PLAN = "comparison.json"
 PLAIN = Recipe()
@@ -71,10 +74,11 @@ def compare(
         recipe: settings to start from, which may differ from rule to rule, as `dp.recipes.read` gives them.
 
     Returns:
-        The report, already written.
+        The report, already written, of the runs that came to their end; `diverged` says of the others why.
 
     Raises:
         DualpropError: for whatever is wrong, before any run is started.
+        DivergenceError: if no run came to its end.
         Interrupted: on Ctrl-C or SIGTERM; `resume_comparison` goes on.
     """
     folder = Path(folder)
@@ -94,6 +98,7 @@ def resume_comparison(folder: str | Path) -> Report:
 
     Raises:
         DualpropError: if the folder is no comparison, or a run in it is damaged.
+        DivergenceError: if no run came to its end.
         Interrupted: on Ctrl-C or SIGTERM.
     """
     folder = Path(folder)
@@ -121,6 +126,7 @@ def _check_alone() -> None:
 def _run(settings: Sequence[Settings], folder: Path) -> Report:
     paths = [folder / f"{s.rule}-seed{s.seed}" for s in settings]
     stopped = Interrupted(f"stopped; go on with: dualprop compare --resume {folder}")
+    diverged: dict[str, str] = {}
     with Interrupt() as interrupt:
         for s, path in zip(settings, paths, strict=True):
             if interrupt.asked:
@@ -132,6 +138,12 @@ def _run(settings: Sequence[Settings], folder: Path) -> Report:
                     train(s, path)
             except Interrupted:
                 raise stopped from None
-    report = Report.of(paths)
+            except DivergenceError as error:  # of this run alone
+                diverged[path.name] = str(error)
+                logger.warning("%s diverged: %s", path.name, error)
+    finished = [path for path in paths if path.name not in diverged]
+    if not finished:
+        raise DivergenceError("; ".join(f"{name} diverged: {why}" for name, why in diverged.items()))
+    report = Report.of(finished, diverged)
     report.write(folder)
     return report

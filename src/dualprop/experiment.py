@@ -17,7 +17,7 @@ from dualprop.fused import FusedUpdate, acting
 from dualprop.losses import LOSSES, Loss
 from dualprop.net import Net
 from dualprop.nets import NETS
-from dualprop.optim import LR_SCHEDULES, OPTIMIZERS
+from dualprop.optim import LR_SCHEDULES, OPTIMIZERS, grouped, layer_factors
 from dualprop.parallel import Alone
 from dualprop.registry import Registry
 from dualprop.rules import RULES, Rule
@@ -79,16 +79,21 @@ def device(name: str) -> torch.device:
     return chosen
 
 
+def activation(settings: Settings) -> str:
+    """The hidden layers' potential: the one that was chosen, or else the rule's own."""
+    return settings.activation or RULES[settings.rule].activation
+
+
 def build_net(settings: Settings, in_shape: tuple[int, ...], num_classes: int) -> Net:
-    """The untrained net of these settings, the same for every rule but for feedback weights of its own."""
-    make, feedback = NETS[settings.net], RULES[settings.rule].feedback
+    """The untrained net of these settings, the same for every rule but for what its method chooses itself."""
+    make, method = NETS[settings.net], RULES[settings.rule]
     try:
         return make(
             in_shape,
             num_classes,
             hidden=settings.hidden,
-            activation=settings.activation,
-            feedback=feedback,
+            activation=activation(settings),
+            feedback=method.feedback,
             generator=torch.Generator().manual_seed(settings.seed),
         )
     except RuntimeError as error:
@@ -143,6 +148,7 @@ def build(settings: Settings, processes: Alone | None = None) -> Experiment:
         .to(memory_format=memory_format)
     )
     rule = method(net, loss=learnt, **settings.rule_settings)
+    factors = None if settings.lr_factors is None else layer_factors(net, settings.lr_factors)
     average = Average(net, settings.ema) if settings.ema else None
     update = _fused_update if settings.fused_update else _plain_update
     try:
@@ -163,6 +169,9 @@ def build(settings: Settings, processes: Alone | None = None) -> Experiment:
             memory_format=memory_format,
         )
 
+    def optimizer(parameters: list[Parameter]) -> torch.optim.Optimizer:
+        return make_optimizer(grouped(parameters, factors) if factors else parameters, settings)
+
     if settings.compile:
         rule.compile()
     return Experiment(
@@ -171,7 +180,7 @@ def build(settings: Settings, processes: Alone | None = None) -> Experiment:
         net,
         rule,
         loss,
-        update(net.parameters(), lambda parameters: make_optimizer(parameters, settings), processes),
+        update(net.parameters(), optimizer, processes),
         average,
         batches(part, settings.batch_size, settings.augment, settings.seed),
         batches(held_out, EVALUATION_BATCH) if len(held_out) else None,

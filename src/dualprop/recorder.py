@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
 from dualprop.runs import Run
 
-Number = float | int | Sequence[float]
+Number = float | int | Sequence[float] | Mapping[str, float]
+
+
+def _scalars(kind: str, name: str, value: Number) -> Iterator[tuple[str, float]]:
+    """What TensorBoard is told: a tag and a number each."""
+    if isinstance(value, Mapping):
+        yield from ((f"{kind} {name}/{own}", number) for own, number in value.items())
+    elif isinstance(value, Sequence):
+        yield from ((f"{name}/layer {k}", number) for k, number in enumerate(value, 1))
+    else:
+        yield f"{kind}/{name}", value
 
 
 class Recorder:
@@ -24,7 +34,7 @@ class Recorder:
         self._events = run.events(step)
 
     def record(self, kind: str, step: int, **numbers: Number) -> None:
-        """One record: plain numbers, or one number per layer.
+        """One record: plain numbers, one number per layer, or several by name.
 
         Args:
             kind: "train" within an epoch, "epoch" at its end, "test" at the very end.
@@ -32,11 +42,9 @@ class Recorder:
             numbers: what was measured, by name.
         """
         self.run.log(kind=kind, step=step, **numbers)
-        for name, value in numbers.items():
-            layers = value if isinstance(value, Sequence) else None
-            for k, number in enumerate([value] if layers is None else layers, 1):
-                tag = f"{kind}/{name}" if layers is None else f"{name}/layer {k}"
-                if self._events is not None:
+        if self._events is not None:
+            for name, value in numbers.items():
+                for tag, number in _scalars(kind, name, value):
                     self._events.add_scalar(tag, number, step)
 
     def __enter__(self) -> Recorder:

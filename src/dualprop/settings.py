@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,14 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise DualpropError(f"{name}={text!r}: must be whole numbers, for example 1000,1000") from None
+
+
+def numbers(name: str, text: str) -> tuple[float, ...]:
+    """Numbers from a word like "1,0.6,0.4"."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise DualpropError(f"{name}={text!r}: must be numbers, for example 1,0.6,0.4") from None
 
 
 def rule_settings(name: str, text: str) -> dict[str, Any]:
@@ -65,7 +74,10 @@ class Settings:
     hidden: tuple[int, ...] | None = _setting(
         None, "Neurons in each hidden layer, as 256,256; else the net's own.", parse=whole_numbers
     )
-    activation: str = _setting("relu", "The hidden layers' potential.")
+    activation: str | None = _setting(None, "The hidden layers' potential; else the rule's own, most often relu.")
+    pool: str | None = _setting(
+        None, "A convolutional net's pooling: max, avg or softmax; else the rule's own, most often max."
+    )
     loss: str = _setting("mse", "mse, mse-linearised or cross_entropy.")
     label_smoothing: float = _setting(
         0.0, "Part of each target spread evenly over the classes, in [0, 1); cross_entropy only."
@@ -75,9 +87,14 @@ class Settings:
     )
     optimizer: str = _setting("adam", "adam, adamw or sgd.")
     lr: float = _setting(1e-3, "Learning rate.")
+    lr_factors: tuple[float, ...] | None = _setting(
+        None, "What it is multiplied by in each layer, as 1,0.6,0.4 from the input up; else 1.", parse=numbers
+    )
     momentum: float = _setting(0.9, "Momentum of sgd, in [0, 1).")
     weight_decay: float = _setting(0.0, "Weight decay of the optimizer, at least 0.")
-    lr_schedule: str = _setting("constant", "constant, or cosine (linear warm-up, then half a cosine to zero).")
+    lr_schedule: str = _setting("constant", "constant, or cosine (linear warm-up, then half a cosine to min_lr).")
+    min_lr: float = _setting(0.0, "Learning rate that cosine ends at, at most lr.")
+    lr_epochs: float | None = _setting(None, "Epochs after which cosine has ended and stays at min_lr; else all.")
     warmup_epochs: float = _setting(0.0, "Epochs of linear warm-up, for cosine.")
     warmup_lr: float = _setting(0.0, "Learning rate at the start of the warm-up.")
     clip_norm: float = _setting(0.0, "The largest norm that all gradients together may have; 0 for no limit.")
@@ -112,18 +129,27 @@ class Settings:
                 raise DualpropError(
                     f"{name}={value!r}: must be a whole number of at least {at_least}, below 2**63"
                 )
+        if self.lr_factors is not None:
+            object.__setattr__(self, "lr_factors", tuple(self.lr_factors))
+            if not all(type(n) in (int, float) and 0 < n < math.inf for n in self.lr_factors):
+                raise DualpropError(f"lr_factors={list(self.lr_factors)}: must be positive and finite numbers")
         if self.hidden is not None:
             object.__setattr__(self, "hidden", tuple(self.hidden))
             if not all(type(n) is int and n >= 1 for n in self.hidden):
                 raise DualpropError(f"hidden={list(self.hidden)}: must be whole numbers of at least 1")
         checks = {
-            "lr": (0 < self.lr < float("inf"), "must be positive and finite"),
+            "lr": (0 < self.lr < math.inf, "must be positive and finite"),
             "momentum": (0 <= self.momentum < 1, "must be in [0, 1)"),
-            "weight_decay": (0 <= self.weight_decay < float("inf"), "must be at least 0"),
+            "min_lr": (0 <= self.min_lr <= self.lr, f"must be in [0, lr={self.lr:g}]"),
+            "lr_epochs": (
+                self.lr_epochs is None or self.warmup_epochs <= self.lr_epochs <= self.epochs,
+                f"must be in [warmup_epochs={self.warmup_epochs:g}, epochs={self.epochs}]",
+            ),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "must be at least 0"),
             "warmup_epochs": (0 <= self.warmup_epochs <= self.epochs, f"must be in [0, epochs={self.epochs}]"),
-            "warmup_lr": (0 <= self.warmup_lr < float("inf"), "must be at least 0"),
+            "warmup_lr": (0 <= self.warmup_lr < math.inf, "must be at least 0"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "must be in [0, 1)"),
-            "clip_norm": (0 <= self.clip_norm < float("inf"), "must be at least 0 and finite"),
+            "clip_norm": (0 <= self.clip_norm < math.inf, "must be at least 0 and finite"),
             "ema": (0 <= self.ema < 1, "must be in [0, 1)"),
             "val_fraction": (0 <= self.val_fraction < 1, "must be in [0, 1)"),
             "checkpoint_every": (self.checkpoint_every >= 0, "must be at least 0"),
@@ -181,8 +207,9 @@ _ALLOWED: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
     bool: ((bool,), "true or false"),
     str: ((str,), "a word"),
-    tuple: ((tuple, list), "whole numbers"),
-    Mapping: ((Mapping,), "a table of settings"),
+    tuple[int, ...]: ((tuple, list), "whole numbers"),
+    tuple[float, ...]: ((tuple, list), "numbers"),
+    Mapping[str, Any]: ((Mapping,), "a table of settings"),
     types.NoneType: ((types.NoneType,), "none"),
 }
 """For each type of a setting the types that a value may have, and what to call them."""
@@ -191,6 +218,6 @@ _ALLOWED: dict[Any, tuple[tuple[type, ...], str]] = {
 def _check_kind(name: str, value: object, kind: Any) -> None:
     """Refuse a value of another type than the setting's."""
     kinds = get_args(kind) if get_origin(kind) is types.UnionType else (kind,)
-    allowed = [_ALLOWED[get_origin(k) or k] for k in kinds]
+    allowed = [_ALLOWED[k] for k in kinds]
     if not any(isinstance(value, fits) and (bool in fits or not isinstance(value, bool)) for fits, _ in allowed):
         raise DualpropError(f"{name}={value!r}: must be {' or '.join(word for _, word in allowed)}")

@@ -19,9 +19,9 @@ from dualprop.diagnostics import alignment, feedback_cosines, first_nonfinite
 from dualprop.errors import CheckpointError, DivergenceError, Interrupted
 from dualprop.experiment import Experiment, build, build_net
 from dualprop.interrupt import Interrupt
-from dualprop.meter import Meter
+from dualprop.meter import Means, Meter
 from dualprop.net import Net
-from dualprop.optim import LR_SCHEDULES
+from dualprop.optim import LR_SCHEDULES, set_lr
 from dualprop.parallel import Alone, join
 from dualprop.progress import Silence, display
 from dualprop.recorder import Recorder
@@ -123,14 +123,14 @@ class Trainer:
         """Train the epochs that are left, test once, and write the result.
 
         Raises:
-            DivergenceError: if the loss or a weight becomes NaN or infinite.
+            DivergenceError: if the loss or a weight becomes NaN or infinite, or the rule's inference diverges.
             Interrupted: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
         """
         s = self.settings
         title = f"{s.rule} on {s.data}, seed {s.seed}"
         processes = self.experiment.processes
         shown = display(title, s.epochs, processes.leads)
-        with Interrupt() as interrupt, Recorder(run, self.step) as recorder, shown:
+        with Interrupt() as interrupt, Recorder(run, self.step) as recorder, shown, self._located(run):
             while self.epoch < s.epochs:
                 self._train_epoch(run, recorder, shown, interrupt)
                 numbers = self._close_epoch(recorder, run)
@@ -147,15 +147,16 @@ class Trainer:
         before = self.epoch_seconds
         for x, y in e.train.epoch(self.epoch, self.batch):
             lr = self.learning_rate(s, self.epoch + self.batch / len(e.train))
-            loss, output = self._train_batch(x, y, lr, run)
             self.batch += 1
             self.step += 1
-            self.recent.add(loss, output, y)
+            loss, output, measures = self._train_batch(x, y, lr)
+            self.recent.add(loss, output, y, measures)
             now = time.perf_counter()
             self.epoch_seconds = before + now - begun
             shown.step(self.epoch + 1, self.batch, len(e.train), self._so_far)
             if self.step % s.log_every == 0:
-                recorder.record("train", self.step, epoch=self.epoch + 1, lr=lr, **self.recent.means())
+                means: dict[str, Any] = {**self.recent.means(), **_measures(self.recent)}
+                recorder.record("train", self.step, epoch=self.epoch + 1, lr=lr, **means)
                 self.whole, self.recent = self.whole + self.recent, Meter()
             if self.batch == len(e.train):
                 break  # the epoch's own checkpoint follows its validation
@@ -175,19 +176,25 @@ class Trainer:
         meter = self.whole + self.recent
         return {**meter.means(), "images_per_second": meter.samples / self.epoch_seconds}
 
-    def _train_batch(self, x: Tensor, y: Tensor, lr: float, run: Run) -> tuple[float, Tensor]:
-        """Every weight update that the rule makes on one batch; the loss and outputs before the first."""
+    def _train_batch(self, x: Tensor, y: Tensor, lr: float) -> tuple[float, Tensor, dict[str, float]]:
+        """Every weight update that the rule makes on one batch.
+
+        Returns:
+            The loss and outputs before the first update, and by name the means over the updates of what the rule
+            measures (in this process), with the matrix products that it counts, all together, as "products".
+        """
         e = self.experiment
         part_x, part_y = e.processes.part(x, y)
-        for group in e.optimizer.param_groups:
-            group["lr"] = lr
-        output = None
+        set_lr(e.optimizer.param_groups, lr)
+        output, own, products = None, Means(), 0
         with e.autocast(), e.updating():
             for step in e.rule.iterate(part_x, part_y):
+                own.add(step.measures)
+                products += step.products
                 if output is None:
                     loss, output = e.processes.mean(float(step.loss)), step.output
                     if not math.isfinite(loss):
-                        raise self._diverged(f"the loss became {loss}", self.step + 1, run, x, y)
+                        raise DivergenceError(f"the loss became {loss}, {self._where(x, y)}")
                 e.processes.average_gradients(e.net.parameters())
                 if self.settings.clip_norm:
                     torch.nn.utils.clip_grad_norm_(e.net.parameters(), self.settings.clip_norm)
@@ -196,12 +203,14 @@ class Trainer:
                 if e.average:
                     e.average.update()
         assert output is not None, "a rule yields at least once per batch"
-        return loss, e.processes.whole(output, len(y))
+        measures = own() | ({"products": float(products)} if products else {})
+        return loss, e.processes.whole(output, len(y)), measures
 
     def _close_epoch(self, recorder: Recorder, run: Run) -> dict[str, Any]:
         """Validate, compare gradients, record and save; returns the epoch's numbers."""
         e = self.experiment
         numbers: dict[str, Any] = {**self._so_far(), "seconds": self.epoch_seconds}
+        numbers |= _measures(self.whole + self.recent)
         if e.validation is not None:
             with e.evaluated():
                 loss, accuracy = self.evaluate(e.validation)
@@ -256,7 +265,7 @@ class Trainer:
     def _save(self, run: Run, x: Tensor, y: Tensor) -> None:
         """Save a checkpoint, unless the weights have gone astray: the last good one stays."""
         if not all(bool(torch.isfinite(p).all()) for p in self.experiment.net.parameters()):
-            raise self._diverged("a weight became NaN or infinite", self.step, run, x, y)
+            raise DivergenceError(f"a weight became NaN or infinite, {self._where(x, y)}")
         run.save(self.state_dict())
 
     def _save_best(self, run: Run) -> None:
@@ -265,22 +274,43 @@ class Trainer:
         notes = {"in_shape": list(dataset.in_shape), "num_classes": dataset.num_classes}
         run.save_weights("best.safetensors", self.best.weights, epoch=self.best.epoch, **notes)
 
-    def _diverged(self, what: str, step: int, run: Run, x: Tensor, y: Tensor) -> DivergenceError:
-        where = first_nonfinite(self.experiment.rule, x, y)
-        good = run.load()["counters"]["step"]
-        return DivergenceError(
-            f"{what} at step {step} (epoch {self.epoch + 1}), first in {where}; "
-            f"the last good checkpoint is {run.path / 'checkpoint.pt'}, of step {good}"
-        )
+    def _where(self, x: Tensor, y: Tensor) -> str:
+        """Where the numbers went astray, or what the inference that is to show it says."""
+        try:
+            return f"first in {first_nonfinite(self.experiment.rule, x, y)}"
+        except DivergenceError as error:
+            return str(error)
+
+    @contextmanager
+    def _located(self, run: Run) -> Iterator[None]:
+        """In which what diverges is told with the step and the last good checkpoint."""
+        try:
+            yield
+        except DivergenceError as error:
+            good = run.load()["counters"]["step"]
+            epoch = min(self.epoch + 1, self.settings.epochs)  # the test follows the last
+            raise DivergenceError(
+                f"at step {self.step} (epoch {epoch}) {error}; "
+                f"the last good checkpoint is {run.path / 'checkpoint.pt'}, of step {good}"
+            ) from None
+
+
+def _measures(meter: Meter) -> dict[str, dict[str, float]]:
+    """What a record says of the rule's measures, nothing where it has none."""
+    means = meter.measures()
+    return {"measures": means} if means else {}
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in weights.items()}
 
 
-def _meter(loss: float, correct: int, samples: int) -> Meter:
-    """A meter of numbers, whatever a checkpoint that was edited says."""
-    return Meter(float(loss), int(correct), int(samples))
+def _meter(
+    loss: float, correct: int, samples: int, measured: Mapping[str, tuple[float, int]] | None = None
+) -> Meter:
+    """A meter of numbers, whatever a checkpoint that was edited says; older ones have no measures."""
+    own = {str(name): (float(total), int(count)) for name, (total, count) in (measured or {}).items()}
+    return Meter(float(loss), int(correct), int(samples), own)
 
 
 def _best(epoch: int, val_accuracy: float, val_loss: float, weights: dict[str, Tensor]) -> Best:
@@ -315,7 +345,7 @@ def train(settings: Settings, run: str | Path) -> Result:
 
     Raises:
         DualpropError: for whatever is wrong with the settings, the data or the folder, before it is made.
-        DivergenceError: if the loss or a weight becomes NaN or infinite.
+        DivergenceError: if the loss or a weight becomes NaN or infinite, or the rule's inference diverges.
         Interrupted: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
 
     Example:

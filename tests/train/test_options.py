@@ -24,7 +24,7 @@ def steps(settings, count):
     for number, (x, y) in enumerate(e.train.epoch(0)):
         if number == count:
             break
-        trainer._train_batch(x, y, settings.lr, None)
+        trainer._train_batch(x, y, settings.lr)
     return e, {name: value.clone() for name, value in e.net.state_dict().items()}
 
 
@@ -162,7 +162,7 @@ def test_averaged_weights_are_those_of_the_definition(quick):
     e = build(replace(quick, ema=0.75))
     trainer, expected = Trainer(e), None
     for number, (x, y) in enumerate(e.train.epoch(0)):
-        trainer._train_batch(x, y, 1e-2, None)
+        trainer._train_batch(x, y, 1e-2)
         w = {name: value.double() for name, value in e.net.state_dict().items()}
         expected = w if number == 0 else {n: 0.75 * expected[n] + 0.25 * w[n] for n in w}
     own = {name: value.clone() for name, value in e.net.state_dict().items()}

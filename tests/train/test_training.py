@@ -137,7 +137,10 @@ def test_divergence_names_the_first_bad_layer(quick, tmp_path, monkeypatch):
         return result
 
     monkeypatch.setattr(torch.optim.Adam, "step", step)
-    with pytest.raises(DivergenceError, match=r"loss became nan at step 2 .* first in layer 2 \(weight\).*step 0"):
+    with pytest.raises(
+        DivergenceError,
+        match=r"^at step 2 \(epoch 1\) the loss became nan, first in layer 2 \(weight\);.*of step 0",
+    ):
         train(quick, tmp_path / "run")
 
 

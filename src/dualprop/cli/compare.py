@@ -9,7 +9,7 @@ import typer
 
 from dualprop import recipes
 from dualprop.cli.options import RecipeOption, run_folder, with_settings
-from dualprop.errors import DualpropError
+from dualprop.errors import DivergenceError, DualpropError
 from dualprop.settings import whole_numbers
 
 RULES = "bp,dp,ms-dp,l-dp,p-dp,r-dp,kp-dp,dp-t"
@@ -57,3 +57,5 @@ def compare(
     report.print()
     typer.echo(f"table: {folder / 'table.md'} and {folder / 'table.csv'}")
     typer.echo("\n".join(f"picture: {path}" for path in sorted(folder.glob("*.png"))))
+    if report.diverged:
+        raise DivergenceError(f"{folder}: {', '.join(report.diverged)} diverged; the table is of the other runs")
