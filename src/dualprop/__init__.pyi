@@ -28,7 +28,11 @@ from .potentials import POTENTIALS as POTENTIALS
 from .potentials import Potential as Potential
 from .rules import RULES as RULES
 from .rules import Backprop as Backprop
+from .rules import ContrastiveHebbian as ContrastiveHebbian
+from .rules import DifferenceTargetProp as DifferenceTargetProp
 from .rules import DualProp as DualProp
+from .rules import EquilibriumProp as EquilibriumProp
+from .rules import HolomorphicEP as HolomorphicEP
 from .rules import Method as Method
 from .rules import Rule as Rule
 from .rules import Step as Step

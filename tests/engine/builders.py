@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -82,6 +82,21 @@ def autograd_gradient(net: dp.Net, loss: dp.Loss | str, x: Tensor, y: Tensor) ->
         target = y if y.is_floating_point() else torch.nn.functional.one_hot(y, output.shape[1]).to(output)
         value = 0.5 * (output - target).square().sum() / len(x)
     return dict(zip(named, torch.autograd.grad(value, list(named.values())), strict=True))
+
+
+def finite_difference(f: Callable[[], float], parameter: Tensor, step: float = 1e-5) -> Tensor:
+    """df/dp by central differences for every number p of a parameter, flattened; they are as before afterwards."""
+    numbers = parameter.data.view(-1)
+
+    def at(i: int, value: float) -> float:
+        numbers[i] = value
+        return f()
+
+    slopes = []
+    for i, p in enumerate(numbers.tolist()):
+        slopes.append((at(i, p + step) - at(i, p - step)) / (2 * step))
+        numbers[i] = p
+    return torch.tensor(slopes, dtype=parameter.dtype)
 
 
 def flat(gradient: Mapping[str, Tensor]) -> Tensor:

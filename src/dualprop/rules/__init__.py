@@ -12,10 +12,25 @@ from dualprop.net import Net
 from dualprop.registry import Registry
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import Rule, Step
+from dualprop.rules.contrastive_hebbian import ContrastiveHebbian
 from dualprop.rules.dual_prop import DualProp
+from dualprop.rules.equilibrium_prop import EquilibriumProp
+from dualprop.rules.holomorphic_ep import HolomorphicEP
+from dualprop.rules.target_prop import DifferenceTargetProp
 from dualprop.schedules import Parallel, Random
 
-__all__ = ["RULES", "Backprop", "DualProp", "Method", "Rule", "Step"]
+__all__ = [
+    "RULES",
+    "Backprop",
+    "ContrastiveHebbian",
+    "DifferenceTargetProp",
+    "DualProp",
+    "EquilibriumProp",
+    "HolomorphicEP",
+    "Method",
+    "Rule",
+    "Step",
+]
 
 
 @dataclass(frozen=True)
@@ -87,5 +102,17 @@ RULES: Registry[Method] = Registry(
         "r-dp": Method(DualProp, "random-order dual propagation", {"schedule": Random(100)}),
         "kp-dp": Method(DualProp, "Kolen-Pollack dual propagation", feedback="kolen-pollack"),
         "dp-t": Method(DualProp, "DP-transpose", {"transpose": True, "alpha": 1.0}),
+        "dtp": Method(DifferenceTargetProp, "difference target propagation"),
+        "ep": Method(EquilibriumProp, "equilibrium propagation", activation="shifted-sigmoid"),
+        "ep-centred": Method(
+            EquilibriumProp,
+            "centred equilibrium propagation",
+            {"variant": "centred", "beta": 0.2, "T1": 40, "T2": 15},
+            activation="shifted-sigmoid",
+        ),
+        "hep": Method(
+            HolomorphicEP, "holomorphic equilibrium propagation", activation="shifted-sigmoid", pool="softmax"
+        ),
+        "chl": Method(ContrastiveHebbian, "contrastive Hebbian learning", activation="shifted-sigmoid"),
     },
 )

@@ -1,0 +1,252 @@
+"""What energy-based rules share: a free phase that predicts, phases with a target, a contrast that learns."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualprop.contour import Copies
+from dualprop.errors import DualpropError, at_least_one, not_negative
+from dualprop.losses import Loss
+from dualprop.net import Layer, Net
+from dualprop.relaxation import ORDERS, Relaxation, Settled
+from dualprop.rules.base import Rule, Step
+from dualprop.slots import Slots, check_states
+from dualprop.states import DyadicState, Nudge
+from dualprop.synapses import layout, product_dtype, standing_still
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """States whose energies are contrasted: the gradient is Σ_t w_t ∂E(z^t)/∂W.
+
+    Args:
+        copies: what the rows of the states are.
+        weights: w_t of every copy, complex ones counted with their conjugates.
+        states: z_1 .. z_M of all copies.
+        readout: for a read-out that is no state, w_t β_t ∂ℓ/∂a_L at every copy.
+        settled: how the phases with a target ended.
+        products: matrix products that they made.
+    """
+
+    copies: Copies
+    weights: Sequence[complex]
+    states: Sequence[Tensor]
+    readout: Tensor | None
+    settled: Settled
+    products: int
+
+
+@dataclass(frozen=True)
+class Free:
+    """The end of the free phase on one batch.
+
+    Args:
+        drive: A_1(x), None where no layer relaxes.
+        states: z_1 .. z_M.
+        output: what the net says.
+        settled: how the phase ended.
+        products: matrix products that it made.
+    """
+
+    drive: Tensor | None
+    states: Sequence[Tensor]
+    output: Tensor
+    settled: Settled
+    products: int
+
+
+class Relaxing(Rule):
+    """A rule whose states relax: first freely, which is its prediction, then under the target's influence.
+
+    The free phase starts at zero, or warm, where the batch before left the same slots (see `Slots`).
+
+    Args:
+        net: the net to train.
+        loss: a name in `LOSSES` or a `Loss`.
+        T1: steps of the free phase, at least 1.
+        T2: steps of each phase with a target, at least 1.
+        order: of the updates in a step, a name in `ORDERS`.
+        warm: whether the free phase starts where the batch before ended it.
+        tolerance: a phase ends early once no state moves by more than this in a step; 0 for never.
+        seed: of whatever the rule draws.
+    """
+
+    gain = 1.0
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        loss: Loss | str,
+        T1: int,
+        T2: int,
+        order: str,
+        warm: bool,
+        tolerance: float,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(net, loss=loss)
+        at_least_one(T1=T1, T2=T2)
+        not_negative(tolerance=tolerance)
+        if not isinstance(warm, bool):
+            raise DualpropError(f"warm={warm!r}: must be true or false")
+        self.T1, self.T2, self.warm, self.tolerance = T1, T2, warm, float(tolerance)
+        self.loss.check(net.chain[-1].potential, 0.0)
+        self.layers = self._relaxing()
+        self.groups = ORDERS[order](len(self.layers))
+        self._slots = Slots()
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @abstractmethod
+    def _relaxing(self) -> Sequence[Layer]:
+        """The layers whose states relax."""
+
+    @abstractmethod
+    def _output(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
+        """What the net says in these states."""
+
+    @abstractmethod
+    def _contrast(self, x: Tensor, y: Tensor, free: Free) -> Contrast:
+        """The states to contrast, given where the free phase ended."""
+
+    def _scale(self, k: int) -> float:
+        """A factor of layer k's gradient."""
+        return 1.0
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """The output at the end of the free phase, from zero."""
+        with self._still():
+            return self._free(x, []).output
+
+    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+        """One update per batch; see `Rule.updates`."""
+        yield self._backward(x, y)
+
+    @torch.no_grad()
+    def _backward(self, x: Tensor, y: Tensor) -> Step:
+        with self._still():
+            free = self._free(x, self._slots.start(x))
+            contrast = self._contrast(x, y, free)
+        if self.warm:
+            self._slots.keep(free.states)
+        with torch.autocast(x.device.type, enabled=False):  # the contrast of nearby states needs their precision
+            self._learn(x, contrast)
+        measures = {
+            "free_steps": float(free.settled.steps),
+            "free_residual": free.settled.residual,
+            "nudged_steps": float(contrast.settled.steps),
+            "nudged_residual": contrast.settled.residual,
+        }
+        loss = self.loss.value(free.output, y).mean()
+        return Step(loss, free.output, free.products + contrast.products, 0, measures)
+
+    @torch.no_grad()
+    def infer(self, x: Tensor, y: Tensor) -> DyadicState:
+        """The first two of the states that are contrasted, as plus and minus, at the end of their phases.
+
+        Args:
+            x: inputs, shape (B, ...).
+            y: class indices (B,) or float targets of the output's shape.
+
+        Returns:
+            The state; a read-out outside the dynamics counts as layer L.
+        """
+        x, y = self._checked(x, y)
+        drawn = self._generator.get_state()
+        try:
+            with self._still():
+                contrast = self._contrast(x, y, self._free(x, self._slots.start(x)))
+                plus, minus = (self._side(x, contrast, i) for i in self._pair())
+        finally:
+            self._generator.set_state(drawn)
+        return DyadicState(plus, minus, Nudge(0.5, (1.0,) * len(self.net)))
+
+    def _pair(self) -> tuple[int, int]:
+        """Which copies `infer` shows."""
+        return 0, 1
+
+    def _side(self, x: Tensor, contrast: Contrast, copy: int) -> tuple[Tensor, ...]:
+        """The real parts of one copy's states."""
+        rows = slice(copy * len(x), (copy + 1) * len(x))
+        states = [z[rows] for z in contrast.states]
+        outside = [self._output(x, states)] if len(states) < len(self.net) else []
+        return (x, *states, *outside)
+
+    def _still(self) -> Any:
+        return standing_still(layer.synapse for layer in self.net.chain)
+
+    def _free(self, x: Tensor, start: Sequence[Tensor]) -> Free:
+        """The free phase on a batch, from these states, or from zero."""
+        drive = self.layers[0].synapse(x.to(product_dtype(x))) if self.layers else None
+        relaxation = self._relaxation(drive, start or self._zeros(x), Copies(len(x), 1))
+        settled = relaxation.run(self.T1, self.tolerance, "free")
+        states = relaxation.z
+        products = relaxation.products + 1 + (len(states) < len(self.net))
+        return Free(drive, states, self._output(x, states).to(x.dtype), settled, products)
+
+    def _relaxation(
+        self,
+        drive: Tensor | None,
+        states: Sequence[Tensor],
+        copies: Copies,
+        *,
+        force: Callable[[Tensor], Tensor] | None = None,
+        noise: Callable[[Tensor], Tensor] | None = None,
+        groups: Sequence[Sequence[int]] | None = None,
+    ) -> Relaxation:
+        """This rule's relaxation from these states, all free but for what is said here."""
+        groups = self.groups if groups is None else groups
+        return Relaxation(
+            self.layers, drive, states, copies, groups=groups, gain=self.gain, force=force, noise=noise
+        )
+
+    def _zeros(self, x: Tensor) -> list[Tensor]:
+        """z_1 .. z_M at zero."""
+        shapes = self.net.shapes(tuple(x.shape[1:]))[1 : len(self.layers) + 1]
+        zeros = [x.new_zeros(len(x), *shape) for shape in shapes]
+        return [z.contiguous(memory_format=layout(x)) if z.ndim == 4 else z for z in zeros]
+
+    def _learn(self, x: Tensor, contrast: Contrast) -> None:
+        """Add Σ_t w_t ∂E(z^t)/∂W, with ∂E/∂W_k = -z_k z_{k-1}^T, and the read-out's gradient, from the top down.
+
+        The input is the same in all copies, so their sum learns from it in one product.
+        """
+        copies, below = contrast.copies, [x, *contrast.states]
+        deltas = [
+            copies.scaled(z, [-self._scale(k) * w / len(x) for w in contrast.weights])
+            for k, z in enumerate(contrast.states, 1)
+        ]
+        if contrast.readout is not None:
+            deltas.append(contrast.readout / len(x))
+        for k in range(len(deltas), 0, -1):
+            synapse = self.net.chain[k - 1].synapse
+            if k == 1:
+                synapse.add_grad(copies.total(deltas[0]), x)
+            else:
+                copies.on(synapse).learn(deltas[k - 1], below[k - 1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator and, for a warm start, the free states of layers 1..M."""
+        return {"generator": self._generator.get_state(), "states": list(self._slots.kept)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            DualpropError: if it is another rule's or another net's.
+        """
+        self._same_keys(state)
+        states = list(state["states"])
+        if states:
+            if not self.warm:
+                raise DualpropError("state: holds the kept states of a warm start, and this rule starts cold")
+            check_states(states, self.layers)
+        self._generator.set_state(state["generator"].cpu())
+        self._slots.kept = states
