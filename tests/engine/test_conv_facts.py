@@ -34,8 +34,8 @@ def pooled_net(pool: dp.synapses.Pool, feedback: str = "symmetric") -> dp.Net:
 def winners(rule: dp.DualProp, x: Tensor, y: Tensor) -> list[Tensor]:
     """Where the maxima of the final mean are, for every max-pool."""
     mean = rule.infer(x, y).mean
-    seen = [layer.synapse.see(z)[1].winners for layer, z in zip(rule.net.chain, mean, strict=False)]
-    return [w for w in seen if w is not None]
+    seen = [layer.synapse.see(z)[1] for layer, z in zip(rule.net.chain, mean, strict=False)]
+    return [w for s in seen for w in s.memory]
 
 
 @pytest.mark.parametrize(("alpha", "order"), [(0.0, 1), (0.5, 2), (1.0, 1)])

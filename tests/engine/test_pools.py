@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dualprop as dp
+from dualprop.synapses import POOLS
 
 from .conv_twin import Link
 
 KINDS = {dp.MaxPool2d: "max", dp.AvgPool2d: "mean"}
+ALL = list(POOLS.values())
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -88,13 +90,13 @@ def test_winners_are_those_of_the_state_that_was_seen():
 
 
 def test_a_linear_pool_has_one_linearisation_for_every_state():
-    assert (dp.AvgPool2d.linear, dp.MaxPool2d.linear) == (True, False)
+    assert [pool for pool in ALL if pool.linear] == [dp.AvgPool2d]
     pool, delta = dp.AvgPool2d(2), images(2, 3, 3, 3)
     backs = [pool.adjoint(delta, pool.see(images(2, 3, 6, 6, seed=seed))[1]) for seed in (1, 2)]
     assert torch.equal(*backs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_half_precision_and_memory_format_are_kept(kind):
     for layout in (torch.contiguous_format, torch.channels_last):
         z = images(2, 4, 6, 6).bfloat16().to(memory_format=layout)
@@ -105,7 +107,7 @@ def test_half_precision_and_memory_format_are_kept(kind):
         assert back.is_contiguous(memory_format=layout)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_bad_pools_and_images(kind):
     for bad in (0, -1, 1.5, "2", None):
         with pytest.raises(dp.DualpropError, match=r"^size=") as caught:

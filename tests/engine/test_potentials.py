@@ -217,7 +217,7 @@ def test_a_rescaled_potential_is_what_its_base_is():
 def test_a_box_of_ones_own_and_a_slope_of_ones_own():
     a = torch.tensor([[-3.0, 0.5, 3.0]], dtype=torch.float64)
     assert Box(-2, 0.25)(a).tolist() == [[-2.0, 0.25, 0.25]]
-    assert LeakyReLU(0.5)(a).tolist() == [[-1.5, 0.5, 3.0]]
+    assert LeakyReLU(0.5)(a).tolist() == LeakyReLU(0.5).over(a.clone()).tolist() == [[-1.5, 0.5, 3.0]]
     assert float(gap(LeakyReLU(0.5), LeakyReLU(0.5)(a), a).abs()) < 1e-12
 
 

@@ -39,5 +39,4 @@ class ELU(Potential):
 
     def conjugate(self, a: Tensor) -> Tensor:
         """Σ ½a² or e^a - 1 - a per sample."""
-        negative = a.clamp(max=0)
-        return total(torch.where(a < 0, torch.expm1(negative) - negative, 0.5 * a * a))
+        return total(torch.where(a < 0, torch.expm1(a) - a, 0.5 * a * a))

@@ -9,11 +9,12 @@ from dualprop.synapses.base import FEEDBACK, Synapse, Weighted, accumulate, prod
 from dualprop.synapses.conv import Conv2d
 from dualprop.synapses.dense import Dense
 from dualprop.synapses.inits import INITS
-from dualprop.synapses.pools import AvgPool2d, MaxPool2d, Pool, Seen, layout
+from dualprop.synapses.pools import POOLS, AvgPool2d, MaxPool2d, Pool, Seen, SoftmaxPool2d, layout
 
 __all__ = [
     "FEEDBACK",
     "INITS",
+    "POOLS",
     "Affine",
     "AvgPool2d",
     "Conv2d",
@@ -21,6 +22,7 @@ __all__ = [
     "MaxPool2d",
     "Pool",
     "Seen",
+    "SoftmaxPool2d",
     "Synapse",
     "Weighted",
     "accumulate",

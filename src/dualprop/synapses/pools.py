@@ -1,19 +1,23 @@
-"""Pooling in front of a synapse, and how a difference finds its way back through it.
+"""Pooling in front of a synapse or behind it, and how a difference finds its way back through it.
 
 A pool is linearised where the state is: a max-pool hands a difference to the neuron that won, an average-pool to
-every neuron alike.
+every neuron alike, a soft-max-pool to all by their derivatives.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dualprop.errors import DualpropError, at_least_one
+from dualprop.errors import DualpropError, at_least_one, positive
+from dualprop.potentials.complex import exponential
+from dualprop.registry import Registry
 
 
 class Seen(NamedTuple):
@@ -23,18 +27,20 @@ class Seen(NamedTuple):
         shape: that of the state, batch first.
         operand: that of what the affine map reads: the pooled state's, or the same.
         layout: how the state lies in memory, and so what is sent back to it.
-        winners: where each maximum was found, for a max-pool.
+        memory: what the pool's linearisation takes besides: where each maximum was found, or derivatives.
+        parts: what the synapse inside and the pool behind it remember, of a `Pooled`.
     """
 
     shape: torch.Size
     operand: torch.Size
     layout: torch.memory_format
-    winners: Tensor | None = None
+    memory: tuple[Tensor, ...] = ()
+    parts: tuple[Seen, ...] = ()
 
     @classmethod
-    def of(cls, z: Tensor, p: Tensor, winners: Tensor | None = None) -> Seen:
+    def of(cls, z: Tensor, p: Tensor, *memory: Tensor) -> Seen:
         """What to remember of a state z that was read as p."""
-        return cls(z.shape, p.shape, layout(z), winners)
+        return cls(z.shape, p.shape, layout(z), memory)
 
 
 def layout(z: Tensor) -> torch.memory_format:
@@ -55,6 +61,7 @@ class Pool(ABC):
     """
 
     linear: bool  # whether its linearisation is the same for every state
+    holomorphic: bool  # whether it takes complex states and is differentiable there
 
     def __init__(self, size: int = 2, stride: int | None = None) -> None:
         self.size, self.stride = size, size if stride is None else stride
@@ -83,6 +90,13 @@ class Pool(ABC):
         channels, height, width = in_shape
         return channels, (height - self.size) // self.stride + 1, (width - self.size) // self.stride + 1
 
+    def _windows(self, z: Tensor) -> list[Tensor]:
+        """The first neuron of every window, the second, ...: views of z, each of the pooled state's shape."""
+        _, height, width = self.out_shape(tuple(z.shape[1:]))
+        tall, wide = ((n - 1) * self.stride + 1 for n in (height, width))
+        steps = [(i, j) for i in range(self.size) for j in range(self.size)]
+        return [z[:, :, i : i + tall : self.stride, j : j + wide : self.stride] for i, j in steps]
+
     def _like_state(self, delta: Tensor, seen: Seen) -> Tensor:
         """A tensor that PyTorch's backward functions ask the state's shape and layout of, and nothing else."""
         return torch.empty(seen.shape, dtype=delta.dtype, device=delta.device, memory_format=seen.layout)
@@ -103,6 +117,7 @@ class MaxPool2d(Pool):
     """
 
     linear = False
+    holomorphic = False
 
     def __call__(self, z: Tensor) -> Tensor:
         """The maxima."""
@@ -115,35 +130,114 @@ class MaxPool2d(Pool):
 
     def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
         """Each difference goes to its winner; zero elsewhere."""
-        winners = seen.winners
-        if winners is not None and self.stride >= self.size:  # none wins twice
+        (winners,) = seen.memory
+        if self.stride >= self.size:  # none wins twice
             with torch.autocast(delta.device.type, enabled=False):  # it would make float32 of it
                 return F.max_unpool2d(delta, winners, [self.size] * 2, [self.stride] * 2, output_size=seen.shape)
         sizes = [self.size] * 2, [self.stride] * 2, [0, 0], [1, 1]
         feedback: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
-            delta, self._like_state(delta, seen), *sizes, False, seen.winners
+            delta, self._like_state(delta, seen), *sizes, False, winners
         )
         return feedback
 
 
 class AvgPool2d(Pool):
-    """The mean of each window."""
+    """The mean of each window; of complex states too."""
 
     linear = True
+    holomorphic = True
 
     def __call__(self, z: Tensor) -> Tensor:
         """The means."""
-        return F.avg_pool2d(z, self.size, self.stride)
+        return _by_parts(self, z) if z.is_complex() else F.avg_pool2d(z, self.size, self.stride)
 
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
-        """The means; there are no winners."""
+        """The means; there is nothing to remember."""
         p = self(z)
         return p, Seen.of(z, p)
 
     def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
         """Each difference, divided by the size of its window, goes to all of it."""
+        if delta.is_complex():
+            return _by_parts(lambda part: self.adjoint(part, seen), delta)
         sizes = [self.size] * 2, [self.stride] * 2, [0, 0]
         feedback: Tensor = torch.ops.aten.avg_pool2d_backward(
             delta, self._like_state(delta, seen), *sizes, False, True, None
         )
         return feedback
+
+
+def _by_parts(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """A real linear map of a complex tensor."""
+    return torch.complex(f(z.real), f(z.imag))
+
+
+class SoftmaxPool2d(Pool):
+    """p = Σ z e^{z/T} / Σ e^{z/T} over each window: the mean for high temperatures, the maximum for low ones.
+
+    It is holomorphic: complex states are pooled by the same formula.
+
+    Args:
+        size: side of a window, at least 1.
+        stride: steps between windows, `size` by default.
+        temperature: T, positive.
+
+    Raises:
+        DualpropError: for another number.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
+        >>> [round(float(SoftmaxPool2d(temperature=t)(z)), 3) for t in (100.0, 1.0, 0.1)]
+        [0.502, 0.731, 1.0]
+
+    References:
+        Laborieux, Zenke, *Holomorphic Equilibrium Propagation Computes Exact Gradients Through Finite Size
+        Oscillations*, NeurIPS 2022.
+    """
+
+    linear = False
+    holomorphic = True
+
+    def __init__(self, size: int = 2, stride: int | None = None, temperature: float = 1.0) -> None:
+        super().__init__(size, stride)
+        positive(temperature=temperature)
+        self.temperature = temperature
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The weighted means."""
+        return self._pooled(z)[0].to(z.dtype)
+
+    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
+        """The weighted means, and the derivatives w (1 + (z - p)/T) by the neurons, w = e^{z/T} / Σ e^{z/T}."""
+        p, windows, weights = self._pooled(z)
+        slopes = [
+            torch.sub(one, p).div_(self.temperature).add_(1).mul_(w).to(z.dtype)
+            for one, w in zip(windows, weights, strict=True)
+        ]
+        p = p.to(z.dtype)
+        return p, Seen.of(z, p, *slopes)
+
+    def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
+        """Each difference, times the derivatives at the state seen, goes to all of its window."""
+        feedback = self._like_state(delta, seen).zero_()
+        for one, slope in zip(self._windows(feedback), seen.memory, strict=True):
+            one.addcmul_(delta, slope)
+        return feedback
+
+    def _pooled(self, z: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """p, the neurons of all windows and their weights, in single precision at least."""
+        windows = self._windows(z.to(torch.promote_types(z.dtype, torch.float32)))
+        with torch.no_grad():  # what is taken from every neuron of a window cancels
+            top = reduce(torch.maximum, (one.real if z.is_complex() else one for one in windows))
+        powers = [exponential((one - top) / self.temperature) for one in windows]
+        total = reduce(torch.add, powers)
+        weights = [power / total for power in powers]
+        return reduce(torch.add, map(torch.mul, weights, windows)), windows, weights
+
+    def __repr__(self) -> str:
+        return f"SoftmaxPool2d({self.size}, stride={self.stride}, temperature={self.temperature:g})"
+
+
+POOLS: Registry[type[Pool]] = Registry("pool", {"max": MaxPool2d, "avg": AvgPool2d, "softmax": SoftmaxPool2d})
+"""Called with the side of a window and, if it is another, the stride."""
