@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dualprop.blockwise import blockwise
+from dualprop.errors import DualpropError
 from dualprop.potentials import Potential
 
 
@@ -25,6 +28,28 @@ class Nudge:
     alpha: float
     beta: tuple[float, ...]
     transpose: bool = False
+
+    @classmethod
+    def checked(cls, alpha: float, beta: float | Sequence[float], depth: int, transpose: bool = False) -> Nudge:
+        """With β one number, or one for each of the layers.
+
+        Args:
+            alpha: α.
+            beta: β, or β_1 .. β_L.
+            depth: L.
+            transpose: as above.
+
+        Raises:
+            DualpropError: for numbers out of range, or another number of them than there are layers.
+        """
+        if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
+            raise DualpropError(f"alpha={alpha!r}: must be a number in [0, 1]")
+        betas = tuple(beta) if isinstance(beta, Sequence) else (beta,) * depth
+        if not all(isinstance(b, int | float) and 0 < b < math.inf for b in betas):
+            raise DualpropError(f"beta={beta!r}: must be positive and finite, one number or one per layer")
+        if len(betas) != depth:
+            raise DualpropError(f"beta={list(betas)}: {len(betas)} numbers, but the net has {depth} layers")
+        return cls(alpha, betas, transpose)
 
     def mean(self, plus: Tensor, minus: Tensor) -> Tensor:
         """z̄, which carries the activity forward."""

@@ -16,6 +16,7 @@ from dualprop.rules.contrastive_hebbian import ContrastiveHebbian
 from dualprop.rules.dual_prop import DualProp
 from dualprop.rules.equilibrium_prop import EquilibriumProp
 from dualprop.rules.holomorphic_ep import HolomorphicEP
+from dualprop.rules.lifted_proximal import LiftedProximal
 from dualprop.rules.target_prop import DifferenceTargetProp
 from dualprop.schedules import Parallel, Random
 
@@ -27,6 +28,7 @@ __all__ = [
     "DualProp",
     "EquilibriumProp",
     "HolomorphicEP",
+    "LiftedProximal",
     "Method",
     "Rule",
     "Step",
@@ -114,5 +116,6 @@ RULES: Registry[Method] = Registry(
             HolomorphicEP, "holomorphic equilibrium propagation", activation="shifted-sigmoid", pool="softmax"
         ),
         "chl": Method(ContrastiveHebbian, "contrastive Hebbian learning", activation="shifted-sigmoid"),
+        "lpom": Method(LiftedProximal, "lifted proximal operator machine"),
     },
 )

@@ -7,7 +7,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -71,19 +70,12 @@ class DualProp(Rule):
     ) -> None:
         super().__init__(net, loss=loss)
         depth = len(net)
-        if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
-            raise DualpropError(f"alpha={alpha!r}: must be a number in [0, 1]")
-        betas = tuple(beta) if isinstance(beta, Sequence) else (beta,) * depth
-        if not all(isinstance(b, int | float) and 0 < b < math.inf for b in betas):
-            raise DualpropError(f"beta={beta!r}: must be positive and finite, one number or one per layer")
-        if len(betas) != depth:
-            raise DualpropError(f"beta={list(betas)}: {len(betas)} numbers, but the net has {depth} layers")
+        self.nudge = Nudge.checked(alpha, beta, depth, transpose)
         if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
             raise DualpropError(f"rounds={rounds!r}: must be a whole number of at least 1")
         for name, flag in (("transpose", transpose), ("lazy", lazy)):
             if not isinstance(flag, bool):
                 raise DualpropError(f"{name}={flag!r}: must be true or false")
-        self.nudge = Nudge(alpha, betas, transpose)
         self.loss.check(net.chain[-1].potential, self.nudge.down)
         self.schedule = parse(schedule) if isinstance(schedule, str) else schedule
         check_type("schedule", self.schedule, Schedule)
