@@ -12,7 +12,7 @@ from dualprop import cli
 from dualprop.bench import run as measurement
 from dualprop.bench.report import Report
 
-QUICK = ("--nets", "mlp", "--hidden", "8", "--batch-size", "4", "--repeats", "1", "--budget", "0.01")
+QUICK = ("--nets", "mlp", "--hidden", "8", "--batch-size", "4", "--repeats", "1", "--budget", "100")
 
 
 @pytest.fixture
@@ -50,6 +50,23 @@ def test_it_measures_every_rule_and_writes_what_it_says(bench, tmp_path):
     for name in ("bench.json", "bench.png", "table.md"):
         assert f"b/{name}" in out
         assert (tmp_path / "b" / name).stat().st_size > 100
+
+
+def test_a_rule_that_cannot_be_measured_is_left_out(bench, tmp_path, monkeypatch):
+    class Diverging(dp.Backprop):
+        """It does not settle."""
+
+        def updates(self, x, y):
+            raise dp.DivergenceError("the free phase diverged at step 3, layer 1")
+
+    monkeypatch.setitem(dp.RULES, "toy", dp.Method(Diverging, "a toy"))
+    code, out, err = bench(*QUICK, "--rules", "bp,toy,dp", "--precisions", "float32", "--out", "b")
+    line = "mlp, float32: toy left out, the free phase diverged at step 3, layer 1"
+    assert (code, line in err) == (0, True)
+    report = Report.from_dict(json.loads((tmp_path / "b" / "bench.json").read_text()))
+    assert [row.rule for row in report.rows] == ["bp", "dp"]
+    assert report.left_out == [line]
+    assert f"- {line}" in out
 
 
 def test_other_places_for_numbers_and_chart(bench, tmp_path):

@@ -29,7 +29,7 @@ CEILINGS = [
 
 
 def row(rule, seconds, bp_seconds, *, precision="float32", peak=8_000_000, operations=10**9):
-    return Row("mlp", precision, rule, 100, seconds, bp_seconds, operations, peak, 4_000_000)
+    return Row("mlp", precision, rule, 100, seconds, bp_seconds, operations, peak, 4_000_000, 22.0, 10**9)
 
 
 @pytest.fixture
@@ -59,7 +59,9 @@ def test_cells(report):
         "÷ bp": "2.00",
         "quartiles": "1.50-2.50",
         "n": "3",
+        "products": "22",
         "GFLOP": "1",
+        "÷ bp/GFLOP": "2.00",
         "ceil. %": "12",
         "peak MB": "6.00",
     }

@@ -21,7 +21,7 @@ def test_every_rule_is_a_subject(monkeypatch):
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_plain_module_is_the_same_net(name):
     workload = Workload(name, (9, 8), torch.float32, 2, CPU)
-    net, plain = workload.net(), workload.plain()
+    net, plain = workload.net(dp.RULES["bp"]), workload.plain()
     assert [p.shape for p in net.parameters()] == [p.shape for p in plain.parameters()]
     with torch.no_grad():
         assert torch.allclose(net(workload.x), plain(workload.x), rtol=1e-4, atol=1e-5)
@@ -30,7 +30,7 @@ def test_the_plain_module_is_the_same_net(name):
 def test_images_are_channels_last():
     workload = Workload("vgg_like", (), torch.float32, 2, CPU)
     assert workload.x.is_contiguous(memory_format=torch.channels_last)
-    for weight in (next(workload.net().parameters()), next(workload.plain().parameters())):
+    for weight in (next(workload.net(dp.RULES["bp"]).parameters()), next(workload.plain().parameters())):
         assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -53,12 +53,9 @@ def after_steps(workload, name, steps):
     return subject.parameters
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "ahead"), [("bp", "bp-rule", 2), ("bp", "bp-fused", 0), ("dp", "dp-fused", 0)]
-)
-def test_two_ways_to_the_same_weights(workload, one, other, ahead):
-    """`ahead`: the steps that a rule makes while its products are counted."""
-    pairs = zip(after_steps(workload, one, 2 + ahead), after_steps(workload, other, 2), strict=True)
+@pytest.mark.parametrize(("one", "other"), [("bp", "bp-rule"), ("bp", "bp-fused"), ("dp", "dp-fused")])
+def test_two_ways_to_the_same_weights(workload, one, other):
+    pairs = zip(after_steps(workload, one, 2), after_steps(workload, other, 2), strict=True)
     assert all(torch.allclose(p, q, rtol=1e-6, atol=1e-9) for p, q in pairs)
 
 

@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from dualprop.bench import timing
+from dualprop.bench import run, timing
+from dualprop.bench.arithmetic import Arithmetic
+from dualprop.bench.plan import Plan
+from dualprop.bench.subjects import Subject
 from dualprop.bench.timing import Quartiles, in_turn, ratios
+from dualprop.bench.workload import Workload
 
 CPU = torch.device("cpu")
 
@@ -66,3 +70,21 @@ def test_the_budget_ends_the_rounds_and_the_warming_up(clock):
 
 def test_one_round_is_always_finished(clock):
     assert in_turn([clock.work("a", 3), clock.work("b", 4)], repeats=10, budget=0.1, device=CPU) == [[3], [4]]
+
+
+@pytest.mark.parametrize(("first", "steps", "pairs"), [(26.0, 1, 1), (24.0, 2 + timing.WARM_UP + 3, 3)])
+def test_a_step_that_takes_a_quarter_of_the_budget_is_the_only_one(monkeypatch, clock, first, steps, pairs):
+    """It is counted, timed and done with; else there are two counted steps, warm-up and pairs, and a peak."""
+    counting = clock.work("counted", first, 0.5)
+    step, bp = clock.work("step", 0.5), clock.work("bp", 0.25)
+    monkeypatch.setattr(run, "peak_bytes", lambda work, device: 7)
+    subject = Subject(step, lambda: (counting(), Arithmetic(11, 100))[1], [])
+    plain = Subject(bp, lambda: Arithmetic(8, 50), [])
+    workload = Workload("mlp", (4,), torch.float32, 2, CPU)
+    row = run._row("slow", "float32", workload, subject, plain, Plan(budget=100.0, repeats=3))
+    assert len(clock.done) - clock.done.count("bp") == steps
+    assert len(row.seconds) == len(row.bp_seconds) == pairs
+    assert row.seconds[0] == (first if pairs == 1 else 0.5)
+    assert row.peak_bytes == (None if pairs == 1 else 7)
+    assert (row.products, row.operations, row.bp_operations) == (11, 100, 50)
+    assert row.ratio_per_operation == row.seconds[0] / 0.25 * 50 / 100

@@ -21,7 +21,9 @@ COLUMNS = (
     "÷ bp",
     "quartiles",
     "n",
+    "products",
     "GFLOP",
+    "÷ bp/GFLOP",
     "ceil. %",
     "peak MB",
 )
@@ -34,8 +36,10 @@ NOTES = (
     "÷ bp: median and quartiles of n ratios of a step's time to that of the bp step beside it, taken in turn; the "
     "row bp is bp beside another bp: the noise of the method. Milliseconds of different rows do not compare, for "
     "the machine's clock wanders; ratios do.",
-    "GFLOP: in the products that a step makes; ceil. %: these by its time and by the fastest matrix product of "
-    "that precision.",
+    "Products: those of a batch with the weights of a layer that a step makes, for drives, feedback and weight "
+    "gradients; one with several copies of the batch (two signs, points on a circle, a complex one counted twice) "
+    "is as many. GFLOP: in these products. ÷ bp/GFLOP: the time for each of them, beside bp's.",
+    "Ceil. %: these operations by the step's time and by the fastest matrix product of that precision.",
     "Peak MB: the most that a step holds in tensors at once beyond what it found, from the allocator's records: "
     "states, gradients and oneDNN's own buffers, not weights, momentum and what a lazy rule kept. Gradients are "
     "freed before a step begins, so they belong to its peak.",
@@ -55,6 +59,8 @@ class Row:
         operations: floating-point operations in a step's products.
         peak_bytes: the most that a step holds beyond what it found; None where the device does not say.
         gradient_bytes: the size of all gradients together.
+        products: matrix products in a step.
+        bp_operations: as `operations`, of the bp step.
     """
 
     net: str
@@ -66,6 +72,13 @@ class Row:
     operations: int
     peak_bytes: int | None
     gradient_bytes: int
+    products: float
+    bp_operations: int
+
+    @property
+    def ratio_per_operation(self) -> float:
+        """The time that an operation takes, by that of bp's."""
+        return self.ratio.median * self.bp_operations / self.operations
 
     @property
     def step(self) -> Quartiles:
@@ -91,7 +104,9 @@ class Row:
             f"{ratio.median:.2f}",
             f"{ratio.low:.2f}-{ratio.high:.2f}",
             str(len(self.seconds)),
+            f"{self.products:.4g}",
             f"{gflop:.4g}",
+            f"{self.ratio_per_operation:.2f}",
             f"{100 * gflop / step / ceiling:.0f}",
             "" if self.peak_bytes is None else f"{self.peak_bytes / 1e6:.2f}",
         )
@@ -106,12 +121,14 @@ class Report:
         plan: what was asked for.
         ceilings: of the machine.
         rows: in the order they were measured.
+        left_out: a line for each row that could not be.
     """
 
     environment: Mapping[str, Any]
     plan: Mapping[str, Any]
     ceilings: Sequence[Ceiling]
     rows: list[Row] = dataclasses.field(default_factory=list)
+    left_out: list[str] = dataclasses.field(default_factory=list)
 
     def ceiling(self, precision: str) -> float:
         """The fastest matrix product of that precision, in GFLOP/s."""
@@ -151,7 +168,7 @@ class Report:
 
     def remarks(self) -> list[str]:
         """What a reader is to know before trusting the numbers, and comparisons of rows other than with bp."""
-        remarks = []
+        remarks = list(self.left_out)
         fewest = min((len(row.seconds) for row in self.rows), default=0)
         if fewest < ENOUGH:
             remarks.append(f"Rows of fewer than {ENOUGH} pairs (the fewest: {fewest}) say little.")
@@ -193,12 +210,14 @@ class Report:
             "environment": dict(self.environment),
             "plan": dict(self.plan),
             "ceilings": [{**dataclasses.asdict(c), "rate": c.rate} for c in self.ceilings],
+            "left_out": list(self.left_out),
             "rows": [
                 {
                     **dataclasses.asdict(row),
                     "n": len(row.seconds),
                     "step_seconds": dataclasses.asdict(row.step),
                     "ratio": dataclasses.asdict(row.ratio),
+                    "ratio_per_operation": row.ratio_per_operation,
                     "images_per_second": row.batch_size / row.step.median,
                     "fraction_of_ceiling": row.operations / row.step.median / 1e9 / self.ceiling(row.precision),
                 }
@@ -214,6 +233,7 @@ class Report:
             values["plan"],
             [_made(Ceiling, c) for c in values["ceilings"]],
             [_made(Row, row) for row in values["rows"]],
+            list(values["left_out"]),
         )
 
 

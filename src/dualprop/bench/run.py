@@ -10,16 +10,19 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from dualprop.bench import ceilings
+from dualprop.bench import ceilings, timing
 from dualprop.bench.memory import peak_bytes
 from dualprop.bench.plan import Plan
 from dualprop.bench.report import Report, Row
 from dualprop.bench.subjects import Subject, subjects
-from dualprop.bench.timing import in_turn
 from dualprop.bench.workload import Workload
+from dualprop.errors import DualpropError
 from dualprop.experiment import PRECISIONS, device
 from dualprop.interrupt import Interrupt
 from dualprop.runs import environment
+
+SLOW = 4
+"""Into the budget of a row: if not even so many steps fit, one is all."""
 
 
 def bench(plan: Plan) -> tuple[Report, bool]:
@@ -54,8 +57,13 @@ def bench(plan: Plan) -> tuple[Report, bool]:
                     progress.update(task, advance=1, description=f"{net} {precision} {label}", refresh=True)
                     if compiled:
                         torch.compiler.reset()  # what it may keep is bounded, and other rows' is not needed
-                    subject = subjects()[name].make(workload, compiled)
-                    row = _row(label, precision, workload, subject, bp, plan)
+                    try:
+                        subject = subjects()[name].make(workload, compiled)
+                        row = _row(label, precision, workload, subject, bp, plan)
+                    except DualpropError as error:  # a net that the rule does not take, an inference that diverges
+                        report.left_out.append(f"{net}, {precision}: {label} left out, {error}")
+                        console.print(report.left_out[-1])
+                        continue
                     report.rows.append(row)
                     console.print(
                         f"{net:8s}  {precision:7s}  {label:16s}  {1e3 * row.step.median:9.2f} ms"
@@ -67,10 +75,22 @@ def bench(plan: Plan) -> tuple[Report, bool]:
 
 
 def _row(label: str, precision: str, workload: Workload, subject: Subject, bp: Subject, plan: Plan) -> Row:
-    """The times of a subject beside bp, then the peak of one more step."""
-    seconds, bp_seconds = in_turn(
-        [subject.step, bp.step], repeats=plan.repeats, budget=plan.budget, device=workload.device
-    )
+    """The times of a subject beside bp, then the peak of one more step.
+
+    A step that takes a good part of the budget is its row's only one, and its peak is not asked for.
+    """
+    first, work = timing.answered(subject.count, workload.device)
+    if first > plan.budget / SLOW:
+        seconds, bp_seconds = [first], [timing.seconds(bp.step, workload.device)]
+        peak = None
+    else:
+        work = (
+            subject.count()
+        )  # of a step that is not the first: a lazy rule's inference starts from nothing there
+        seconds, bp_seconds = timing.in_turn(
+            [subject.step, bp.step], repeats=plan.repeats, budget=plan.budget, device=workload.device
+        )
+        peak = peak_bytes(subject.step, workload.device)
     return Row(
         workload.name,
         precision,
@@ -78,7 +98,9 @@ def _row(label: str, precision: str, workload: Workload, subject: Subject, bp: S
         workload.batch_size,
         seconds,
         bp_seconds,
-        subject.operations,
-        peak_bytes(subject.step, workload.device),
+        work.operations,
+        peak,
         subject.gradient_bytes,
+        work.products,
+        bp.count().operations,
     )

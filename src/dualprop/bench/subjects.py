@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dualprop.bench import arithmetic
+from dualprop.bench.arithmetic import Arithmetic
 from dualprop.bench.timing import Work
 from dualprop.bench.workload import Workload
 from dualprop.convert import convert
@@ -29,12 +30,12 @@ class Subject:
 
     Args:
         step: does one batch.
-        operations: floating-point operations in its products.
+        count: its arithmetic; where that is only known by watching, it takes a step.
         parameters: what it learns.
     """
 
     step: Work
-    operations: int
+    count: Callable[[], Arithmetic]
     parameters: list[nn.Parameter]
 
     @property
@@ -102,13 +103,13 @@ def _loop(
         optimizer.step()
         optimizer.zero_grad()
 
-    costs = arithmetic.products(workload.net(), workload.kind.in_shape, workload.batch_size)
-    return Subject(step, arithmetic.needed(costs), list(model.parameters()))
+    each = arithmetic.costs(workload.net(RULES["bp"]), workload.kind.in_shape, workload.batch_size)
+    return Subject(step, lambda: arithmetic.needed(each), list(model.parameters()))
 
 
 def _rule(name: str, workload: Workload, compiled: bool, fused: bool = False) -> Subject:
     method = RULES[name]
-    net = workload.net(method.feedback)
+    net = workload.net(method)
     rule = method(net, loss="cross_entropy")
     make = workload.optimizer
     optimizer = FusedUpdate(net.parameters(), make) if fused else make(net.parameters())
@@ -119,12 +120,14 @@ def _rule(name: str, workload: Workload, compiled: bool, fused: bool = False) ->
                 optimizer.step()
                 optimizer.zero_grad()
 
-    costs = arithmetic.products(net, workload.kind.in_shape, workload.batch_size)
-    step()  # a lazy rule's first inference starts from nothing, and no other does
-    operations = arithmetic.made(net, costs, step)
+    def count() -> Arithmetic:
+        return arithmetic.made(net, workload.kind.in_shape, workload.batch_size, step)
+
     if compiled:
+        counted = [count() for _ in range(2)][-1]  # a lazy rule's first inference starts from nothing
         rule.compile()
-    return Subject(step, operations, list(net.parameters()))
+        return Subject(step, lambda: counted, list(net.parameters()))
+    return Subject(step, count, list(net.parameters()))
 
 
 def _dp_fused(workload: Workload, compiled: bool) -> Subject:

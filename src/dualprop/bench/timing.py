@@ -6,11 +6,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 WARM_UP = 3
 """Steps before the clock is read: the first ones make momentum, oneDNN's kernels and its caches."""
+
+T = TypeVar("T")
 
 Work = Callable[[], object]
 
@@ -36,13 +39,18 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(above, below, strict=True)]
 
 
-def seconds(work: Work, device: torch.device) -> float:
-    """How long `work` takes, what it left to an accelerator included."""
+def answered(work: Callable[[], T], device: torch.device) -> tuple[float, T]:
+    """How long `work` takes, what it left to an accelerator included, and what it answers."""
     wait(device)
     begun = time.perf_counter()
-    work()
+    answer = work()
     wait(device)
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, answer
+
+
+def seconds(work: Work, device: torch.device) -> float:
+    """How long `work` takes, what it left to an accelerator included."""
+    return answered(work, device)[0]
 
 
 def wait(device: torch.device) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dualprop.bench.plain import CLASSES, PLAIN
 from dualprop.net import Net
 from dualprop.nets import NETS
+from dualprop.rules import RULES, Method
 
 LR, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 5e-4  # a low rate: the same batch again and again must not diverge
 
@@ -37,14 +38,14 @@ class Workload:
         self.x = x.to(device, memory_format=_layout(x))
         self.y = torch.randint(CLASSES, (batch_size,), generator=generator).to(device)
 
-    def net(self, feedback: str = "symmetric") -> Net:
-        """The net as `dualprop.NETS` makes it, in channels_last."""
+    def net(self, method: Method) -> Net:
+        """The net as `dualprop.NETS` makes it, with the rule's own activation and pool, in channels_last."""
         net = NETS[self.name](
             self.kind.in_shape,
             CLASSES,
             hidden=self.hidden,
-            activation="relu",
-            feedback=feedback,
+            activation=method.activation,
+            feedback=method.feedback,
             generator=torch.Generator().manual_seed(0),
         )
         return net.to(self.device).to(memory_format=torch.channels_last)
@@ -53,7 +54,7 @@ class Workload:
         """The same net with the same weights as a plain `torch.nn.Sequential`, in channels_last."""
         model = self.kind.make(self.kind.in_shape, self.hidden or self.kind.hidden or ())
         with torch.no_grad():
-            for parameter, value in zip(model.parameters(), self.net().parameters(), strict=True):
+            for parameter, value in zip(model.parameters(), self.net(RULES["bp"]).parameters(), strict=True):
                 parameter.copy_(value)
         return model.to(self.device).to(memory_format=torch.channels_last)
 
