@@ -33,6 +33,7 @@ from .rules import DifferenceTargetProp as DifferenceTargetProp
 from .rules import DualProp as DualProp
 from .rules import EquilibriumProp as EquilibriumProp
 from .rules import HolomorphicEP as HolomorphicEP
+from .rules import LiftedProximal as LiftedProximal
 from .rules import Method as Method
 from .rules import Rule as Rule
 from .rules import Step as Step
@@ -48,6 +49,8 @@ from .synapses import AvgPool2d as AvgPool2d
 from .synapses import Conv2d as Conv2d
 from .synapses import Dense as Dense
 from .synapses import MaxPool2d as MaxPool2d
+from .synapses import Pooled as Pooled
+from .synapses import SoftmaxPool2d as SoftmaxPool2d
 from .synapses import Synapse as Synapse
 from .training import Result as Result
 from .training import load_net as load_net

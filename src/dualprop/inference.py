@@ -168,8 +168,7 @@ class Inference:
         if self._plain[k + 1]:  # not for long: its drive goes
             self._mean[k + 1], self._plain[k + 1] = self.mean(k + 1), False
         self._drive[k + 1] = self._settled[k + 1] = None
-        pool = self.layers[k].synapse.pool
-        if pool is not None and not pool.linear and self._feedback[k] is not None:
+        if self._feedback[k] is not None and not self.layers[k].synapse.linear:
             self._feedback[k] = self._settled[k] = None  # other neurons may win now
 
     def _write(self, block: _Block) -> None:
@@ -203,7 +202,10 @@ class Inference:
         """d_k = A_{k+1}^T (z_{k+1}^+ - z_{k+1}^-), recomputed only if that has changed; None is zero."""
         feedback, above = self._feedback[k], self._difference[k + 1]
         if feedback is None and above is not None:
-            synapse, seen = self.layers[k].synapse, self._seen[k]
+            synapse = self.layers[k].synapse
+            if self._seen[k] is None and synapse.behind is not None:
+                self.drive(k + 1)  # to see is to compute it, and it may be asked for
+            seen = self._seen[k]
             if seen is None:
                 seen = self._seen[k] = synapse.see(self.mean(k))[1]
             feedback = self._feedback[k] = synapse.send_down(above, seen)
@@ -237,7 +239,7 @@ class Inference:
             self._zeros(k) if difference is None else difference.mul_(-1 / (self.nudge.beta[k - 1] * len(self.y)))
         )
         synapse = self.layers[k - 1].synapse
-        synapse.kept = None
+        synapse.core.kept = None
         synapse.add_grad(delta, mean)
 
     def _zeros(self, k: int) -> Tensor:

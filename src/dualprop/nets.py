@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
 
-from dualprop.errors import DualpropError, at_least_one
+from dualprop.errors import DualpropError, at_least_one, check_type
 from dualprop.net import Layer, Net
 from dualprop.registry import Registry
-from dualprop.synapses import FEEDBACK, Conv2d, Dense, MaxPool2d, Weighted
+from dualprop.synapses import FEEDBACK, POOLS, Conv2d, Dense, Pool, Pooled, Synapse, Weighted
 
 _INIT = "lecun-normal"  # of the VGGs
+_HOPFIELD_INIT = "uniform-fan-in"
 
 
 def mlp(
@@ -57,7 +59,8 @@ def mlp(
     if 4 * weights > _memory():  # the system might grant it, and kill us when it is written to
         raise DualpropError(f"sizes={list(sizes)}: {weights:.1e} weights do not fit this machine's memory")
     synapses = [Dense(below, above, generator=generator) for below, above in pairwise(sizes)]
-    return _chain(synapses, activation, output, feedback, generator)
+    _draw_feedback(synapses, feedback, generator)
+    return _chain(synapses, activation, output)
 
 
 def _memory() -> float:
@@ -72,10 +75,11 @@ def vgg(
     in_shape: tuple[int, int, int] = (3, 32, 32),
     activation: str = "relu",
     *,
+    pool: Pool | str = "max",
     feedback: str = "symmetric",
     generator: torch.Generator | None = None,
 ) -> Net:
-    """3 x 3 convolutions in groups, a 2 x 2 max-pool after each group, then dense layers, on logits.
+    """3 x 3 convolutions in groups, a 2 x 2 pool after each group, then dense layers, on logits.
 
     LeCun-normal weights and zero biases. A pool belongs to the synapse that it stands in front of.
 
@@ -85,6 +89,7 @@ def vgg(
         num_classes: neurons of the output layer.
         in_shape: channels, height and width of an image; each group halves the sides, rounding down.
         activation: the hidden layers' potential, a name in `POTENTIALS`.
+        pool: a name in `POOLS`, or a pool of one's own, which may be of another size.
         feedback: "symmetric", or "kolen-pollack" for feedback weights of their own in all but the first layer.
         generator: where the initial weights come from, W before B; torch's global one by default.
 
@@ -95,31 +100,47 @@ def vgg(
         DualpropError: for an image too small for the pools, a number below 1 or an unknown name.
     """
     at_least_one(num_classes=num_classes)
-    if len(in_shape) != 3 or in_shape[0] < 1 or min(in_shape[1:]) < 2 ** len(groups):
-        raise DualpropError(
-            f"in_shape={tuple(in_shape)}: must be (channels, height, width), "
-            f"at least {2 ** len(groups)} x {2 ** len(groups)} for {len(groups)} max-pools"
-        )
-    pool = MaxPool2d(2)
+    pooling = _pool(pool)
+    _check_image(in_shape, pooling, [1] * len(groups))
     synapses: list[Weighted] = []
     channels, height, width = in_shape
     for group in groups:
         for place, out_channels in enumerate(group):
-            in_front = pool if synapses and place == 0 else None
+            in_front = pooling if synapses and place == 0 else None
             synapses.append(
                 Conv2d(channels, out_channels, 3, padding=1, init=_INIT, pool=in_front, generator=generator)
             )
             channels = out_channels
-        height, width = height // 2, width // 2
+        _, height, width = pooling.out_shape((channels, height, width))
     sizes = [channels * height * width, *dense, num_classes]
     for place, (below, above) in enumerate(pairwise(sizes)):
-        in_front = None if place else pool
+        in_front = None if place else pooling
         synapses.append(Dense(below, above, init=_INIT, pool=in_front, generator=generator))
-    return _chain(synapses, activation, "linear", feedback, generator)
+    _draw_feedback(synapses, feedback, generator)
+    return _chain(synapses, activation, "linear")
+
+
+def _pool(pool: Pool | str) -> Pool:
+    """A pool by name, over windows of 2 x 2."""
+    made = POOLS[pool](2) if isinstance(pool, str) else pool
+    check_type("pool", made, Pool)
+    return made
+
+
+def _check_image(in_shape: tuple[int, ...], pool: Pool, padding: Sequence[int]) -> None:
+    """Refuse an image that does not last to the end of the 3 x 3 convolutions with these paddings, pooled each."""
+    side = 1
+    for rows in reversed(padding):
+        side = max(1, (side - 1) * pool.stride + pool.size + 2 - 2 * rows)
+    if len(in_shape) != 3 or in_shape[0] < 1 or min(in_shape[1:]) < side:
+        raise DualpropError(
+            f"in_shape={tuple(in_shape)}: must be (channels, height, width), "
+            f"at least {side} x {side} for {len(padding)} pools"
+        )
 
 
 def vgg_like(num_classes: int = 10, in_shape: tuple[int, int, int] = (3, 32, 32), **options: Any) -> Net:
-    """Five convolutions 128-128-256-256-512 with a max-pool after each, one dense layer; options as in `vgg`.
+    """Five convolutions 128-128-256-256-512 with a pool after each, one dense layer; options as in `vgg`.
 
     Example:
         >>> len(vgg_like(num_classes=100)), vgg_like().shapes((3, 32, 32))[-2:]
@@ -142,33 +163,150 @@ def vgg16(num_classes: int = 10, in_shape: tuple[int, int, int] = (3, 32, 32), *
     return vgg(groups, [4096, 4096], num_classes, in_shape, **options)
 
 
-def _chain(
-    synapses: Sequence[Weighted], activation: str, output: str, feedback: str, generator: torch.Generator | None
+def hopfield_cnn(
+    num_classes: int = 10,
+    in_shape: tuple[int, int, int] = (3, 32, 32),
+    activation: str = "half-hard-sigmoid",
+    *,
+    channels: Sequence[int] = (128, 256, 512, 512),
+    pool: Pool | str = "max",
+    padding: Sequence[int] = (1, 1, 1, 0),
+    output: str = "linear",
+    feedback: str = "symmetric",
+    generator: torch.Generator | None = None,
 ) -> Net:
-    """A net of these synapses, with feedback weights of their own drawn after all W in all but the first."""
+    """3 x 3 convolutions with a pool behind each, and a dense read-out: the net of equilibrium propagation.
+
+    A layer's neurons are those of the pooled map, z_k = f(pool(W z_{k-1} + b)). Weights are uniform in ±1/√fan_in
+    as there; biases are zero, where those of the papers are drawn alike.
+
+    Args:
+        num_classes: neurons of the output layer.
+        in_shape: channels, height and width of an image.
+        activation: the hidden layers' potential, a name in `POTENTIALS`.
+        channels: output channels of each convolution.
+        pool: a name in `POOLS`, of 2 x 2 windows, or a pool of one's own.
+        padding: rows of zeros around the image that each convolution reads, one number for each.
+        output: the output layer's potential.
+        feedback: "symmetric", or "kolen-pollack" for feedback weights of their own in all but the first layer.
+        generator: where the initial weights come from, W before B; torch's global one by default.
+
+    Returns:
+        The net; it takes x of shape (B, *in_shape).
+
+    Raises:
+        DualpropError: for an image too small for the pools, a list of another length, a number below 1 or an
+            unknown name.
+
+    Example:
+        >>> hopfield_cnn(channels=(8, 16), padding=(1, 0), in_shape=(1, 28, 28)).shapes((1, 28, 28))
+        [(1, 28, 28), (8, 14, 14), (16, 6, 6), (10,)]
+
+    References:
+        Laborieux, Ernoult, Scellier, Bengio, Grollier, Querlioz, *Scaling Equilibrium Propagation to Deep ConvNets
+        by Drastically Reducing Its Gradient Estimator Bias*, Frontiers in Neuroscience 2021. With "softmax"
+        pools: Laborieux, Zenke, *Holomorphic Equilibrium Propagation*, NeurIPS 2022.
+    """
+    at_least_one(num_classes=num_classes)
+    if not channels or len(padding) != len(channels):
+        raise DualpropError(
+            f"padding={list(padding)}: must be one number for each of channels={list(channels)}, at least one"
+        )
+    pooling = _pool(pool)
+    made: dict[str, Any] = {"init": _HOPFIELD_INIT, "generator": generator}
+    weighted: list[Weighted] = [
+        Conv2d(below, above, 3, padding=rows, **made)
+        for (below, above), rows in zip(pairwise([in_shape[0], *channels]), padding, strict=True)
+    ]
+    _check_image(in_shape, pooling, padding)
+    synapses: list[Synapse] = [Pooled(convolution, pooling) for convolution in weighted]
+    shape: tuple[int, ...] = in_shape
+    for synapse in synapses:
+        shape = synapse.out_shape(shape)
+    weighted.append(Dense(math.prod(shape), num_classes, **made))
+    _draw_feedback(weighted, feedback, generator)
+    return _chain([*synapses, weighted[-1]], activation, output)
+
+
+def _draw_feedback(synapses: Sequence[Weighted], feedback: str, generator: torch.Generator | None) -> None:
+    """Feedback weights of their own, if so, for all but the first; after all W."""
     send_down = FEEDBACK[feedback]
     for synapse in synapses[1:]:
         send_down(synapse, generator)
+
+
+def _chain(synapses: Sequence[Synapse], activation: str, output: str) -> Net:
+    """A net of these synapses."""
     potentials = [activation] * (len(synapses) - 1) + [output]
     return Net(map(Layer, synapses, potentials))
 
 
-def _mlp(in_shape: tuple[int, ...], num_classes: int, *, hidden: Sequence[int] | None, **options: Any) -> Net:
-    sizes = (256, 256) if hidden is None else hidden
-    return mlp([math.prod(in_shape), *sizes, num_classes], **options)
+@dataclass(frozen=True)
+class NetKind:
+    """An entry of `NETS`: a kind of net, made to fit samples and classes.
+
+    Args:
+        make: makes it from num_classes, in_shape and options.
+        sizes: the hidden layers' neurons where the user chooses none, handed on as `hidden`; None for a net that
+            has sizes of its own.
+        pools: whether it has a `pool` to choose.
+
+    Example:
+        >>> NETS["vgg16"].pools, NETS["mlp"].pools
+        (True, False)
+        >>> NETS["mlp"]((1, 28, 28), 10, hidden=[32]).shapes((1, 28, 28))
+        [(1, 28, 28), (32,), (10,)]
+    """
+
+    make: Callable[..., Net]
+    sizes: tuple[int, ...] | None = None
+    pools: bool = False
+
+    def __call__(
+        self,
+        in_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        hidden: Sequence[int] | None = None,
+        pool: Pool | str | None = None,
+        **options: Any,
+    ) -> Net:
+        """The net.
+
+        Args:
+            in_shape: the shape of a sample.
+            num_classes: neurons of the output layer.
+            hidden: neurons of the hidden layers, None for the net's own.
+            pool: its pooling, None for the net's own.
+            options: `activation`, `feedback`, `generator` and whatever else it has.
+
+        Raises:
+            DualpropError: for sizes or a pool that the net does not leave to choose, or what `make` refuses.
+        """
+        name = self.make.__name__.lstrip("_")
+        if hidden is not None and self.sizes is None:
+            raise DualpropError(f"hidden={list(hidden)}: {name} has sizes of its own; leave it out")
+        if pool is not None and not self.pools:
+            raise DualpropError(f"pool={pool!r}: {name} has no pooling; leave it out")
+        chosen: dict[str, Any] = {}
+        if self.sizes is not None:
+            chosen["hidden"] = self.sizes if hidden is None else hidden
+        if pool is not None:
+            chosen["pool"] = pool
+        return self.make(num_classes, in_shape, **chosen, **options)
 
 
-def _named(make: Callable[..., Net]) -> Callable[..., Net]:
-    """A net whose layers have published sizes, as an entry of `NETS`."""
-
-    def made(in_shape: tuple[int, ...], num_classes: int, *, hidden: Sequence[int] | None, **options: Any) -> Net:
-        if hidden is not None:
-            raise DualpropError(f"hidden={list(hidden)}: {make.__name__} has sizes of its own; leave it out")
-        return make(num_classes, in_shape, **options)
-
-    return made
+def _mlp(num_classes: int, in_shape: tuple[int, ...], hidden: Sequence[int], **options: Any) -> Net:
+    return mlp([math.prod(in_shape), *hidden, num_classes], **options)
 
 
-NETS: Registry[Callable[..., Net]] = Registry(
-    "net", {"mlp": _mlp, "vgg_like": _named(vgg_like), "vgg11": _named(vgg11), "vgg16": _named(vgg16)}
+NETS: Registry[NetKind] = Registry(
+    "net",
+    {
+        "mlp": NetKind(_mlp, sizes=(256, 256)),
+        "vgg_like": NetKind(vgg_like, pools=True),
+        "vgg11": NetKind(vgg11, pools=True),
+        "vgg16": NetKind(vgg16, pools=True),
+        "hopfield_cnn": NetKind(hopfield_cnn, pools=True),
+    },
 )

@@ -132,7 +132,7 @@ def test_an_explicit_generator_leaves_the_global_one_alone():
 
 
 BAD = [
-    (lambda: dp.nets.vgg16(in_shape=(3, 31, 32)), r"^in_shape=\(3, 31, 32\): .*32 x 32 for 5 max-pools"),
+    (lambda: dp.nets.vgg16(in_shape=(3, 31, 32)), r"^in_shape=\(3, 31, 32\): .*32 x 32 for 5 pools"),
     (lambda: dp.nets.vgg11(in_shape=(3, 32, 16)), r"^in_shape"),
     (lambda: dp.nets.vgg_like(in_shape=(0, 32, 32)), r"^in_shape"),
     (lambda: dp.nets.vgg_like(in_shape=(32, 32)), r"^in_shape"),

@@ -9,6 +9,7 @@ from dualprop.synapses.base import FEEDBACK, Synapse, Weighted, accumulate, prod
 from dualprop.synapses.conv import Conv2d
 from dualprop.synapses.dense import Dense
 from dualprop.synapses.inits import INITS
+from dualprop.synapses.pooled import Pooled
 from dualprop.synapses.pools import POOLS, AvgPool2d, MaxPool2d, Pool, Seen, SoftmaxPool2d, layout
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Dense",
     "MaxPool2d",
     "Pool",
+    "Pooled",
     "Seen",
     "SoftmaxPool2d",
     "Synapse",

@@ -37,7 +37,7 @@ def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
 @contextmanager
 def standing_still(synapses: Iterable[Synapse]) -> Iterator[None]:
     """An inference, in which weights do not change and synapses may keep copies of them in another type."""
-    synapses = list(synapses)
+    synapses = [synapse.core for synapse in synapses]
     torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
     for synapse in synapses:
         synapse.kept = {}
@@ -114,6 +114,11 @@ class Synapse(nn.Module, ABC):
     def core(self) -> Synapse:
         """The synapse without the pooling behind it."""
         return self
+
+    @property
+    def linear(self) -> bool:
+        """Whether the linearisation is the same at every state: no pools but linear ones."""
+        return all(pool.linear for pool in (self.core.pool, self.behind) if pool is not None)
 
     def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """The weights W that have feedback weights B of their own, each with its B."""

@@ -26,10 +26,16 @@ def lecun_normal(weight: Tensor, generator: torch.Generator | None = None) -> Te
     return nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std, generator=generator)
 
 
+def uniform_fan_in(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform in ±1/√fan_in, in place, as PyTorch's own linear and convolutional modules are at first."""
+    bound = 1 / math.sqrt(weight[0].numel())
+    return nn.init.uniform_(weight, -bound, bound, generator=generator)
+
+
 _CUT_STD = math.sqrt(
     1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2))
 )  # of N(0, 1) in [-2, 2]
 
 INITS: Registry[Callable[[Tensor, torch.Generator | None], Tensor]] = Registry(
-    "init", {"glorot-uniform": glorot_uniform, "lecun-normal": lecun_normal}
+    "init", {"glorot-uniform": glorot_uniform, "lecun-normal": lecun_normal, "uniform-fan-in": uniform_fan_in}
 )
