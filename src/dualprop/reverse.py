@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -67,10 +68,16 @@ class Block:
         (delta,) = torch.autograd.grad(self.z, self.a, error)
         return delta
 
-    def again(self, p: Tensor) -> Tensor:
-        """f_k(f_k(A_k(p))): what the map reads of the block's answer to another operand, in new memory."""
+    @cached_property
+    def read(self) -> Tensor:
+        """f_k(z), what the weights of the map read of the state; z itself where f_k is a projection."""
+        return self.state if self.potential.projects else self.potential(self.state)
+
+    def read_of(self, p: Tensor) -> Tensor:
+        """f_k(f_k(A_k(p))), what they would read had the synapse read p; in new memory."""
         f = self.potential
-        return f.over(f.over(self.synapse.affine(p.to(self.p.dtype)).to(self.a.dtype)))
+        z = f.over(self.synapse.affine(p.to(self.p.dtype)).to(self.a.dtype))
+        return z if f.projects else f.over(z)
 
 
 class FeedbackMap(nn.Module):
@@ -92,7 +99,6 @@ class FeedbackMap(nn.Module):
         super().__init__()
         assert isinstance(layer.synapse, Weighted), "the rule has let in nothing else"
         self.synapse = layer.synapse.redrawn(generator)
-        self.potential = layer.potential
         width = layer.synapse.width_below
         self.register_parameter("bias", nn.Parameter(self.weight.new_zeros(width)) if biased else None)
 
@@ -107,8 +113,7 @@ class FeedbackMap(nn.Module):
 
     def difference(self, t: Tensor, block: Block) -> Tensor:
         """G(t) - G(z) of the block's state z, sent on through the pool in front to the state below: a product."""
-        f = self.potential
-        change = (f(t) - f(block.state)).to(block.p.dtype)
+        change = (block.potential(t) - block.read).to(block.p.dtype)
         return self.synapse.send_down(change, block.seen).to(t.dtype)
 
     def shifted(self, p: Tensor) -> Tensor:
@@ -158,13 +163,12 @@ class FeedbackLoss(ABC):
     products: int
 
     @abstractmethod
-    def gradient(self, g: FeedbackMap, block: Block, above: Tensor, noise: Noise) -> Callable[[], Tensor]:
+    def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
         """Draw noise and put the gradient of the batch's mean loss into the `.grad` of the map's parameters.
 
         Args:
             g: the map.
             block: its block, whose weights stand still.
-            above: f(z) of the block's state.
             noise: σ N(0, I).
 
         Returns:
@@ -176,7 +180,7 @@ class LDRL(FeedbackLoss):
     """The local difference reconstruction loss, L = -2 <dx, G(F(p + dx)) - G(z)> + |G(z + dy) - G(z)|².
 
     dx and dy are σ N(0, I) of the shapes of p and z. For small σ it is least where G' = F'^T, so that difference
-    targets are those of back-propagation [Ernoult et al. 2022, equation 12]. As G is affine after the activation,
+    targets are those of back-propagation [Ernoult et al. 2022]. As G is affine after the activation,
     L = -2 <dx, B u> + |B v|² with u = f(F(p + dx)) - f(z) and v = f(z + dy) - f(z), and its gradient by B is
     2 (B v) v^T - 2 dx u^T: four products.
     """
@@ -184,19 +188,19 @@ class LDRL(FeedbackLoss):
     biased = False
     products = 4
 
-    def gradient(self, g: FeedbackMap, block: Block, above: Tensor, noise: Noise) -> Callable[[], Tensor]:
+    def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
         """See `FeedbackLoss.gradient`."""
-        dtype, count = block.p.dtype, len(above)
-        dx = noise.like(block.p, above.dtype)
-        u = block.again(block.p + dx).sub_(above).to(dtype)
-        v = g.potential.over(noise.like(above, above.dtype).add_(block.state)).sub_(above).to(dtype)
+        z, dtype = block.state, block.p.dtype
+        dx, dy = noise.like(block.p, z.dtype), noise.like(z, z.dtype)
+        u = block.read_of(block.p + dx).sub_(block.read).to(dtype)
+        v = block.potential.over(dy.add_(z)).sub_(block.read).to(dtype)
         sent = g.linear(v, block)
         outer = g.synapse.outer
-        g.set_grad(outer(v, sent).to(g.weight.dtype).sub_(outer(u, dx.to(dtype))), 2 / count)
+        g.set_grad(outer(v, sent).to(g.weight.dtype).sub_(outer(u, dx.to(dtype))), 2 / len(z))
 
         def value() -> Tensor:
             assert g.weight.grad is not None
-            return (g.weight.grad * g.weight).sum() - sent.to(above.dtype).square().sum() / count
+            return (g.weight.grad * g.weight).sum() - sent.to(z.dtype).square().sum() / len(z)
 
         return value
 
@@ -204,19 +208,19 @@ class LDRL(FeedbackLoss):
 class Reconstruction(FeedbackLoss):
     """The reconstruction loss of plain difference target propagation, L = |p + dx - G(F(p + dx))|².
 
-    dx is σ N(0, I) of the shape of p [Lee et al. 2015, equation 13]. With r = p + dx - G(F(p + dx)) its gradient
+    dx is σ N(0, I) of the shape of p [Lee et al. 2015]. With r = p + dx - G(F(p + dx)) its gradient
     by B is -2 r f(F(p + dx))^T and that by c is -2 r: three products.
     """
 
     biased = True
     products = 3
 
-    def gradient(self, g: FeedbackMap, block: Block, above: Tensor, noise: Noise) -> Callable[[], Tensor]:
+    def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
         """See `FeedbackLoss.gradient`."""
-        dtype, count = block.p.dtype, len(above)
-        noisy = noise.like(block.p, above.dtype).add_(block.p)
-        u = block.again(noisy).to(dtype)
-        r = noisy.sub_(g.shifted(g.linear(u, block).to(above.dtype)))
+        dtype, count = block.p.dtype, len(block.p)
+        noisy = noise.like(block.p, block.a.dtype).add_(block.p)
+        u = block.read_of(noisy).to(dtype)
+        r = noisy.sub_(g.shifted(g.linear(u, block).to(noisy.dtype)))
         g.set_grad(g.synapse.outer(u, r.to(dtype)), -2 / count, r)
         return lambda: r.square().sum() / count
 

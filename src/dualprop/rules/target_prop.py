@@ -184,9 +184,9 @@ class DifferenceTargetProp(Rule):
         layers: list[int] = []
         for k, (g, optimizer) in enumerate(zip(self.maps, self._optimizers, strict=True), 2):
             block, steps = blocks[k - 1], self.K[k - 2]
-            noise, above = Noise(generator, self.sigma[k - 2]), block.potential(block.state)
+            noise = Noise(generator, self.sigma[k - 2])
             for left in range(steps, 0, -1):
-                loss = self.feedback.gradient(g, block, above, noise)
+                loss = self.feedback.gradient(g, block, noise)
                 if left == 1:
                     losses.append(loss())
                     layers.append(k)
