@@ -44,6 +44,7 @@ from .schedules import Schedule as Schedule
 from .schedules import Sweep as Sweep
 from .settings import Settings as Settings
 from .states import DyadicState as DyadicState
+from .synapses import POOLS as POOLS
 from .synapses import Affine as Affine
 from .synapses import AvgPool2d as AvgPool2d
 from .synapses import Conv2d as Conv2d
