@@ -1,8 +1,8 @@
 """Learned feedback maps, from the states of a layer back to what its synapse reads, and what they learn from.
 
 A block k is z_k = f_k(A_k(p)), p the state below or that pooled. Its map is the block reversed: the activation,
-then the transposed synapse with weights of its own, G_k(z) = B_k f_k(z) or B_k f_k(z) + c_k. It learns from noise
-at both ends of its block, one layer at a time.
+unpooling if there is a pool behind the synapse, then the transposed synapse with weights of its own,
+G_k(z) = B_k f_k(z) or B_k f_k(z) + c_k. It learns from noise at both ends of its block, one layer at a time.
 
 References:
     Ernoult, Normandin, Moudgil, Spinney, Belilovsky, Rish, Richards, Bengio, *Towards Scaling Difference Target
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dualprop.net import Layer
 from dualprop.potentials import Potential
 from dualprop.registry import Registry
-from dualprop.synapses import Seen, Synapse, Weighted, layout
+from dualprop.synapses import Pool, Seen, Synapse, Weighted, layout
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class Block:
     """One layer in the feed-forward pass, with all that its feedback map and its weights learn from.
 
     Args:
-        synapse: A_k.
+        synapse: A_k, without the pooling behind it.
         potential: that of its neurons.
         p: what the affine map has read, in the type of the products.
         seen: what the synapse remembers of the state below.
-        a: the drive A_k(p), a leaf of autograd.
+        behind: the pooling behind the map, if there is any.
+        won: what that remembers of the map's drive.
+        a: the layer's drive, a leaf of autograd.
         z: the state f_k(a), with a graph that spans this activation alone.
     """
 
@@ -43,41 +45,77 @@ class Block:
     potential: Potential
     p: Tensor
     seen: Seen
+    behind: Pool | None
+    won: Seen | None
     a: Tensor
     z: Tensor
 
     @classmethod
     def of(cls, layer: Layer, below: Tensor, dtype: torch.dtype) -> Block:
         """The block of a layer that reads the state `below`, its product made in a type."""
-        synapse = layer.synapse
+        synapse, behind = layer.synapse.core, layer.synapse.behind
         p, seen = synapse.see(below)
         p = p.to(dtype)
-        a = synapse.affine(p).to(below.dtype)
+        a, won = _pooled(synapse.affine(p), behind)
+        a = a.to(below.dtype)
         with torch.enable_grad():
             a = a.detach().requires_grad_()
             z = layer.potential(a)
-        return cls(synapse, layer.potential, p, seen, a, z)
+        return cls(synapse, layer.potential, p, seen, behind, won, a, z)
 
     @property
     def state(self) -> Tensor:
         """z without its graph."""
         return self.z.detach()
 
-    def pulled_back(self, error: Tensor) -> Tensor:
-        """f_k'(a) error, the transposed derivative of the activation; of the shape of z. It can be asked once."""
+    def learn(self, error: Tensor) -> None:
+        """Add the gradient of Σ_batch <error, z> by the synapse's parameters to their `.grad`; once.
+
+        That is δ p^T with δ = f_k'(a) error, sent through the pooling behind the map.
+        """
         (delta,) = torch.autograd.grad(self.z, self.a, error)
-        return delta
+        self.synapse.hebbian(self.unpooled(delta, self.won).to(self.p.dtype), self.p)
+
+    def unpooled(self, u: Tensor, won: Seen | None) -> Tensor:
+        """u from the layer's neurons to where the pooling behind the map has found them."""
+        if self.behind is None or won is None:
+            return u
+        return self.behind.adjoint(u.contiguous(memory_format=won.layout), won)
 
     @cached_property
-    def read(self) -> Tensor:
-        """f_k(z), what the weights of the map read of the state; z itself where f_k is a projection."""
+    def image(self) -> Tensor:
+        """f_k(z), z itself where f_k is a projection."""
         return self.state if self.potential.projects else self.potential(self.state)
 
+    def change(self, t: Tensor, spend: bool = False) -> Tensor:
+        """f_k(t) - f_k(z) as the weights of the map read it, in the type of the products.
+
+        Args:
+            t: another state of the layer.
+            spend: whether it may be written over.
+        """
+        image = self.potential.over(t) if spend else self.potential(t)
+        image = torch.sub(image, self.image, out=image if spend else None)
+        return self.unpooled(image, self.won).to(self.p.dtype)
+
+    @cached_property
+    def _read(self) -> Tensor:
+        return self.unpooled(self.image, self.won)
+
     def read_of(self, p: Tensor) -> Tensor:
-        """f_k(f_k(A_k(p))), what they would read had the synapse read p; in new memory."""
+        """What the weights of the map would read had the synapse read p: f_k(f_k(A_k(p))), in new memory."""
         f = self.potential
-        z = f.over(self.synapse.affine(p.to(self.p.dtype)).to(self.a.dtype))
-        return z if f.projects else f.over(z)
+        a, won = _pooled(self.synapse.affine(p.to(self.p.dtype)), self.behind)
+        z = f.over(a.to(self.a.dtype))
+        return self.unpooled(z if f.projects else f.over(z), won)
+
+    def change_of(self, p: Tensor) -> Tensor:
+        """The same less what they read of the state itself, in the type of the products."""
+        return self.read_of(p).sub_(self._read).to(self.p.dtype)
+
+
+def _pooled(drive: Tensor, pool: Pool | None) -> tuple[Tensor, Seen | None]:
+    return (drive, None) if pool is None else pool.see(drive)
 
 
 class FeedbackMap(nn.Module):
@@ -97,9 +135,9 @@ class FeedbackMap(nn.Module):
 
     def __init__(self, layer: Layer, generator: torch.Generator, *, biased: bool) -> None:
         super().__init__()
-        assert isinstance(layer.synapse, Weighted), "the rule has let in nothing else"
-        self.synapse = layer.synapse.redrawn(generator)
-        width = layer.synapse.width_below
+        assert isinstance(layer.synapse.core, Weighted), "the rule has let in nothing else"
+        self.synapse = layer.synapse.core.redrawn(generator)
+        width = self.synapse.width_below
         self.register_parameter("bias", nn.Parameter(self.weight.new_zeros(width)) if biased else None)
 
     @property
@@ -108,13 +146,12 @@ class FeedbackMap(nn.Module):
         return self.synapse.weight
 
     def linear(self, u: Tensor, block: Block) -> Tensor:
-        """B u, of the shape of the block's operand, in the type of the products."""
-        return self.synapse.transposed(u.to(block.p.dtype), block.seen.operand)
+        """B u, of the shape of the block's operand; u in the type of the products."""
+        return self.synapse.transposed(u, block.seen.operand)
 
     def difference(self, t: Tensor, block: Block) -> Tensor:
         """G(t) - G(z) of the block's state z, sent on through the pool in front to the state below: a product."""
-        change = (block.potential(t) - block.read).to(block.p.dtype)
-        return self.synapse.send_down(change, block.seen).to(t.dtype)
+        return self.synapse.send_down(block.change(t), block.seen).to(t.dtype)
 
     def shifted(self, p: Tensor) -> Tensor:
         """p + c."""
@@ -192,8 +229,7 @@ class LDRL(FeedbackLoss):
         """See `FeedbackLoss.gradient`."""
         z, dtype = block.state, block.p.dtype
         dx, dy = noise.like(block.p, z.dtype), noise.like(z, z.dtype)
-        u = block.read_of(block.p + dx).sub_(block.read).to(dtype)
-        v = block.potential.over(dy.add_(z)).sub_(block.read).to(dtype)
+        u, v = block.change_of(block.p + dx), block.change(dy.add_(z), spend=True)
         sent = g.linear(v, block)
         outer = g.synapse.outer
         g.set_grad(outer(v, sent).to(g.weight.dtype).sub_(outer(u, dx.to(dtype))), 2 / len(z))

@@ -42,8 +42,9 @@ class DifferenceTargetProp(Rule):
     the transposes of their blocks' Jacobians, which is what L-DRL makes of them. Feedback weights that a net has
     of its own ("kolen-pollack") get their gradient, as under every rule, and nothing is sent through them.
 
-    In the published code a block ends with its max-pool, and G unpools first; here the pool belongs to the synapse
-    above, whose target comes down through it. The maps and their noise are the same but for the neurons that lose.
+    In the published code a block ends with its max-pool, and G unpools: at the winners of the noisy pass in
+    G(F(p + dx)), at the clean ones elsewhere. So it does here where a net has pools behind its maps (`Pooled`).
+    A pool in front belongs to the synapse above, whose target comes down through it: losers are noisy too.
 
     Args:
         net: the net to train, of `Dense` and `Conv2d` synapses.
@@ -79,7 +80,7 @@ class DifferenceTargetProp(Rule):
         beta: float = 0.7,
         K: int | Sequence[int] = 5,
         sigma: float | Sequence[float] = 0.1,
-        feedback_lr: float | Sequence[float] = 0.01,
+        feedback_lr: float | Sequence[float] = 0.1,
         feedback_momentum: float = 0.9,
         feedback: str = "l-drl",
         seed: int = 0,
@@ -93,8 +94,8 @@ class DifferenceTargetProp(Rule):
             raise DualpropError(f"seed={seed!r}: must be a whole number of at least 0, below 2**63")
         reversed_layers = net.chain[1:]
         for k, layer in enumerate(reversed_layers, 2):
-            if not isinstance(layer.synapse, Weighted):
-                kind = type(layer.synapse).__name__
+            if not isinstance(layer.synapse.core, Weighted):
+                kind = type(layer.synapse.core).__name__
                 raise DualpropError(f"net: layer {k} ({kind}) has no learned feedback map, only Dense and Conv2d")
         count = len(reversed_layers)
         self.beta = beta
@@ -147,8 +148,7 @@ class DifferenceTargetProp(Rule):
         output = blocks[-1].state
         loss = self.loss.value(output, y).mean()
         for block, target in zip(blocks[::-1], self._targets(blocks, y), strict=True):
-            error = torch.sub(block.state, target).div_(len(x))
-            block.synapse.hebbian(block.pulled_back(error).to(block.p.dtype), block.p)
+            block.learn(torch.sub(block.state, target).div_(len(x)))
         products = len(blocks) + len(self.maps) + self.feedback.products * sum(self.K)
         mean = {"feedback_loss": sum(feedback_losses) / len(feedback_losses)} if feedback_losses else {}
         return Step(loss, output, products, measures=mean)
