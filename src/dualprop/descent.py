@@ -22,7 +22,7 @@ from dualprop.lifted import Level, Lifted, Point, column
 _ENOUGH = 1e-3  # of the fall that the slope promises
 _SETTLES = 0.9  # of the slope may be left, where the fall is within rounding
 _GROWTH = 4.0  # of θ from one step to the next, at most
-_MISSES = 10  # steps in a row may be refused
+_MISSES = 10  # steps in a row may be refused, or gain nothing beyond rounding
 _MOST = 10.0  # what θ may be divided by at once
 _FAR = 1e6  # times the size of the feed-forward drives: states that are there have run away
 
@@ -56,7 +56,7 @@ class _Samples(NamedTuple):
         y: encoded targets.
         point: where they are.
         theta: θ of the next step; 0 asks for another Δ, without moving.
-        misses: how many steps in a row were refused.
+        misses: how many steps in a row were refused, or gained nothing beyond rounding.
         apart: whether each z_k moves alone.
         stuck: whether no step descends any more.
     """
@@ -85,22 +85,24 @@ class Descent:
     starts at 1 and is cut until E falls by a part of what its slope promises; near the minimum, where that is
     within the rounding of E, the slope itself must fall. The next θ is where the secant of the slope is zero.
 
-    Where f has a kink, the slope may promise what no θ keeps. Then the sample goes on with each z_k *apart*, the
-    layers above staying where they are: u_k + θΔ_k, with a_k held as it was. This is a Bregman proximal gradient
-    step in all z_k at once, and E is smooth in z whatever f is, so that some θ in (0, 1] descends. (But for a tie
-    in a max-pool, which is linearised at its winners.) A sample is done when its residual is below the tolerance
-    or when no step descends within rounding.
+    Where f has a kink, the slope may promise what no θ keeps. Then the sample takes a step with each z_k *apart*,
+    the layers above staying where they are: u_k + θΔ_k, with a_k held as it was. This is a Bregman proximal
+    gradient step in all z_k at once, and E is smooth in z whatever f is, so that some θ in (0, 1] descends. Only a
+    max-pool, linearised at its winners, makes E piecewise smooth in z: a sample may rest where two neurons tie.
+
+    A sample is done when its residual is below the tolerance or when no step descends within rounding.
 
     Args:
         lifted: the objective.
-        tolerance: for the residual.
+        tolerance: for the residual; never less than the rounding of a product.
         max_iterations: steps tried for a sample, at most.
         watch: called after each iteration with the batch's numbers of the samples that are still descending, which
             of them took the step, where they were and where the step led.
     """
 
     def __init__(self, lifted: Lifted, tolerance: float, max_iterations: int, watch: Watch | None = None) -> None:
-        self.lifted, self.tolerance, self.max_iterations, self.watch = lifted, tolerance, max_iterations, watch
+        self.lifted, self.max_iterations, self.watch = lifted, max_iterations, watch
+        self.tolerance = max(tolerance, torch.finfo(lifted.product_dtype).eps)
 
     def run(self, x: Tensor, y: Tensor) -> Minimum:
         """Descend on one batch.
@@ -157,15 +159,16 @@ class Descent:
             self.watch(at.rows, taken, point, trial)
         secant = (1 - left_over).nan_to_num(_MOST, _MOST, _MOST).to(at.theta)
         theta = at.theta / torch.where(taken, secant.clamp(min=1 / _GROWTH), secant.clamp(2, _MOST))
-        misses = torch.where(taken, 0, at.misses + 1)
+        gains = (point.objective - trial.objective > point.rounding) | (trial.slope > _SETTLES * point.slope)
+        misses = torch.where(taken & gains, 0, at.misses + 1)
         lost = misses > _MISSES
         stuck = lost & (at.apart | (-point.slope <= point.rounding))
-        turned = lost & ~stuck
+        turned = lost & ~stuck | at.apart & taken & ~asked
         return at._replace(
             point=trial if bool(taken.all()) else _each(partial(_where, taken), trial, point),
             theta=theta.masked_fill(asked, 1.0).masked_fill(turned, 0.0),
             misses=misses.masked_fill(turned, 0),
-            apart=at.apart | turned,
+            apart=at.apart ^ turned,
             stuck=stuck,
         )
 

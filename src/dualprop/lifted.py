@@ -104,7 +104,7 @@ class Lifted:
         self._eps = torch.finfo(self.product_dtype).eps
 
     def drive(self, k: int, z: Tensor) -> tuple[Tensor, Seen]:
-        """a_k = A_k(z) of the state below, and what sending down needs of that."""
+        """a_k = A_k(z) of the state below, and what sending down needs to know of that."""
         synapse = self.layers[k - 1].synapse
         p, seen = synapse.see(z.to(self.product_dtype))
         self.products += 1
