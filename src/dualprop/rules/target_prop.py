@@ -43,7 +43,8 @@ class DifferenceTargetProp(Rule):
     of its own ("kolen-pollack") get their gradient, as under every rule, and nothing is sent through them.
 
     In the published code a block ends with its max-pool, and G unpools: at the winners of the noisy pass in
-    G(F(p + dx)), at the clean ones elsewhere. So it does here where a net has pools behind its maps (`Pooled`).
+    G(F(p + dx)), at the clean ones elsewhere. So it does here where a net has pools behind its maps (`Pooled`); a
+    max-pool whose winner moves under the noise keeps the maps from the exact transposes, however small the noise.
     A pool in front belongs to the synapse above, whose target comes down through it: losers are noisy too.
 
     Args:
