@@ -23,10 +23,12 @@ class Link:
     Attributes:
         below: shape of the state below, before the pool.
         pool: "max" or "mean", side and stride; or None.
-        rows: numbers of neurons above.
+        rows: numbers of neurons above, before the pool behind.
         columns: numbers of pooled neurons below.
         places: neurons above that share one bias.
         entries: (row, column, index).
+        above: shape of the map above, before the pool behind.
+        behind: the pool there, as `pool`.
     """
 
     below: tuple[int, ...]
@@ -35,6 +37,8 @@ class Link:
     columns: int
     places: int
     entries: list[tuple[int, int, int]]
+    above: tuple[int, ...] = ()
+    behind: tuple[str, int, int] | None = None
 
     def matrix(self, weight: np.ndarray) -> np.ndarray:
         """M."""
@@ -44,24 +48,46 @@ class Link:
         return m
 
     def pooling(self, z: np.ndarray) -> np.ndarray:
-        """The pool's matrix at z: each row selects the window's first maximum, or averages the window."""
-        if self.pool is None:
-            return np.eye(len(z))
-        kind, size, stride = self.pool
-        image, rows = z.reshape(self.below), []
-        channels, height, width = self.below
-        for c in range(channels):
-            for i in range(0, height - size + 1, stride):
-                for j in range(0, width - size + 1, stride):
-                    window = [(c, i + u, j + v) for u in range(size) for v in range(size)]
-                    row = np.zeros(self.below)
-                    if kind == "max":
-                        row[max(window, key=lambda at: image[at])] = 1  # the first among equals
-                    else:
-                        for at in window:
-                            row[at] = 1 / size**2
-                    rows.append(row.ravel())
-        return np.stack(rows)
+        """The pool's matrix at z."""
+        return _pooling(self.pool, self.below, z)
+
+    def pooling_behind(self, a: np.ndarray) -> np.ndarray:
+        """The matrix of the pool behind, at a."""
+        return _pooling(self.behind, self.above, a)
+
+
+def _pooling(pool: tuple[str, int, int] | None, shape: tuple[int, ...], z: np.ndarray) -> np.ndarray:
+    """A pool's matrix at z: each row selects the window's first maximum, or averages the window."""
+    if pool is None:
+        return np.eye(len(z))
+    kind, size, stride = pool
+    image, rows = z.reshape(shape), []
+    channels, height, width = shape
+    for c in range(channels):
+        for i in range(0, height - size + 1, stride):
+            for j in range(0, width - size + 1, stride):
+                window = [(c, i + u, j + v) for u in range(size) for v in range(size)]
+                row = np.zeros(shape)
+                if kind == "max":
+                    row[max(window, key=lambda at: image[at])] = 1  # the first among equals
+                else:
+                    for at in window:
+                        row[at] = 1 / size**2
+                rows.append(row.ravel())
+    return np.stack(rows)
+
+
+def _settings(pool: dp.synapses.Pool | None) -> tuple[str, int, int] | None:
+    if pool is None:
+        return None
+    return "max" if isinstance(pool, dp.MaxPool2d) else "mean", pool.size, pool.stride
+
+
+def _pooled(shape: tuple[int, ...], pool: tuple[str, int, int] | None) -> tuple[int, ...]:
+    if pool is None:
+        return shape
+    _, size, stride = pool
+    return shape[0], *(len(range(0, side - size + 1, stride)) for side in shape[1:])
 
 
 def convolution(
@@ -86,15 +112,13 @@ def convolution(
 
 
 def links(net: dp.Net, in_shape: tuple[int, ...]) -> list[Link]:
-    """What is between the layers of a net of `Conv2d` and `Dense`."""
+    """What is between the layers of a net of `Conv2d` and `Dense`, perhaps `Pooled`."""
     found, below = [], in_shape
     for layer in net.chain:
-        synapse, pool, read = layer.synapse, None, below
-        if synapse.pool is not None:
-            kind = "max" if isinstance(synapse.pool, dp.MaxPool2d) else "mean"
-            size, stride = synapse.pool.size, synapse.pool.stride
-            pool = kind, size, stride
-            read = below[0], *(len(range(0, side - size + 1, stride)) for side in below[1:])
+        pooled = isinstance(layer.synapse, dp.Pooled)
+        synapse = layer.synapse.synapse if pooled else layer.synapse
+        pool, behind = _settings(synapse.pool), _settings(layer.synapse.behind if pooled else None)
+        read = _pooled(below, pool)
         shape = tuple(synapse.weight.shape)
         columns = int(np.prod(read))
         if isinstance(synapse, dp.Conv2d):
@@ -103,8 +127,8 @@ def links(net: dp.Net, in_shape: tuple[int, ...]) -> list[Link]:
             above = shape[:1]
             entries = [(i, j, i * columns + j) for i, j in np.ndindex(*shape)]
         rows = int(np.prod(above))
-        found.append(Link(below, pool, rows, columns, rows // above[0], entries))
-        below = above
+        found.append(Link(below, pool, rows, columns, rows // above[0], entries, above, behind))
+        below = _pooled(above, behind)
     return found
 
 
@@ -124,7 +148,8 @@ class ConvTwin(Twin):
 
     def start(self, x: np.ndarray) -> None:
         """All states at zero, the input at x."""
-        self.plus = [x.copy(), *(np.zeros((len(x), link.rows)) for link in self.links[1:])]
+        sizes = [int(np.prod(_pooled(link.above, link.behind))) for link in self.links[1:]]
+        self.plus = [x.copy(), *(np.zeros((len(x), size)) for size in sizes)]
         self.minus = [z.copy() for z in self.plus]
 
     def means(self, k: int, n: int) -> np.ndarray:
@@ -136,15 +161,24 @@ class ConvTwin(Twin):
         return self.plus[k][n] - self.minus[k][n]
 
     def drive(self, k: int, n: int) -> Vector:
-        """a_k = M P(z̄_{k-1}) z̄_{k-1} + b."""
+        """a_k = M P(z̄_{k-1}) z̄_{k-1} + b, and that pooled."""
+        a = self.unpooled_drive(k, n)
+        return list(self.links[k].pooling_behind(a) @ a)
+
+    def unpooled_drive(self, k: int, n: int) -> np.ndarray:
+        """The map before the pool behind."""
         link, z = self.links[k], self.means(k - 1, n)
-        return list(link.matrix(self.W[k]) @ (link.pooling(z) @ z) + np.repeat(self.b[k], link.places))
+        return link.matrix(self.W[k]) @ (link.pooling(z) @ z) + np.repeat(self.b[k], link.places)
+
+    def spread(self, k: int, n: int) -> np.ndarray:
+        """z_k^+ - z_k^- as it comes out of the pool behind, below; the pool's matrix is that of the drive now."""
+        return self.links[k].pooling_behind(self.unpooled_drive(k, n)).T @ self.differences(k, n)
 
     def error(self, k: int, n: int) -> Vector:
         """d_k = P(z̄_k)^T M^T (z_{k+1}^+ - z_{k+1}^-), the pool's matrix at the mean as it is now."""
         link = self.links[k + 1]
         weights = self.W[k + 1] if self.B[k + 1] is None else self.B[k + 1]
-        sent = link.matrix(weights).T @ self.differences(k + 1, n)
+        sent = link.matrix(weights).T @ self.spread(k + 1, n)
         return list(link.pooling(self.means(k, n)).T @ sent)
 
     def gradient(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -154,7 +188,7 @@ class ConvTwin(Twin):
         for k in range(1, self.L + 1):
             link, dw, db = self.links[k], np.zeros_like(self.W[k]), np.zeros_like(self.b[k])
             for n in range(batch):
-                delta = -self.differences(k, n) / self.beta[k] / batch
+                delta = -self.spread(k, n) / self.beta[k] / batch
                 z = self.means(k - 1, n)
                 p = link.pooling(z) @ z
                 for row, column, index in link.entries:

@@ -79,16 +79,20 @@ def sequential(net: dp.Net, activation: str) -> nn.Sequential:
     """The same net as anyone would write it in PyTorch, with the same weights."""
     modules: list[nn.Module] = []
     for layer in net.chain:
-        synapse = layer.synapse
+        synapse, behind = layer.synapse.core, layer.synapse.behind
         if synapse.pool is not None:
             modules.append(nn.MaxPool2d(synapse.pool.size, synapse.pool.stride))
         if isinstance(synapse, dp.Conv2d):
-            modules.append(nn.Conv2d(synapse.in_channels, synapse.out_channels, synapse.kernel_size, padding=1))
+            modules.append(
+                nn.Conv2d(synapse.in_channels, synapse.out_channels, 3, padding=synapse.geometry.padding)
+            )
         else:
             modules += [nn.Flatten(), nn.Linear(synapse.in_features, synapse.out_features)]
         modules[-1].weight, modules[-1].bias = (
             nn.Parameter(p.detach().clone()) for p in (synapse.weight, synapse.bias)
         )
+        if behind is not None:
+            modules.append(nn.MaxPool2d(behind.size, behind.stride))
         modules.append(ACTIVATIONS[activation]())
     return nn.Sequential(*modules[:-1])
 
@@ -104,8 +108,8 @@ def converted(
         output.retain_grad()
         drives.append(output)
 
-    for m in module:
-        if isinstance(m, nn.Linear | nn.Conv2d):
+    for m, above in zip(module, [*module[1:], ACTIVATIONS[activation]()], strict=True):
+        if isinstance(above, ACTIVATIONS[activation]):
             m.register_forward_hook(keep)
     nn.functional.cross_entropy(module(x), y).backward()
     return [a.grad for a in drives], [p.grad for p in module.parameters()]
@@ -116,14 +120,17 @@ NETS = {
         [dp.Dense(12, 9), dp.Dense(9, 8), dp.Dense(8, 7), dp.Dense(7, 3)], activation
     ),
     "vgg": lambda activation: nonzero(dp.nets.vgg([[4, 5], [6]], [7], 3, (2, 9, 8), activation)),
+    "hopfield_cnn": lambda activation: nonzero(
+        dp.nets.hopfield_cnn(3, (2, 9, 8), activation, channels=(4, 5), padding=(1, 0))
+    ),
 }
-BATCHES = {"mlp": (12,), "vgg": (2, 9, 8)}
+BATCHES = {"mlp": (12,), "vgg": (2, 9, 8), "hopfield_cnn": (2, 9, 8)}
 
 
 def nonzero(net: dp.Net) -> dp.Net:
     """In double precision, with biases that are not zero."""
     for layer in net.double().chain:
-        nn.init.uniform_(layer.synapse.bias, -0.3, 0.3)
+        nn.init.uniform_(layer.synapse.core.bias, -0.3, 0.3)
     return net
 
 

@@ -49,6 +49,15 @@ def test_glorot_uniform(name):
     assert float(w.std()) == pytest.approx(bound / math.sqrt(3), rel=0.01)
 
 
+@pytest.mark.parametrize("name", SYNAPSES)
+def test_uniform_by_fan_in(name):
+    make, fan_in, _ = SYNAPSES[name]
+    w = make(init="uniform-fan-in", generator=seeded(0)).weight.detach()
+    bound = 1 / math.sqrt(fan_in)
+    assert 0.999 * bound < float(w.abs().max()) <= bound * (1 + 1e-6)
+    assert float(w.std()) == pytest.approx(bound / math.sqrt(3), rel=0.01)
+
+
 @pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("name", SYNAPSES)
 def test_weights_come_from_the_generator_that_is_given(name, init):
