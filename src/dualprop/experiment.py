@@ -84,16 +84,23 @@ def activation(settings: Settings) -> str:
     return settings.activation or RULES[settings.rule].activation
 
 
+def pool(settings: Settings) -> str | None:
+    """Likewise the pooling; None for a net that has none to choose."""
+    own = RULES[settings.rule].pool if NETS[settings.net].pools else None
+    return settings.pool or own
+
+
 def build_net(settings: Settings, in_shape: tuple[int, ...], num_classes: int) -> Net:
     """The untrained net of these settings, the same for every rule but for what its method chooses itself."""
-    make, method = NETS[settings.net], RULES[settings.rule]
+    make, feedback = NETS[settings.net], RULES[settings.rule].feedback
     try:
         return make(
             in_shape,
             num_classes,
             hidden=settings.hidden,
+            pool=pool(settings),
             activation=activation(settings),
-            feedback=method.feedback,
+            feedback=feedback,
             generator=torch.Generator().manual_seed(settings.seed),
         )
     except RuntimeError as error:
@@ -158,6 +165,7 @@ def build(settings: Settings, processes: Alone | None = None) -> Experiment:
 
     def batches(split: Split, batch_size: int, augment: bool = False, seed: int | None = None) -> Batches:
         mean, std = (dataset.mean, dataset.std) if settings.standardise else ((0.0,), (1.0,))
+        std = tuple(settings.std_scale * s for s in std)
         return Batches(
             split,
             batch_size,

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from dualprop.experiment import activation
+from dualprop.experiment import activation, pool
 from dualprop.meter import Means
 from dualprop.runs import Run, environment, read_json
 from dualprop.settings import Settings
@@ -57,7 +57,7 @@ class Record:
         """All that was chosen for it besides rule and seed, what was left to the rule included."""
         s, others = self.settings, ("rule", "seed", "rule_settings")
         chosen = [f.name for f in fields(s) if f.metadata["identity"] and f.name not in others]
-        return {**{name: getattr(s, name) for name in chosen}, "activation": activation(s)}
+        return {**{name: getattr(s, name) for name in chosen}, "activation": activation(s), "pool": pool(s)}
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,16 @@ class Report:
 
     def remarks(self) -> list[str]:
         """What is not the same for every rule, what the rules measured, and which runs diverged: a line each."""
-        differing = [name for name, values in _values(self.records).items() if len(values) > 1]
+        firsts = {rule: records[0] for rule, records in self.rules.items()}
         lines = []
-        for rule, records in self.rules.items():
-            choices = records[0].choices()
-            own = {name: choices[name] for name in differing} | dict(records[0].settings.rule_settings)
-            if own:
+        for name, values in _values(self.records).items():
+            if len(values) > 1:
+                having: dict[Any, list[str]] = {}
+                for rule, record in firsts.items():
+                    having.setdefault(record.choices()[name], []).append(rule)
+                lines.append(f"{name}: {'; '.join(f'{v} for {_listed(rules)}' for v, rules in having.items())}")
+        for rule, record in firsts.items():
+            if own := record.settings.rule_settings:
                 lines.append(f"{rule} has {_named(own)}")
         for rule, records in self.rules.items():
             measured = {name: value for name, value in _means(records).items() if name != "products"}
@@ -223,6 +227,11 @@ def _means(records: Sequence[Record]) -> dict[str, float]:
         for epoch in record.epochs:
             means.add(epoch.get("measures", {}))
     return means()
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as one says them."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _named(values: Mapping[str, Any]) -> str:

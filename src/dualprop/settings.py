@@ -107,6 +107,7 @@ class Settings:
     val_fraction: float = _setting(0.1, "Part of the training data held out for validation, in [0, 1).")
     augment: bool = _setting(False, "Random crops with 4 px padding and horizontal flips.")
     standardise: bool = _setting(False, "Zero mean and unit variance per channel; else pixels in [0, 1].")
+    std_scale: float = _setting(1.0, "Multiplies the standard deviations that standardise divides by.")
     image_size: int | None = _setting(None, "Side to which the images of a folder are resized.")
     precision: str = _setting("float32", "float32, or bf16 for autocast of the products.")
     channels_last: bool = _setting(False, "Keep images and convolutions' weights in channels-last order.")
@@ -152,11 +153,14 @@ class Settings:
             "clip_norm": (0 <= self.clip_norm < math.inf, "must be at least 0 and finite"),
             "ema": (0 <= self.ema < 1, "must be in [0, 1)"),
             "val_fraction": (0 <= self.val_fraction < 1, "must be in [0, 1)"),
+            "std_scale": (0 < self.std_scale < math.inf, "must be positive and finite"),
             "checkpoint_every": (self.checkpoint_every >= 0, "must be at least 0"),
         }
         for name, (holds, allowed) in checks.items():
             if not holds:
                 raise DualpropError(f"{name}={getattr(self, name)!r}: {allowed}")
+        if self.std_scale != 1 and not self.standardise:
+            raise DualpropError(f"std_scale={self.std_scale:g}: goes with standardise")
         if self.fused_update and self.clip_norm:
             raise DualpropError(
                 f"fused_update: not with clip_norm={self.clip_norm:g}, which needs every gradient at once"

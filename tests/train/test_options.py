@@ -221,10 +221,10 @@ def test_a_stopped_run_ends_with_the_same_bits(change, quick, tmp_path, monkeypa
 def small_vgg(monkeypatch):
     """A net of two convolutions under the name small."""
 
-    def make(in_shape, num_classes, *, hidden, **options):
+    def make(num_classes, in_shape, **options):
         return dp.nets.vgg([[4], [6]], [], num_classes, in_shape, **options)
 
-    monkeypatch.setitem(dp.NETS, "small", make)
+    monkeypatch.setitem(dp.NETS, "small", dp.nets.NetKind(make, pools=True))
 
 
 @pytest.mark.parametrize("rule", ["bp", "dp", "kp-dp"])

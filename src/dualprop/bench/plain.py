@@ -37,6 +37,22 @@ def vgg(in_shape: tuple[int, ...], hidden: Sequence[int], groups: Sequence[Seque
     return nn.Sequential(*modules, *mlp((channels, height, width), hidden))
 
 
+def hopfield_cnn(in_shape: tuple[int, ...], hidden: Sequence[int]) -> nn.Sequential:
+    """3 x 3 convolutions, each with a max-pool and then ReLU behind it, and a linear layer.
+
+    Args:
+        in_shape: channels, height and width.
+        hidden: the convolutions' channels.
+    """
+    channels, height, width = in_shape
+    modules: list[nn.Module] = []
+    for number, (below, above) in enumerate(pairwise([channels, *hidden]), 1):
+        padding = int(number < len(hidden))
+        modules += [nn.Conv2d(below, above, 3, padding=padding), nn.MaxPool2d(2), nn.ReLU()]
+        height, width = ((side + 2 * padding - 2) // 2 for side in (height, width))
+    return nn.Sequential(*modules, *mlp((hidden[-1], height, width), []))
+
+
 def _dense(sizes: Sequence[int]) -> list[nn.Module]:
     modules: list[nn.Module] = []
     for below, above in pairwise(sizes):
@@ -50,7 +66,7 @@ class PlainNet:
 
     Args:
         in_shape: of one sample.
-        make: the module, from that shape and the sizes of the dense layers between.
+        make: the module, from that shape and the sizes of the hidden layers, or of the dense ones of a VGG.
         hidden: those sizes; None for those that the user chooses.
     """
 
@@ -69,6 +85,7 @@ PLAIN: Registry[PlainNet] = Registry(
         "mlp": PlainNet((784,), mlp),
         "vgg_like": _vgg((), [128], [128], [256], [256], [512]),
         "vgg16": _vgg((4096, 4096), [64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3),
+        "hopfield_cnn": PlainNet((3, 32, 32), hopfield_cnn, (128, 256, 512, 512)),
     },
 )
 """By the same names as in `dualprop.NETS`."""

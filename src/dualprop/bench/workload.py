@@ -40,10 +40,12 @@ class Workload:
 
     def net(self, method: Method) -> Net:
         """The net as `dualprop.NETS` makes it, with the rule's own activation and pool, in channels_last."""
-        net = NETS[self.name](
+        named = NETS[self.name]
+        net = named(
             self.kind.in_shape,
             CLASSES,
             hidden=self.hidden,
+            pool=method.pool if named.pools else None,
             activation=method.activation,
             feedback=method.feedback,
             generator=torch.Generator().manual_seed(0),

@@ -26,7 +26,7 @@ def bench(
             show_default="all",
         ),
     ] = None,
-    nets: Annotated[str, typer.Option(help="Of mlp, vgg_like and vgg16.")] = "mlp,vgg_like,vgg16",
+    nets: Annotated[str, typer.Option(help="Of mlp, vgg_like, vgg16 and hopfield_cnn.")] = "mlp,vgg_like,vgg16",
     precisions: Annotated[str, typer.Option(help="Of float32 and bf16.")] = "float32,bf16",
     batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 100,
     hidden: Annotated[str, typer.Option(help="Neurons in each hidden layer of the mlp.")] = "1000,1000,1000",

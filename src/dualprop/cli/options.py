@@ -22,7 +22,7 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         help=f"Settings to start from: {', '.join(recipes.shipped())}, or the path of a TOML file. Options given "
-        "here override it; a warm-up scales with --epochs.",
+        "here override it; its schedule scales with --epochs.",
         show_default=False,
     ),
 ]

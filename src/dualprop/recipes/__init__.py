@@ -1,7 +1,7 @@
 """Recipes: settings in TOML files that ship with the package, and a reader for one's own.
 
 A recipe is a table of settings by their names in `Settings`; a table `[rules.NAME]` in it is for one rule alone.
-A warm-up is stated for the recipe's own number of epochs and shrinks or grows with another.
+A warm-up, and where a cosine ends, is stated for the recipe's own number of epochs and moves with another.
 This module imports nothing heavy.
 """
 
@@ -23,6 +23,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+SCALED = ("warmup_epochs", "lr_epochs")
+"""Settings that count epochs of a schedule."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -40,8 +43,12 @@ class Recipe:
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for table in ({}, *self.rules.values()):
-            Settings.from_dict({**self.settings, **table})
+        Settings.from_dict(self.settings)
+        for name, table in self.rules.items():
+            try:
+                Settings.from_dict({**self.settings, **table})
+            except DualpropError as error:
+                raise DualpropError(f"rules.{name}: {error}") from None
 
     def settings_for(self, given: Mapping[str, Any]) -> Settings:
         """The settings of a run.
@@ -63,17 +70,19 @@ class Recipe:
         own = Settings.from_dict(self.settings)
         table = {**self.settings, **self.rules.get(given.get("rule", own.rule), {})}
         merged = {**table, **given}
-        if "warmup_epochs" in table and "warmup_epochs" not in given:
-            merged["warmup_epochs"] = _scaled(table, merged.get("epochs", own.epochs))
+        for name in SCALED:
+            if name in table and name not in given:
+                merged[name] = _scaled(name, table, merged.get("epochs", own.epochs))
         if "rule_settings" in table and "rule_settings" in given:
             merged["rule_settings"] = {**table["rule_settings"], **given["rule_settings"]}
         return Settings.from_dict(merged)
 
 
-def _scaled(table: Mapping[str, Any], epochs: int) -> float:
-    """The warm-up for another number of epochs; unchanged, to the bit, for the recipe's own."""
+def _scaled(name: str, table: Mapping[str, Any], epochs: int) -> float:
+    """That many epochs for another number of them all; unchanged, to the bit, for the recipe's own."""
     own = Settings.from_dict(table)
-    return own.warmup_epochs if epochs == own.epochs else own.warmup_epochs * epochs / own.epochs
+    stated: float = getattr(own, name)
+    return stated if epochs == own.epochs else stated * epochs / own.epochs
 
 
 def shipped() -> Registry[Any]:
