@@ -70,13 +70,13 @@ class Pooled(Synapse):
     def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
         """The feedback through pool and synapse, both linearised at the state seen."""
         inside, behind = seen.parts
-        return self.synapse.send_down(self._unpooled(delta, behind), inside)
+        return self.synapse.send_down(self.behind.adjoint(delta, behind), inside)
 
     def add_grad(self, delta: Tensor, z: Tensor) -> None:
         """As `Synapse.add_grad`; the map is computed once more, to see where delta goes through the pool."""
         p, _ = self.synapse.see(z)
         _, behind = self.behind.see(self.synapse.affine(p))
-        self.synapse.hebbian(self._unpooled(delta, behind), p)
+        self.synapse.hebbian(self.behind.adjoint(delta, behind), p)
 
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one sample of the pooled drive, given that of z.
@@ -109,6 +109,3 @@ class Pooled(Synapse):
     def extra_repr(self) -> str:
         """What `print(net)` says besides the synapse inside."""
         return f"behind={self.behind}"
-
-    def _unpooled(self, delta: Tensor, behind: Seen) -> Tensor:
-        return self.behind.adjoint(delta.contiguous(memory_format=behind.layout), behind)
