@@ -89,8 +89,9 @@ class ContrastiveHebbian(Relaxing):
         return float(self.gain ** (k - len(self.layers)))
 
     def _contrast(self, x: Tensor, y: Tensor, free: Free) -> Contrast:
-        output = free.states[-1] if self.loss.link is None else free.output
-        clamped = free.states[-1] - self.beta * self.loss.gradient(output, y)
+        output, link = free.output, self.loss.link
+        said = output if link is None else link(output)  # of soft-max neurons: what they would say next
+        clamped = said - self.beta * self.loss.gradient(output, y)
         groups = [[k for k in group if k < len(self.layers)] for group in self.groups]
         start = [*free.states[:-1], clamped]
         relaxation = self._relaxation(free.drive, start, Copies(len(x), 1), groups=groups)
