@@ -90,6 +90,11 @@ def pool(settings: Settings) -> str | None:
     return settings.pool or own
 
 
+def init(settings: Settings) -> str | None:
+    """Likewise the initial weights; None for the net's own."""
+    return settings.init or RULES[settings.rule].init
+
+
 def build_net(settings: Settings, in_shape: tuple[int, ...], num_classes: int) -> Net:
     """The untrained net of these settings, the same for every rule but for what its method chooses itself."""
     make, feedback = NETS[settings.net], RULES[settings.rule].feedback
@@ -99,6 +104,7 @@ def build_net(settings: Settings, in_shape: tuple[int, ...], num_classes: int) -
             num_classes,
             hidden=settings.hidden,
             pool=pool(settings),
+            init=init(settings),
             activation=activation(settings),
             feedback=feedback,
             generator=torch.Generator().manual_seed(settings.seed),

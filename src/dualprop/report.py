@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from dualprop.experiment import activation, pool
+from dualprop.experiment import activation, init, pool
 from dualprop.meter import Means
 from dualprop.runs import Run, environment, read_json
 from dualprop.settings import Settings
@@ -57,7 +57,8 @@ class Record:
         """All that was chosen for it besides rule and seed, what was left to the rule included."""
         s, others = self.settings, ("rule", "seed", "rule_settings")
         chosen = [f.name for f in fields(s) if f.metadata["identity"] and f.name not in others]
-        return {**{name: getattr(s, name) for name in chosen}, "activation": activation(s), "pool": pool(s)}
+        own = {"activation": activation(s), "pool": pool(s), "init": init(s)}
+        return {**{name: getattr(s, name) for name in chosen}, **own}
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,9 @@ class Settings:
         None, "Neurons in each hidden layer, as 256,256; else the net's own.", parse=whole_numbers
     )
     activation: str | None = _setting(None, "The hidden layers' potential; else the rule's own, most often relu.")
+    init: str | None = _setting(
+        None, "Initial weights: glorot-uniform, lecun-normal or uniform-fan-in; else the rule's or the net's own."
+    )
     pool: str | None = _setting(
         None, "A convolutional net's pooling: max, avg or softmax; else the rule's own, most often max."
     )

@@ -46,6 +46,7 @@ class Workload:
             CLASSES,
             hidden=self.hidden,
             pool=method.pool if named.pools else None,
+            init=method.init,
             activation=method.activation,
             feedback=method.feedback,
             generator=torch.Generator().manual_seed(0),

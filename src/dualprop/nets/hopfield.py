@@ -24,13 +24,14 @@ def hopfield_cnn(
     pool: Pool | str = "max",
     padding: Sequence[int] = (1, 1, 1, 0),
     output: str = "linear",
+    init: str = "uniform-fan-in",
     feedback: str = "symmetric",
     generator: torch.Generator | None = None,
 ) -> Net:
     """3 x 3 convolutions with a pool behind each, and a dense read-out: the net of equilibrium propagation.
 
-    A layer's neurons are those of the pooled map, z_k = f(pool(W z_{k-1} + b)). Weights are uniform in ±1/√fan_in
-    as there; biases are zero, where those of the papers are drawn alike.
+    A layer's neurons are those of the pooled map, z_k = f(pool(W z_{k-1} + b)). Weights are as there; biases are
+    zero, where those of the papers are drawn alike.
 
     Args:
         num_classes: neurons of the output layer.
@@ -40,6 +41,7 @@ def hopfield_cnn(
         pool: a name in `POOLS`, of 2 x 2 windows, or a pool of one's own.
         padding: rows of zeros around the image that each convolution reads, one number for each.
         output: the output layer's potential.
+        init: the initial weights, a name in `INITS`.
         feedback: "symmetric", or "kolen-pollack" for feedback weights of their own in all but the first layer.
         generator: where the initial weights come from, W before B; torch's global one by default.
 
@@ -68,7 +70,7 @@ def hopfield_cnn(
         )
     pooling = named_pool(pool)
     check_image(in_shape, pooling, padding)
-    made: dict[str, Any] = {"init": "uniform-fan-in", "generator": generator}
+    made: dict[str, Any] = {"init": init, "generator": generator}
     weighted: list[Weighted] = [
         Conv2d(below, above, 3, padding=rows, **made)
         for (below, above), rows in zip(pairwise([in_shape[0], *channels]), padding, strict=True)

@@ -40,6 +40,7 @@ class NetKind:
         *,
         hidden: Sequence[int] | None = None,
         pool: Pool | str | None = None,
+        init: str | None = None,
         **options: Any,
     ) -> Net:
         """The net.
@@ -49,6 +50,7 @@ class NetKind:
             num_classes: neurons of the output layer.
             hidden: neurons of the hidden layers, None for the net's own.
             pool: its pooling, None for the net's own.
+            init: its initial weights, None for the net's own.
             options: `activation`, `feedback`, `generator` and whatever else it has.
 
         Raises:
@@ -59,7 +61,7 @@ class NetKind:
             raise DualpropError(f"hidden={list(hidden)}: {name} has sizes of its own; leave it out")
         if pool is not None and not self.pools:
             raise DualpropError(f"pool={pool!r}: {name} has no pooling; leave it out")
-        chosen: dict[str, Any] = {}
+        chosen: dict[str, Any] = {} if init is None else {"init": init}
         if self.sizes is not None:
             chosen["hidden"] = self.sizes if hidden is None else hidden
         if pool is not None:

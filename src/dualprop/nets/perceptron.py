@@ -20,15 +20,17 @@ def mlp(
     activation: str = "relu",
     *,
     output: str = "linear",
+    init: str = "glorot-uniform",
     feedback: str = "symmetric",
     generator: torch.Generator | None = None,
 ) -> Net:
-    """A multi-layer perceptron with Glorot uniform weights and zero biases.
+    """A multi-layer perceptron with zero biases.
 
     Args:
         sizes: neurons in each layer from the input up, for example [784, 1000, 10]; at least two.
         activation: the hidden layers' potential, a name in `POTENTIALS`.
         output: that of the output layer.
+        init: the initial weights, a name in `INITS`.
         feedback: "symmetric", or "kolen-pollack" for feedback weights of their own. The first layer sends
             nothing down and has none.
         generator: where the initial weights come from; torch's global one by default. W is drawn before B,
@@ -53,7 +55,7 @@ def mlp(
     weights = sum(below * above for below, above in pairwise(sizes))
     if 4 * weights > _memory():  # the system might grant it, and kill us when it is written to
         raise DualpropError(f"sizes={list(sizes)}: {weights:.1e} weights do not fit this machine's memory")
-    synapses = [Dense(below, above, generator=generator) for below, above in pairwise(sizes)]
+    synapses = [Dense(below, above, init=init, generator=generator) for below, above in pairwise(sizes)]
     draw_feedback(synapses, feedback, generator)
     return chain(synapses, activation, output)
 

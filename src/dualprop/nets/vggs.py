@@ -13,8 +13,6 @@ from dualprop.net import Net
 from dualprop.nets.chain import chain, check_image, draw_feedback, named_pool
 from dualprop.synapses import Conv2d, Dense, Pool, Weighted
 
-_INIT = "lecun-normal"
-
 
 def vgg(
     groups: Sequence[Sequence[int]],
@@ -24,12 +22,13 @@ def vgg(
     activation: str = "relu",
     *,
     pool: Pool | str = "max",
+    init: str = "lecun-normal",
     feedback: str = "symmetric",
     generator: torch.Generator | None = None,
 ) -> Net:
     """3 x 3 convolutions in groups, a 2 x 2 pool after each group, then dense layers, on logits.
 
-    LeCun-normal weights and zero biases. A pool belongs to the synapse that it stands in front of.
+    Biases are zero. A pool belongs to the synapse that it stands in front of.
 
     Args:
         groups: output channels of the convolutions of each group.
@@ -38,6 +37,7 @@ def vgg(
         in_shape: channels, height and width of an image; each group halves the sides, rounding down.
         activation: the hidden layers' potential, a name in `POTENTIALS`.
         pool: a name in `POOLS`, or a pool of one's own, which may be of another size.
+        init: the initial weights, a name in `INITS`.
         feedback: "symmetric", or "kolen-pollack" for feedback weights of their own in all but the first layer.
         generator: where the initial weights come from, W before B; torch's global one by default.
 
@@ -56,14 +56,14 @@ def vgg(
         for place, out_channels in enumerate(group):
             in_front = pooling if synapses and place == 0 else None
             synapses.append(
-                Conv2d(channels, out_channels, 3, padding=1, init=_INIT, pool=in_front, generator=generator)
+                Conv2d(channels, out_channels, 3, padding=1, init=init, pool=in_front, generator=generator)
             )
             channels = out_channels
         _, height, width = pooling.out_shape((channels, height, width))
     sizes = [channels * height * width, *dense, num_classes]
     for place, (below, above) in enumerate(pairwise(sizes)):
         in_front = None if place else pooling
-        synapses.append(Dense(below, above, init=_INIT, pool=in_front, generator=generator))
+        synapses.append(Dense(below, above, init=init, pool=in_front, generator=generator))
     draw_feedback(synapses, feedback, generator)
     return chain(synapses, activation, "linear")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from dualprop.errors import DualpropError, check_type
@@ -46,6 +47,7 @@ class Method:
         feedback: the kind of net that it needs: "symmetric" weights, or "kolen-pollack" for weights of its own.
         activation: the hidden layers' potential in a net that is made for it, where none is chosen.
         pool: likewise the pooling of a convolutional net, a name in `POOLS`.
+        init: likewise the initial weights, a name in `INITS`; None for the net's own.
 
     Example:
         >>> import dualprop as dp
@@ -59,6 +61,7 @@ class Method:
     feedback: str = "symmetric"
     activation: str = "relu"
     pool: str = "max"
+    init: str | None = None
 
     def __call__(self, net: Net, **settings: Any) -> Rule:
         """The rule, bound to `net`.
@@ -93,6 +96,8 @@ class Method:
                 raise DualpropError(f"{name}: {self.rule.__name__} has no such setting. Known: {known}")
 
 
+_relaxing = partial(Method, activation="shifted-sigmoid", init="uniform-fan-in")  # Hopfield nets, as published
+
 RULES: Registry[Method] = Registry(
     "rule",
     {
@@ -105,17 +110,14 @@ RULES: Registry[Method] = Registry(
         "kp-dp": Method(DualProp, "Kolen-Pollack dual propagation", feedback="kolen-pollack"),
         "dp-t": Method(DualProp, "DP-transpose", {"transpose": True, "alpha": 1.0}),
         "dtp": Method(DifferenceTargetProp, "difference target propagation"),
-        "ep": Method(EquilibriumProp, "equilibrium propagation", activation="shifted-sigmoid"),
-        "ep-centred": Method(
+        "ep": _relaxing(EquilibriumProp, "equilibrium propagation"),
+        "ep-centred": _relaxing(
             EquilibriumProp,
             "centred equilibrium propagation",
             {"variant": "centred", "beta": 0.2, "T1": 40, "T2": 15},
-            activation="shifted-sigmoid",
         ),
-        "hep": Method(
-            HolomorphicEP, "holomorphic equilibrium propagation", activation="shifted-sigmoid", pool="softmax"
-        ),
-        "chl": Method(ContrastiveHebbian, "contrastive Hebbian learning", activation="shifted-sigmoid"),
+        "hep": _relaxing(HolomorphicEP, "holomorphic equilibrium propagation", pool="softmax"),
+        "chl": _relaxing(ContrastiveHebbian, "contrastive Hebbian learning"),
         "lpom": Method(LiftedProximal, "lifted proximal operator machine"),
     },
 )
