@@ -209,11 +209,13 @@ class SoftmaxPool2d(Pool):
         return self._pooled(z)[0].to(z.dtype)
 
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
-        """The weighted means, and the derivatives w (1 + (z - p)/T) by the neurons, w = e^{z/T} / Σ e^{z/T}."""
-        p, windows, weights = self._pooled(z)
+        """The weighted means, and the derivatives by the neurons, e^{z/T} / Σ e^{z/T} · (1 + (z - p)/T)."""
+        p, mean, depths, powers, scale = self._pooled(z)
+        rate = scale / self.temperature
+        constant = torch.addcmul(scale, mean, rate, value=-1)
         slopes = [
-            torch.sub(one, p).div_(self.temperature).add_(1).mul_(w).to(z.dtype)
-            for one, w in zip(windows, weights, strict=True)
+            torch.addcmul(constant, depth, rate).mul_(power).to(z.dtype)
+            for depth, power in zip(depths, powers, strict=True)
         ]
         p = p.to(z.dtype)
         return p, Seen.of(z, p, *slopes)
@@ -225,15 +227,19 @@ class SoftmaxPool2d(Pool):
             one.addcmul_(delta, slope)
         return feedback
 
-    def _pooled(self, z: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """p, the neurons of all windows and their weights, in single precision at least."""
+    def _pooled(self, z: Tensor) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor], Tensor]:
+        """In single precision at least: p, then p - top, z - top and e^{(z - top)/T}, and one by the latters' sum."""
         windows = self._windows(z.to(torch.promote_types(z.dtype, torch.float32)))
         with torch.no_grad():  # what is taken from every neuron of a window cancels
             top = reduce(torch.maximum, (one.real if z.is_complex() else one for one in windows))
-        powers = [exponential((one - top) / self.temperature) for one in windows]
-        total = reduce(torch.add, powers)
-        weights = [power / total for power in powers]
-        return reduce(torch.add, map(torch.mul, weights, windows)), windows, weights
+        depths = [one - top for one in windows]
+        powers = [exponential(d if self.temperature == 1 else d / self.temperature) for d in depths]
+        scale = reduce(torch.add, powers).reciprocal()
+        total = powers[0] * depths[0]
+        for power, depth in zip(powers[1:], depths[1:], strict=True):
+            total = torch.addcmul(total, power, depth)
+        mean = total * scale
+        return top + mean, mean, depths, powers, scale
 
     def __repr__(self) -> str:
         return f"SoftmaxPool2d({self.size}, stride={self.stride}, temperature={self.temperature:g})"
