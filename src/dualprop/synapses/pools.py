@@ -228,7 +228,7 @@ class SoftmaxPool2d(Pool):
         return feedback
 
     def _pooled(self, z: Tensor) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor], Tensor]:
-        """In single precision at least: p, then p - top, z - top and e^{(z - top)/T}, and one by the latters' sum."""
+        """In single precision at least: p, p - top, z - top and e^{(z - top)/T}, and one by the sum of these."""
         windows = self._windows(z.to(torch.promote_types(z.dtype, torch.float32)))
         with torch.no_grad():  # what is taken from every neuron of a window cancels
             top = reduce(torch.maximum, (one.real if z.is_complex() else one for one in windows))
