@@ -150,7 +150,8 @@ class Relaxation:
         if k == 1:
             assert self._first is not None, "there is a layer, so there is its drive"
             return self._first
-        self.products += self.copies.products
+        if self.layers[k - 1].synapse.behind is None:
+            self.products += self.copies.products
         return self._strands[k - 1].drive(self._look(k - 1)[0])
 
     def _pull(self, k: int) -> Tensor | None:
@@ -166,6 +167,8 @@ class Relaxation:
         seen = self._seen[k - 1]
         if seen is None:
             z = self.z[k - 1]
+            if self.layers[k].synapse.behind is not None:  # to see is to drive
+                self.products += self.copies.products
             seen = self._seen[k - 1] = self._strands[k].see(z.to(product_dtype(z)))
         return seen
 

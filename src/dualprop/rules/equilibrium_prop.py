@@ -69,13 +69,14 @@ class Nudging(Relaxing):
         settled = relaxation.run(self.T2, self.tolerance, "nudged")
         states, weights = relaxation.z, [point.weight for point in nudged]
         readout = self._readout_gradient(x, y, copies, nudged, states)
+        products = relaxation.products + (copies.products if readout is not None else 0)
         if len(nudged) < len(points):  # the free equilibrium is one of them
             copies = Copies(len(x), len(points))
             states = [torch.cat([z, at_rest]) for z, at_rest in zip(states, free.states, strict=True)]
             weights += [point.weight for point in points if not point.beta]
             if readout is not None:  # at which β = 0
                 readout = torch.cat([readout, torch.zeros_like(readout[: len(x)])])
-        return Contrast(copies, weights, states, readout, settled, relaxation.products)
+        return Contrast(copies, weights, states, readout, settled, products)
 
     def _nudged(
         self,

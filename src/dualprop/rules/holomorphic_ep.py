@@ -123,6 +123,7 @@ class HolomorphicEP(Nudging):
             products += relaxation.products
         gathered = [all_of_them.joined([torch.cat(parts)]) for parts in zip(*visited, strict=True)]
         readout = self._readout_gradient(x, y, all_of_them, points, gathered)
+        products += all_of_them.products if readout is not None else 0
         weights = [point.weight for point in points]
         return Contrast(all_of_them, weights, gathered, readout, Settled(steps, residual), products)
 

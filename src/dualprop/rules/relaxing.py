@@ -188,7 +188,7 @@ class Relaxing(Rule):
         relaxation = self._relaxation(drive, start or self._zeros(x), Copies(len(x), 1))
         settled = relaxation.run(self.T1, self.tolerance, "free")
         states = relaxation.z
-        products = relaxation.products + 1 + (len(states) < len(self.net))
+        products = relaxation.products + (drive is not None) + (self.loss.link is not None)
         return Free(drive, states, self._output(x, states).to(x.dtype), settled, products)
 
     def _relaxation(
