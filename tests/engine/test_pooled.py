@@ -156,6 +156,26 @@ def test_dual_propagation_s_variants_learn(name):
     assert losses[-1] < 0.3 * losses[0]
 
 
+@pytest.mark.parametrize("low", [False, True], ids=["float32", "bf16"])
+def test_an_update_at_each_gradient_gives_the_weights_of_an_update_after_all(low):
+    """The map that a synapse makes to learn has the weights from before its update."""
+    nets = [behind_net(dp.MaxPool2d(2)).float() for _ in range(2)]
+    rules = [dp.DualProp(net, beta=0.5, rounds=2) for net in nets]
+    after = torch.optim.SGD(nets[0].parameters(), lr=0.1, momentum=0.9)
+    fused = dp.FusedUpdate(nets[1].parameters(), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
+    for seed in range(2):
+        x, y = image_batch(4, seed=seed)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            for _ in rules[0].iterate(x.float(), y):
+                after.step()
+                after.zero_grad()
+            with fused:
+                for _ in rules[1].iterate(x.float(), y):
+                    pass
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
 def test_autocast_gives_nearly_the_same_gradient():
     net, (x, y) = behind_net(dp.SoftmaxPool2d(2)).float(), image_batch(8)
     rule, x = dp.DualProp(net, beta=0.5), x.float()
