@@ -127,7 +127,7 @@ class Lifted:
         for k, layer in enumerate(self.layers, 1):
             a, seen = self.drive(k, levels[-1].state) if levels else (first, None)
             e = nudge(k, a)
-            z, rise = layer.potential.dyad(a, e, 1.0, 0.0, 1.0)
+            z, rise = layer.potential.raised(a, e)
             levels.append(Level(a, e, z, rise, seen))
         return levels
 
@@ -147,10 +147,11 @@ class Lifted:
         output = levels[-1].state
         loss = self.loss.value(output.double(), y.double())
         objective, rounding = self.sign * loss, _EPS * loss.abs()
-        for layer, level, beta in zip(self.layers, levels, self.beta, strict=True):
+        reach = [_norm(level.rise) for level in levels]
+        for layer, level, beta, rise in zip(self.layers, levels, self.beta, reach, strict=True):
             penalty, uncertain = _penalty(layer.potential, level)
             objective += penalty / beta
-            rounding += (uncertain + self._eps * _total((level.drive * level.rise).abs())) / beta
+            rounding += (uncertain + self._eps * _norm(level.drive) * rise) / beta
         back = self.loss.gradient(output, y) * (-self.sign * self.beta[-1])
         steps, bent, residuals = [], [], []
         for k in range(len(levels), 0, -1):
@@ -158,8 +159,8 @@ class Lifted:
             u, delta = level.drive + level.nudge, back - level.nudge
             steps.append(delta)
             bent.append(_bend(f, u, delta))
-            moved = f.dyad(u, delta, 1.0, 0.0, 1.0)[1]
-            residuals.append(_norm(moved) / (_norm(level.rise) + self._eps * _norm(level.state)).clamp_min(_TINY))
+            size = reach[k - 1] + self._eps * _norm(level.state)
+            residuals.append(_norm(f.raised(u, delta)[1]) / size.clamp_min(_TINY))
             if level.seen is not None:
                 carried = bent[-1] if apart is None else bent[-1].masked_fill(column(apart, delta), 0)
                 back = self.feedback(k - 1, level.rise + carried, level.seen)
@@ -171,7 +172,7 @@ class Lifted:
             objective,
             rounding,
             torch.stack(residuals).amax(0),
-            torch.stack([_norm(level.rise) for level in levels], 1),
+            torch.stack(reach, 1),
             self.slope(steps[::-1], bent[::-1]),
         )
 

@@ -348,3 +348,21 @@ def test_the_states_are_a_dyad_with_the_drives_own_activity():
             torch.testing.assert_close(plain[k], layer(lifted[k - 1]).detach(), rtol=1e-12, atol=1e-14)
             assert float((lifted[k] - plain[k]).abs().max()) > 1e-4
             assert torch.equal(state.mean[k], lifted[k])
+
+
+@pytest.mark.parametrize("name", sorted(dp.POTENTIALS))
+def test_a_potential_tells_how_far_a_nudge_raises_it(name):
+    f, a = dp.POTENTIALS[name], torch.randn(20, 6, dtype=torch.float64)
+    for size in (1.0, 1e-3):
+        e = size * torch.randn_like(a)
+        z, rise = f.raised(a, e)
+        torch.testing.assert_close(z, f(a + e), rtol=0, atol=1e-15)
+        torch.testing.assert_close(rise, f(a + e) - f(a), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["linear", "relu", "hard-tanh", "hard-sigmoid"])
+def test_no_nudge_is_too_small_for_a_box(name):
+    f, a = dp.POTENTIALS[name], torch.tensor([[0.3, 0.7, -3.0]])
+    e = torch.tensor([[1e-20, -1e-20, 1e-20]])
+    _, rise = f.raised(a, e)
+    assert torch.equal(rise, e if name == "linear" else torch.tensor([[1e-20, -1e-20, 0.0]]))

@@ -60,6 +60,10 @@ class Potential(ABC):
         difference = plus - minus
         return minus.lerp_(plus, share), difference
 
+    def raised(self, a: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """f(a + e), and f(a + e) - f(a), as exactly as `dyad` tells its difference."""
+        return self.dyad(a, e, 1.0, 0.0, 1.0)
+
     def stable(self, up: float, down: float, share: float) -> bool:
         """Whether `dyad` loses nothing in low precision: it never subtracts numbers that are nearly equal."""
         return False

@@ -69,6 +69,18 @@ class Box(Potential):
         difference = torch.where(inside, (up + down) * d, plus - minus)
         return minus.lerp_(plus, share), difference
 
+    def raised(self, a: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Potential.raised`: with p = f(a), the rise is e + (a - p) between low - p and high - p."""
+        if self.low == -math.inf and self.high == math.inf:
+            return a + e, e
+        p = self(a)
+        rise = torch.sub(a, p).add_(e)
+        if self.low == 0 and self.high == math.inf:
+            rise = torch.maximum(rise, -p, out=rise)
+        else:
+            rise = torch.clamp(rise, self.low - p, self.high - p, out=rise)
+        return self.over(p.add_(rise)), rise
+
     def stable(self, up: float, down: float, share: float) -> bool:
         """At α = ½ where there is no upper bound, as for ReLU."""
         return up == down and share == 0.5 and self.high == math.inf
