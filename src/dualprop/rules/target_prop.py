@@ -54,7 +54,9 @@ class DifferenceTargetProp(Rule):
         K: steps of the feedback maps on each batch, at least 0, where the maps stay as they are: one number, or
             one for each layer 2..L.
         sigma: σ, the noise by which they learn, positive: one number, or one for each layer 2..L.
-        feedback_lr: their learning rate, positive: one number, or one for each layer 2..L.
+        feedback_lr: their learning rate, positive: one number, or one for each layer 2..L; None for 10⁻³/(σ² P) at
+            a layer of P places (the pixels of its map, 1 where it is dense), for the loss is of curvature 2 σ² P.
+            The published rates, for their pooled maps, are within a factor of 4 of that.
         feedback_momentum: their momentum, in [0, 1).
         feedback: what they minimise, "l-drl" or "plain" (the reconstruction loss, with biases).
         seed: of their initial weights and of the noise.
@@ -81,7 +83,7 @@ class DifferenceTargetProp(Rule):
         beta: float = 0.7,
         K: int | Sequence[int] = 5,
         sigma: float | Sequence[float] = 0.1,
-        feedback_lr: float | Sequence[float] = 0.1,
+        feedback_lr: float | Sequence[float] | None = None,
         feedback_momentum: float = 0.9,
         feedback: str = "l-drl",
         seed: int = 0,
@@ -103,19 +105,20 @@ class DifferenceTargetProp(Rule):
         self.K = _per_layer("K", K, count)
         self.sigma = _per_layer("sigma", sigma, count)
         rates = _per_layer("feedback_lr", feedback_lr, count)
+        self._own_rates = feedback_lr is None
         for steps in self.K:
             if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
                 raise DualpropError(f"K={K!r}: must be whole numbers of at least 0")
         for value in self.sigma:
             positive(sigma=value)
-        for value in rates:
+        for value in () if self._own_rates else rates:
             positive(feedback_lr=value)
         self.feedback = FEEDBACK_LOSSES[feedback]
         self._generator = torch.Generator().manual_seed(seed)
         biased = self.feedback.biased
         self.maps = [FeedbackMap(layer, self._generator, biased=biased) for layer in reversed_layers]
         self._optimizers = [
-            torch.optim.SGD(g.parameters(), lr=lr, momentum=feedback_momentum)
+            torch.optim.SGD(g.parameters(), lr=lr or 0.0, momentum=feedback_momentum)
             for g, lr in zip(self.maps, rates, strict=True)
         ]
 
@@ -186,6 +189,8 @@ class DifferenceTargetProp(Rule):
         for k, (g, optimizer) in enumerate(zip(self.maps, self._optimizers, strict=True), 2):
             block, steps = blocks[k - 1], self.K[k - 2]
             noise = Noise(generator, self.sigma[k - 2])
+            if self._own_rates:
+                optimizer.param_groups[0]["lr"] = 1e-3 / (noise.sigma**2 * block.z.shape[2:].numel())
             for left in range(steps, 0, -1):
                 loss = self.feedback.gradient(g, block, noise)
                 if left == 1:
