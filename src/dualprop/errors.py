@@ -81,3 +81,14 @@ def not_negative(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
             raise DualpropError(f"{name}={value!r}: must be a finite number of at least 0")
+
+
+def seeds(**values: object) -> None:
+    """Refuse what no generator takes as its seed.
+
+    Raises:
+        DualpropError: naming the first of them.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+            raise DualpropError(f"{name}={value!r}: must be a whole number of at least 0, below 2**63")

@@ -25,6 +25,12 @@ class Registry(dict[str, T]):
         super().__init__(*entries, **named)
         self.kind = kind
 
+    def __getitem__(self, name: str) -> T:
+        try:
+            return super().__getitem__(name)
+        except TypeError:  # a list, say, which no name can be
+            return self.__missing__(name)
+
     def __missing__(self, name: object) -> T:
         near = difflib.get_close_matches(str(name).lower(), self, n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""

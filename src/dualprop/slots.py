@@ -34,8 +34,13 @@ class Slots:
         self.kept = [_overlay(before, now) for before, now in zip(old, states, strict=True)]
 
 
-def check_states(states: Sequence[Tensor], layers: Sequence[Layer]) -> None:
+def check_states(states: Sequence[Tensor], layers: Sequence[Layer], above: Sequence[Layer] = ()) -> None:
     """Refuse kept states that are not those of these layers, the first of them on the input.
+
+    Args:
+        states: one tensor for each layer, one row a slot.
+        layers: the layers.
+        above: those that read the last of the states and keep none.
 
     Raises:
         DualpropError: naming the layer that they do not fit.
@@ -43,9 +48,9 @@ def check_states(states: Sequence[Tensor], layers: Sequence[Layer]) -> None:
     shapes = [tuple(z.shape[1:]) for z in states]
     if len(shapes) != len(layers):
         raise DualpropError(f"state: kept states of {len(shapes)} layers, but there are {len(layers)}")
-    for k, (layer, below, above) in enumerate(zip(layers[1:], shapes, shapes[1:], strict=False), 2):
+    for k, (layer, below) in enumerate(zip([*layers[1:], *above], shapes, strict=False), 2):
         try:
-            fits = layer.synapse.out_shape(below) == above
+            fits = layer.synapse.out_shape(below) in shapes[k - 1 : k] or k > len(shapes)
         except DualpropError:
             fits = False
         if not fits:

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from dualprop.contour import Copies
-from dualprop.errors import DualpropError, positive
+from dualprop.errors import positive
 from dualprop.losses import Loss
 from dualprop.net import Layer, Net
-from dualprop.potentials import Box
 from dualprop.registry import Registry
 from dualprop.relaxation import Relaxation
 from dualprop.rules.relaxing import Contrast, Free, Relaxing
@@ -50,12 +49,7 @@ class Nudging(Relaxing):
         """The nudges of the next batch, the real ones first."""
 
     def _relaxing(self) -> Sequence[Layer]:
-        chain = self.net.chain
-        if self.loss.link is None:
-            return chain
-        if chain[-1].potential != Box():
-            raise DualpropError("net: the last layer reads out logits for this loss, so it must be linear")
-        return chain[:-1]
+        return self.net.chain if self.loss.link is None else self.net.chain[:-1]
 
     def _output(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
         top = states[-1] if states else x

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from dualprop.contour import Copies
-from dualprop.errors import DualpropError, at_least_one, not_negative
+from dualprop.errors import DualpropError, at_least_one, not_negative, seeds
 from dualprop.losses import Loss
 from dualprop.net import Layer, Net
+from dualprop.potentials import Box
 from dualprop.relaxation import ORDERS, Relaxation, Settled
 from dualprop.rules.base import Rule, Step
 from dualprop.slots import Slots, check_states
@@ -94,10 +95,13 @@ class Relaxing(Rule):
         super().__init__(net, loss=loss)
         at_least_one(T1=T1, T2=T2)
         not_negative(tolerance=tolerance)
+        seeds(seed=seed)
         if not isinstance(warm, bool):
             raise DualpropError(f"warm={warm!r}: must be true or false")
         self.T1, self.T2, self.warm, self.tolerance = T1, T2, warm, float(tolerance)
         self.loss.check(net.chain[-1].potential, 0.0)
+        if self.loss.link is not None and net.chain[-1].potential != Box():
+            raise DualpropError("net: the last layer reads out logits for this loss, so it must be linear")
         self.layers = self._relaxing()
         self.groups = ORDERS[order](len(self.layers))
         self._slots = Slots()
@@ -132,7 +136,7 @@ class Relaxing(Rule):
     @torch.no_grad()
     def _backward(self, x: Tensor, y: Tensor) -> Step:
         with self._still():
-            free = self._free(x, self._slots.start(x))
+            free = self._free(x, self._start(x))
             contrast = self._contrast(x, y, free)
         if self.warm:
             self._slots.keep(free.states)
@@ -162,7 +166,7 @@ class Relaxing(Rule):
         drawn = self._generator.get_state()
         try:
             with self._still():
-                contrast = self._contrast(x, y, self._free(x, self._slots.start(x)))
+                contrast = self._contrast(x, y, self._free(x, self._start(x)))
                 plus, minus = (self._side(x, contrast, i) for i in self._pair())
         finally:
             self._generator.set_state(drawn)
@@ -207,10 +211,23 @@ class Relaxing(Rule):
             self.layers, drive, states, copies, groups=groups, gain=self.gain, force=force, noise=noise
         )
 
+    def _shapes(self, x: Tensor) -> list[tuple[int, ...]]:
+        """Those of a sample of z_1 .. z_M."""
+        return self.net.shapes(tuple(x.shape[1:]))[1 : len(self.layers) + 1]
+
+    def _start(self, x: Tensor) -> list[Tensor]:
+        """What the batch before left in the slots of this one; nothing for a cold start."""
+        start = self._slots.start(x)
+        shapes = [tuple(z.shape[1:]) for z in start]
+        if start and shapes != self._shapes(x):
+            raise DualpropError(
+                f"x: gives states of shapes {self._shapes(x)}, but those kept for the warm start are {shapes}"
+            )
+        return start
+
     def _zeros(self, x: Tensor) -> list[Tensor]:
         """z_1 .. z_M at zero."""
-        shapes = self.net.shapes(tuple(x.shape[1:]))[1 : len(self.layers) + 1]
-        zeros = [x.new_zeros(len(x), *shape) for shape in shapes]
+        zeros = [x.new_zeros(len(x), *shape) for shape in self._shapes(x)]
         return [z.contiguous(memory_format=layout(x)) if z.ndim == 4 else z for z in zeros]
 
     def _learn(self, x: Tensor, contrast: Contrast) -> None:
@@ -247,6 +264,6 @@ class Relaxing(Rule):
         if states:
             if not self.warm:
                 raise DualpropError("state: holds the kept states of a warm start, and this rule starts cold")
-            check_states(states, self.layers)
+            check_states(states, self.layers, self.net.chain[len(self.layers) :])
         self._generator.set_state(state["generator"].cpu())
         self._slots.kept = states
