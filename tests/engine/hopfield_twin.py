@@ -189,32 +189,32 @@ class Published:
             for (name, p), slope in zip(self.named.items(), slopes, strict=True)
         }
 
-    def ep(self, T1: int, T2: int, high: float, low: float, start: Sequence[Tensor] | None = None):
-        """The gradient of equilibrium propagation between two nudges, and the output of the free phase."""
-        free = self.run(self.zeros() if start is None else start, T1)
+    def free(self, T1: int, start: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """The states at the end of a free phase from these, or from zero."""
+        return self.run(self.zeros() if start is None else start, T1)
+
+    def ep(self, free: Sequence[Tensor], T2: int, high: float, low: float) -> dict[str, Tensor]:
+        """The gradient of equilibrium propagation between two nudges."""
         ends = [free if beta == 0 else self.run(free, T2, beta) for beta in (high, low)]
         width = high - low
-        return self.gradient([(1 / width, ends[0], high), (-1 / width, ends[1], low)]), self.output(free)
+        return self.gradient([(1 / width, ends[0], high), (-1 / width, ends[1], low)])
 
-    def hep(self, T1: int, T2: int, beta: float, N: int):
-        """That of holomorphic equilibrium propagation, with all N points of the circle, and the output."""
-        free = self.run(self.zeros(), T1)
+    def hep(self, free: Sequence[Tensor], T2: int, beta: float, N: int) -> dict[str, Tensor]:
+        """That of holomorphic equilibrium propagation, with all N points of the circle."""
         circle = [beta * cmath.exp(2j * math.pi * t / N) for t in range(N)]
         spread = [s.to(torch.complex128) for s in free]
-        parts = [(1 / (N * b), self.run(spread, T2, b), b) for b in circle]
-        return self.gradient(parts), self.output(free)
+        return self.gradient([(1 / (N * b), self.run(spread, T2, b), b) for b in circle])
 
-    def chl(self, T1: int, T2: int, beta: float):
-        """That of contrastive Hebbian learning, and the free states.
+    def chl(self, free: Sequence[Tensor], T2: int, beta: float) -> dict[str, Tensor]:
+        """That of contrastive Hebbian learning.
 
         Soft-max neurons say what their drives at the end of the free phase make of them.
         """
-        free = self.run(self.zeros(), T1)
         below = free[-2] if self.M > 1 else self.x
         said = self.f[-1](drive(self.synapses[-1], below).detach()) if self.softmax else free[-1]
         clamped = [*free[:-1], said + beta * (self.y - said)]
         ends = self.run(clamped, T2, clamped=True)
-        return self.gradient([(1 / beta, ends, 0), (-1 / beta, free, 0)]), free
+        return self.gradient([(1 / beta, ends, 0), (-1 / beta, free, 0)])
 
 
 class Equilibrium:

@@ -176,7 +176,7 @@ def test_without_a_tolerance_a_phase_takes_all_its_steps(phase):
     net, (x, y) = double_net((5, 4, 6, 3), "sigmoid"), double_batch(4, 5, 3)
     measures = dp.EquilibriumProp(net, beta=0.3, T1=9, T2=6).backward(x, y).measures
     twin = Published(net, of_layers(net, "sigmoid", "mse"), x, one_hot(y, 3, x), order="even-odd")
-    states, steps, beta = twin.run(twin.zeros(), 8), 9, 0.0
+    states, steps, beta = twin.free(8), 9, 0.0
     if phase == "nudged":
         states, steps, beta = twin.run(twin.step(states, 0.0), 5, 0.3), 6, 0.3
     assert measures[f"{phase}_steps"] == steps
@@ -187,7 +187,7 @@ def test_without_a_tolerance_a_phase_takes_all_its_steps(phase):
 def test_the_residual_of_nudged_phases_is_the_largest_of_all_copies():
     net, (x, y) = double_net((5, 4, 6, 3), "sigmoid"), double_batch(4, 5, 3)
     twin = Published(net, of_layers(net, "sigmoid", "mse"), x, one_hot(y, 3, x), order="even-odd")
-    free, moved = twin.run(twin.zeros(), 9), []
+    free, moved = twin.free(9), []
     for beta in (0.4, -0.4):
         states = twin.run(free, 2, beta)
         moved.append(distance(twin.step(states, beta), states))
