@@ -281,6 +281,8 @@ def test_one_layer(name):
     net = double_net((5, 3), feedback=method.feedback)
     x, y = batch()
     gradient = gradient_of(method(net, beta=1e-6) if name != "bp" else method(net), x, y)
+    if name == "dtp":  # β is not divided out, as published
+        gradient = {n: g / 1e-6 for n, g in gradient.items()}
     assert relative_error(gradient, autograd_gradient(net, "mse", x, y)) < 1e-5
 
 
@@ -320,7 +322,7 @@ def test_a_rule_that_keeps_no_states_takes_none():
 @pytest.mark.parametrize("ours", list(dp.RULES))
 @pytest.mark.parametrize("theirs", ["bp", "dp"])
 def test_rules_of_another_class_are_refused(ours, theirs):
-    if dp.RULES[ours].rule is dp.RULES[theirs].rule:
-        return
+    if set(built(ours).state_dict()) == set(built(theirs).state_dict()):
+        return  # of one class, or neither keeps anything
     with pytest.raises(dp.DualpropError, match="state"):
         built(ours).load_state_dict(built(theirs).state_dict())
