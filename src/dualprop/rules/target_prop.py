@@ -138,7 +138,8 @@ class DifferenceTargetProp(Rule):
         """
         x, y = self._checked(x, y)
         self._follow(x)
-        blocks = self._feed_forward(x)
+        with standing_still(layer.synapse for layer in self.net.chain):
+            blocks = self._feed_forward(x)
         targets = list(self._targets(blocks, y))
         states = [block.state for block in blocks]
         return DyadicState((x, *targets[::-1]), (x, *states), Nudge(0.0, (float(self.beta),) * len(blocks)))
