@@ -175,13 +175,17 @@ class ComplexStrand(Strand):
         """The pooled copies and, part by part, what the pool saw."""
         if pool is None:
             return z, []
-        pooled, seen = zip(*map(pool.see, self.copies.parts(z)), strict=True)
-        return self.copies.joined(pooled), list(seen)
+        pooled, seen = zip(*map(pool.see, self.copies.parts(_wide(z))), strict=True)
+        return self.copies.joined(pooled).to(z.dtype), list(seen)
 
     def _unpooled(self, pool: Pool | None, delta: Tensor, seen: list[Seen]) -> Tensor:
         """What goes back through the pool to the copies that it saw."""
         if pool is None:
             return delta
-        return self.copies.joined(
-            [pool.adjoint(d, s) for d, s in zip(self.copies.parts(delta), seen, strict=True)]
-        )
+        parts = zip(self.copies.parts(_wide(delta)), seen, strict=True)
+        return self.copies.joined([pool.adjoint(d, s) for d, s in parts]).to(delta.dtype)
+
+
+def _wide(z: Tensor) -> Tensor:
+    """The same numbers in a type that complex numbers are made of, float32 at least."""
+    return z.to(torch.promote_types(z.dtype, torch.float32))

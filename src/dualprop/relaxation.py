@@ -103,8 +103,8 @@ class Relaxation:
 
         Raises:
             DivergenceError: if a state becomes NaN or infinite, or the residual grows: in the last step some
-                layer moves by more than a tenth of its own size and ten times as far as half way. That needs
-                a phase long enough for news to have crossed the net up and down by then.
+                layer's states, all samples together, move by more than a tenth of their norm and ten times as far
+                as half way. That needs a phase long enough for news to have crossed the net up and down by then.
         """
         start, middle = list(self.z), max(1, steps // 2)
         half = [math.inf] * self.depth
@@ -114,15 +114,18 @@ class Relaxation:
             self.step()
             if not watched:
                 continue
-            moved = [_largest(z - old) for z, old in zip(self.z, before, strict=True)]
-            if not all(map(math.isfinite, moved)):
+            moved = [z - old for z, old in zip(self.z, before, strict=True)]
+            largest = [_largest(change) for change in moved]
+            if not all(map(math.isfinite, largest)):
                 raise self._diverged(start, step, phase)
-            if step == steps and middle >= 2 * self.depth:
+            residual = max(largest, default=0.0)
+            if step == middle:
+                half = [float(torch.linalg.vector_norm(change)) for change in moved]
+            elif step == steps and middle >= 2 * self.depth:
                 self._check_growth(moved, half, steps, phase)
-            half = moved if step == middle else half
-            if max(moved, default=0.0) <= tolerance:
+            if residual <= tolerance:
                 break
-        return Settled(step, max(moved, default=0.0))
+        return Settled(step, residual)
 
     def step(self) -> None:
         """Update every layer once."""
@@ -135,7 +138,8 @@ class Relaxation:
         a, d = self._drive(k), self._pull(k)
         gain = self.gain if k < self.depth else 1.0
         if d is None:
-            a = a.clone() if k == 1 else a  # the input's drive serves again
+            # the input's drive serves again, and one behind a pool is what the synapse has seen
+            a = a.clone() if k == 1 or self.layers[k - 1].synapse.behind is not None else a
         elif d.dtype == a.dtype:
             a = torch.add(a, d, alpha=gain, out=d)
         else:
@@ -172,9 +176,10 @@ class Relaxation:
             seen = self._seen[k - 1] = self._strands[k].see(z.to(product_dtype(z)))
         return seen
 
-    def _check_growth(self, moved: Sequence[float], half: Sequence[float], step: int, phase: str) -> None:
-        for k, (now, before, z) in enumerate(zip(moved, half, self.z, strict=True), 1):
-            if now > 10 * before and now > 0.1 * _largest(z):
+    def _check_growth(self, moved: Sequence[Tensor], half: Sequence[float], step: int, phase: str) -> None:
+        for k, (change, before, z) in enumerate(zip(moved, half, self.z, strict=True), 1):
+            now = float(torch.linalg.vector_norm(change))
+            if now > 10 * before and now > 0.1 * float(torch.linalg.vector_norm(z)):
                 raise DivergenceError(
                     f"the {phase} phase diverged by step {step}, layer {k}: "
                     f"its residual grew from {before:.3g} half way to {now:.3g}"

@@ -28,6 +28,12 @@ def double_batch(n: int, features: int, classes: int, *, seed: int = 0) -> tuple
     return x, torch.randint(classes, (n,), generator=generator)
 
 
+def suited(method: dp.Method, activation: str = "relu") -> dict[str, str]:
+    """Options of a net for a rule: this activation, unless the rule needs one of its own kind, and its feedback."""
+    own = activation if method.activation == "relu" else method.activation
+    return {"activation": own, "feedback": method.feedback}
+
+
 def image_net(synapses: Iterable[dp.Synapse], activation: str = "tanh", *, seed: int = 0) -> dp.Net:
     """A float64 net of these synapses, linear on top; weights and biases by `seed`, none of them zero."""
     synapses = list(synapses)
@@ -42,12 +48,14 @@ def image_net(synapses: Iterable[dp.Synapse], activation: str = "tanh", *, seed:
     return net
 
 
-def small_conv_net(activation: str = "tanh", feedback: str = "symmetric", *, seed: int = 0) -> dp.Net:
-    """2 x 6 x 6 -> 3 channels -> max-pool -> 4 channels -> average-pool -> 5 -> 3 neurons, in float64."""
+def small_conv_net(
+    activation: str = "tanh", feedback: str = "symmetric", *, pool: str = "max", seed: int = 0
+) -> dp.Net:
+    """2 x 6 x 6 -> 3 channels -> pool -> 4 channels -> average-pool -> 5 -> 3 neurons, in float64."""
     own = {"feedback": feedback}
     synapses = [
         dp.Conv2d(2, 3, 3, padding=1),
-        dp.Conv2d(3, 4, 3, padding=1, pool=dp.MaxPool2d(2), **own),
+        dp.Conv2d(3, 4, 3, padding=1, pool=dp.POOLS[pool](2), **own),
         dp.Dense(16, 5, pool=dp.AvgPool2d(2, stride=1), **own),
         dp.Dense(5, 3, **own),
     ]

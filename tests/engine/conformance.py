@@ -29,6 +29,7 @@ from .builders import (
     gradient_of,
     image_batch,
     image_net,
+    suited,
 )
 
 CLASSES = 4
@@ -50,8 +51,7 @@ class Problem:
 
     def bound(self, method: dp.Method, *, seed: int = 0, **settings: Any) -> dp.Rule:
         """A rule of this method on a fresh net that fits it."""
-        activation = "tanh" if method.activation == "relu" else method.activation  # smooth
-        net = self.net(activation, seed=seed, feedback=method.feedback, pool=method.pool)
+        net = self.net(**suited(method, "tanh"), seed=seed, pool=method.pool)
         return method(net, **settings)
 
     def batch(self, n: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:

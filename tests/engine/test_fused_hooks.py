@@ -10,7 +10,7 @@ import torch
 import dualprop as dp
 from dualprop.inference import Inference
 
-from .builders import assert_identical, gradient_of, image_batch, image_net, small_conv_net
+from .builders import assert_identical, gradient_of, image_batch, image_net, small_conv_net, suited
 
 SCHEDULES = [
     dp.Sweep(),
@@ -97,7 +97,7 @@ def watched(net: dp.Net) -> list[str]:
 @pytest.mark.parametrize("name", list(dp.RULES))
 def test_hooks_are_called_once_a_parameter_and_round_with_the_gradient_in_place(name):
     method = dp.RULES[name]
-    net, (x, y) = small_conv_net("tanh", method.feedback), image_batch(2)
+    net, (x, y) = small_conv_net(**suited(method, "tanh"), pool=method.pool), image_batch(2)
     calls = watched(net)
     rule = method(net)
     rounds = 0
@@ -135,7 +135,7 @@ def test_a_synapse_learns_before_those_below_it_have_been_updated(monkeypatch):
 @pytest.mark.parametrize("name", list(dp.RULES))
 def test_steps_inside_hooks_give_the_weights_of_steps_after_backward(name):
     method = dp.RULES[name]
-    net = small_conv_net("relu", method.feedback)
+    net = small_conv_net(**suited(method), pool=method.pool)
     twin = copy.deepcopy(net)
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
     rule, other = method(net), method(twin)

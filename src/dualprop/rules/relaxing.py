@@ -67,6 +67,9 @@ class Relaxing(Rule):
 
     The free phase starts at zero, or warm, where the batch before left the same slots (see `Slots`).
 
+    Products follow autocast. What is learnt from are differences between nearby states, which shrink from layer to
+    layer on the way down: in bfloat16 those of a deep net drown in rounding unless the nudge is strong.
+
     Args:
         net: the net to train.
         loss: a name in `LOSSES` or a `Loss`.
