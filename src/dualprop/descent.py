@@ -144,12 +144,7 @@ class Descent:
         """Try one step for every sample, and take it where it descends."""
         point, lifted = at.point, self.lifted
         apart = at.apart if bool(at.apart.any()) else None
-
-        def nudge(k: int, a: Tensor) -> Tensor:
-            e = point.nudges[k - 1] + column(at.theta, a) * point.steps[k - 1]
-            return e if apart is None else torch.where(column(apart, a), e + (point.drives[k - 1] - a), e)
-
-        trial = lifted.at(at.first, at.y, nudge, apart)
+        trial = lifted.at(at.first, at.y, point.along(at.theta, apart), apart)
         left_over = torch.where(point.slope < 0, lifted.slope(point.steps, trial.bent) / point.slope, 0.0)
         falls = trial.objective <= point.objective + _ENOUGH * at.theta * point.slope
         settles = (trial.objective <= point.objective + point.rounding) & (left_over.abs() <= _SETTLES)

@@ -73,6 +73,18 @@ class Point(NamedTuple):
     reach: Tensor
     slope: Tensor
 
+    def along(self, theta: Tensor, apart: Tensor | None = None) -> Callable[[int, Tensor], Tensor]:
+        """The nudges a step θΔ further, θ of shape (B,): what `Lifted.at` asks for.
+
+        Samples that step apart hold a_k as it is here, so that u_k is what moves by θΔ_k.
+        """
+
+        def nudge(k: int, a: Tensor) -> Tensor:
+            e = self.nudges[k - 1] + column(theta, a) * self.steps[k - 1]
+            return e if apart is None else torch.where(column(apart, a), e + (self.drives[k - 1] - a), e)
+
+        return nudge
+
 
 class Lifted:
     """E and its gradient, for states z_k = f_k(u_k) with u_k = a_k + e_k: if a nudge e_k moves, all above follow.

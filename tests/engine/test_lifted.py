@@ -307,15 +307,24 @@ def test_small_beta_recovers_backprop_on_convolutions_and_pools(beta, alpha):
     assert relative_error(gradient_of(rule, x, y), autograd_gradient(net, "mse", x, y)) < 1e-4
 
 
+IMAGE_NETS = {
+    "in front": lambda: [
+        dp.Conv2d(2, 3, 3, padding=1),
+        dp.Affine(torch.nn.Conv2d(3, 4, 3), pool=dp.MaxPool2d(2)),
+        dp.Dense(4, 3),
+    ],
+    "behind": lambda: [
+        dp.Pooled(dp.Conv2d(2, 3, 3, padding=1), dp.MaxPool2d(2)),
+        dp.Pooled(dp.Conv2d(3, 4, 3, padding=1), dp.SoftmaxPool2d(2)),
+        dp.Dense(4, 3),
+    ],
+}
+
+
 @pytest.mark.parametrize("alpha", [1, 0])
-def test_the_gradient_is_that_of_the_objective_on_convolutions_and_pools(alpha):
-    net = image_net(
-        [
-            dp.Conv2d(2, 3, 3, padding=1),
-            dp.Affine(torch.nn.Conv2d(3, 4, 3, groups=1), pool=dp.MaxPool2d(2)),
-            dp.Dense(4, 3),
-        ]
-    )
+@pytest.mark.parametrize("pools", IMAGE_NETS)
+def test_the_gradient_is_that_of_the_objective_on_convolutions_and_pools(pools, alpha):
+    net = image_net(IMAGE_NETS[pools]())
     x, y = image_batch(3)
     names, sign = ("tanh", "tanh", "linear"), 1 if alpha else -1
     rule = dp.LiftedProximal(net, alpha=alpha, beta=0.05, tolerance=1e-9)

@@ -134,13 +134,34 @@ def test_the_error_of_the_gradient_is_about_the_tolerance(tolerance):
         assert 0 < relative_error(ours, exact) < 3 * tolerance
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("alpha", [1, 0])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "softmax"])
+def test_the_slope_is_the_derivative_of_the_objective_along_the_step(activation, alpha, apart):
+    """For all layers together, and for every z_k by itself with the drives held."""
+    net, x, y = problem(activation)
+    lifted = Lifted(net, dp.LOSSES["mse"], 1.0 if alpha else -1.0, (0.3, 0.5, 0.4), x)
+    mask = torch.full((5,), apart)
+    with torch.no_grad():
+        first, _ = lifted.drive(1, x)
+        noise = [0.3 * torch.randn(5, n, dtype=x.dtype) for n in (8, 7, 4)]
+        here = lifted.at(first, y, lambda k, _: noise[k - 1], mask)
+        up, down = (
+            lifted.at(first, y, here.along(torch.full((5,), h, dtype=x.dtype), mask), mask) for h in (1e-6, -1e-6)
+        )
+    assert float(here.slope.max()) < -1e-2
+    torch.testing.assert_close((up.objective - down.objective) / 2e-6, here.slope, rtol=1e-6, atol=1e-7)
+
+
 def test_every_sample_descends_by_itself():
-    net, x, y = problem("relu", n=6)
+    net, x, y = problem("relu", n=12)
     together, _ = descend(net, x, y, beta=0.5)
     assert len(set(together.iterations.tolist())) > 1
-    for row in range(6):
+    for row in range(12):
         alone, _ = descend(net, x[row : row + 1], y[row : row + 1], beta=0.5)
         assert int(alone.iterations) == int(together.iterations[row])
+        assert float(alone.objective) == pytest.approx(float(together.objective[row]), rel=1e-12)
+        assert float(alone.residual) == pytest.approx(float(together.residual[row]), rel=1e-6)
         for ours, theirs in zip(alone.levels, together.levels, strict=True):
             torch.testing.assert_close(ours.state[0], theirs.state[row], rtol=1e-10, atol=1e-12)
 
