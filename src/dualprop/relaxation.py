@@ -136,15 +136,15 @@ class Relaxation:
     def _updated(self, k: int) -> Tensor:
         """The new state of layer k."""
         a, d = self._drive(k), self._pull(k)
-        gain = self.gain if k < self.depth else 1.0
+        gain, precise = self.gain if k < self.depth else 1.0, self.z[k - 1].dtype
         if d is None:
             # the input's drive serves again, and one behind a pool is what the synapse has seen
             a = a.clone() if k == 1 or self.layers[k - 1].synapse.behind is not None else a
-        elif d.dtype == a.dtype:
+        elif a.dtype == d.dtype == precise:
             a = torch.add(a, d, alpha=gain, out=d)
-        else:
-            a = torch.add(a, d, alpha=gain)
-        a = a.to(self.z[k - 1].dtype)
+        else:  # feedback is small beside the drive: their sum must not be rounded as the products are
+            a = torch.add(a.to(precise), d, alpha=gain)
+        a = a.to(precise)
         if self.noise is not None:
             a.add_(self.noise(a))
         return self.copies.activate(self.layers[k - 1].potential, a)
