@@ -275,10 +275,20 @@ def test_inference_shows_the_sign_that_the_next_batch_draws():
     rule = dp.EquilibriumProp(net, variant="random-sign", beta=0.3, T1=7, T2=5)
     for _ in range(8):
         state = rule.infer(x, y)
-        delta = [m - p for p, m in zip(state.plus, state.minus, strict=True)]
-        ours = gradient_of(rule, x, y)["layers.0.synapse.bias"]
-        sign = torch.sign((ours * delta[1].mean(0)).sum())  # of β
-        torch.testing.assert_close(ours, sign * delta[1].mean(0) / 0.3, rtol=1e-12, atol=1e-14)
-        twin = Published(net, of_layers(net, "sigmoid", "mse"), x, one_hot(y, 3, x), order="even-odd")
-        nudged = twin.run(twin.free(7), 5, 0.3 * float(sign))
-        torch.testing.assert_close(state.plus[-1], nudged[-1], rtol=1e-12, atol=1e-14)
+        moved = {f"layers.{k - 1}.synapse.bias": -d.mean(0) / 0.3 for k, d in enumerate(state.difference) if k}
+        ours = gradient_of(rule, x, y)
+        assert_same({name: ours[name] for name in moved}, moved, rtol=1e-11)
+
+
+@pytest.mark.parametrize("variant", list(NUDGES))
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_inference_shows_the_higher_nudge_as_plus_and_the_lower_as_minus(loss, variant):
+    net, x, y = toy(loss, 0)
+    twin = Published(net, of_layers(net, "sigmoid", loss), x, one_hot(y, 3, x), loss=loss, order="even-odd")
+    free = twin.free(7)
+    state = dp.EquilibriumProp(net, loss=loss, variant=variant, beta=0.3, T1=7, T2=5).infer(x, y)
+    for side, beta in zip((state.plus, state.minus), NUDGES[variant], strict=True):
+        ends = twin.run(free, 5, beta) if beta else free
+        for ours, theirs in zip(side[1:], ends, strict=False):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(side[-1], twin.output(ends), rtol=1e-12, atol=1e-14)

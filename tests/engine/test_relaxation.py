@@ -141,6 +141,29 @@ def test_a_step_of_every_order_updates_each_layer_once(order, depth):
         assert all(b - a > 1 for group in groups for a in group for b in group if b > a)
 
 
+def test_the_gain_is_that_of_the_feedback_and_not_of_the_force():
+    net, (x, _) = double_net((5, 4, 3), "sigmoid"), double_batch(4, 5, 3)
+    first, second = (layer.synapse for layer in net.chain)
+    one, two = torch.rand(4, 4, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64)
+    a = drive(first, x).detach()
+    groups = ORDERS["synchronous"](2)
+    relaxing = Relaxation(
+        net.chain,
+        a,
+        [one, two],
+        Copies(4, 1),
+        groups=groups,
+        gain=0.3,
+        force=lambda z: -2 * z,
+        noise=torch.ones_like,
+    )
+    with torch.no_grad():
+        relaxing.step()
+    expected = torch.sigmoid(a + 0.3 * two @ second.weight + 1), drive(second, one) - 2 * two + 1
+    for ours, theirs in zip(relaxing.z, expected, strict=True):
+        torch.testing.assert_close(ours, theirs.detach())
+
+
 # Where a phase stops
 
 

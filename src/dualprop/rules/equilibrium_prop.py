@@ -61,15 +61,15 @@ class Nudging(Relaxing):
         copies = Copies.of(len(x), [point.beta for point in nudged])
         relaxation = self._nudged(y, copies, nudged, free.drive, [copies.spread(z) for z in free.states])
         settled = relaxation.run(self.T2, self.tolerance, "nudged")
-        states, weights = relaxation.z, [point.weight for point in nudged]
+        states = relaxation.z
         readout = self._readout_gradient(x, y, copies, nudged, states)
         products = relaxation.products + (copies.products if readout is not None else 0)
-        if len(nudged) < len(points):  # the free equilibrium is one of them
-            copies = Copies(len(x), len(points))
-            states = [torch.cat([z, at_rest]) for z, at_rest in zip(states, free.states, strict=True)]
-            weights += [point.weight for point in points if not point.beta]
+        if len(nudged) < len(points):  # the free equilibrium is one of two, the first or the second
+            copies, way = Copies(len(x), 2), 1 if points[0].beta else -1
+            states = [torch.cat([z, at_rest][::way]) for z, at_rest in zip(states, free.states, strict=True)]
             if readout is not None:  # at which β = 0
-                readout = torch.cat([readout, torch.zeros_like(readout[: len(x)])])
+                readout = torch.cat([readout, torch.zeros_like(readout)][::way])
+        weights = [point.weight for point in points]
         return Contrast(copies, weights, states, readout, settled, products)
 
     def _nudged(
@@ -122,12 +122,11 @@ class Nudging(Relaxing):
 
 
 Variant = Callable[[float, torch.Generator], tuple[float, float]]
-"""From β to the two nudges whose equilibria are contrasted."""
+"""From β to the two nudges whose equilibria are contrasted, the higher first."""
 
 
 def _random_sign(beta: float, generator: torch.Generator) -> tuple[float, float]:
-    sign = 1 if bool(torch.randint(2, (), generator=generator)) else -1
-    return sign * beta, 0.0
+    return (beta, 0.0) if bool(torch.randint(2, (), generator=generator)) else (0.0, -beta)
 
 
 VARIANTS: Registry[Variant] = Registry(
