@@ -118,6 +118,6 @@ RULES: Registry[Method] = Registry(
         ),
         "hep": _relaxing(HolomorphicEP, "holomorphic equilibrium propagation", pool="softmax"),
         "chl": _relaxing(ContrastiveHebbian, "contrastive Hebbian learning"),
-        "lpom": Method(LiftedProximal, "lifted proximal operator machine"),
+        "lpom": Method(LiftedProximal, "lifted proximal operator machine", pool="softmax"),
     },
 )
