@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 demo: .venv/installed  ## every rule on real handwritten digits, side by side
 	$(BIN)/dualprop compare --data digits --hidden 128,128 --epochs 20 --batch-size 50 \
-	  --optimizer sgd --lr 0.1 --weight-decay 0.002 --lr-schedule cosine --warmup-epochs 1
+	  --optimizer sgd --lr 0.1 --weight-decay 0.002 --lr-schedule cosine --warmup-epochs 1 --rule-settings K=20
 
 test: .venv/developing  ## lint, types and tests: what continuous integration runs
 	$(BIN)/ruff check .

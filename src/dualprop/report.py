@@ -57,7 +57,7 @@ class Record:
         """All that was chosen for it besides rule and seed, what was left to the rule included."""
         s, others = self.settings, ("rule", "seed", "rule_settings")
         chosen = [f.name for f in fields(s) if f.metadata["identity"] and f.name not in others]
-        own = {"activation": activation(s), "pool": pool(s), "init": init(s)}
+        own = {"activation": activation(s), "pool": pool(s), "init": init(s) or "the net's own"}
         return {**{name: getattr(s, name) for name in chosen}, **own}
 
 
@@ -168,7 +168,9 @@ class Report:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*self.columns, title=self.title)
+        table = Table(title=self.title)
+        for name in self.columns:
+            table.add_column(name, no_wrap=name == "rule")
         for row in self.rows():
             table.add_row(*row)
         console = Console(markup=False, highlight=False)

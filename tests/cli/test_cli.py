@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dualprop import cli
+from dualprop import cli, recipes
 from dualprop.settings import Settings
 
 QUICK = ("--hidden", "24", "--epochs", "1")
@@ -176,7 +176,7 @@ def test_a_recipe_is_the_start_and_options_override_it(dualprop, tmp_path):
 def test_help_names_the_recipes(dualprop):
     _, out, _ = dualprop("train", "--help")
     words = " ".join(out.replace("│", " ").split())
-    assert "cifar10-vgg16, cifar100-vgg16, mnist-mlp" in words
+    assert ", ".join(recipes.shipped()) in words
 
 
 def test_resuming_with_a_contradiction(dualprop):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dualprop import resume, train
+from dualprop import RULES, resume, train
 from dualprop.errors import CheckpointError, Interrupted
 from dualprop.interrupt import Interrupt
 from dualprop.runs import Run
@@ -30,7 +30,7 @@ def assert_same(a, b):
     assert outcome(a)[2] == outcome(b)[2]
 
 
-@pytest.mark.parametrize("rule", ["bp", "dp", "ms-dp", "l-dp", "p-dp", "r-dp", "kp-dp", "dp-t"])
+@pytest.mark.parametrize("rule", RULES)
 def test_interrupted_runs_end_with_the_same_weights(rule, quick, tmp_path, monkeypatch):
     settings = replace(quick, rule=rule, augment=True, alignment=True, weight_decay=0.01, optimizer="adamw")
     train(settings, tmp_path / "whole")

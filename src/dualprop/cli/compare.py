@@ -12,7 +12,7 @@ from dualprop.cli.options import RecipeOption, run_folder, with_settings
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.settings import whole_numbers
 
-RULES = "bp,dp,ms-dp,l-dp,p-dp,r-dp,kp-dp,dp-t"
+RULES = "bp,dp,ms-dp,l-dp,p-dp,r-dp,kp-dp,dp-t,ep,ep-centred,hep,chl,lpom,dtp"
 SEEDS = "0,1"
 
 
