@@ -29,7 +29,7 @@ def double_batch(n: int, features: int, classes: int, *, seed: int = 0) -> tuple
 
 
 def suited(method: dp.Method, activation: str = "relu") -> dict[str, str]:
-    """Options of a net for a rule: this activation, unless the rule needs one of its own kind, and its feedback."""
+    """Options of a net for a rule: this activation, unless the rule needs one of its own, and its feedback."""
     own = activation if method.activation == "relu" else method.activation
     return {"activation": own, "feedback": method.feedback}
 

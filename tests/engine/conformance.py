@@ -381,7 +381,7 @@ def every_named_loss_works(method: dp.Method, on: Problem) -> None:
 
 
 LARGE = {"gamma": 0.3}
-"""Settings of rules under which differences are not lost in float32: at layer k CHL's are γ^{L-k} of the states."""
+"""Settings under which differences are not lost in float32: at layer k CHL's are γ^{L-k} of the states."""
 
 
 @check
