@@ -104,12 +104,14 @@ class Relaxation:
         Raises:
             DivergenceError: if a state becomes NaN or infinite, or the residual grows: in the last step some
                 layer's states, all samples together, move by more than a tenth of their norm and ten times as far
-                as half way. That needs a phase long enough for news to have crossed the net up and down by then.
+                as half way, where they moved three times as far as after a quarter. That needs a phase long enough
+                for news to have crossed the net up and down by half way. A complex state that passes a pole of its
+                activation leaps once, which is no divergence.
         """
-        start, middle = list(self.z), max(1, steps // 2)
-        half = [math.inf] * self.depth
+        start, looks = list(self.z), {max(1, steps // 4), max(1, steps // 2), steps}
+        changes: list[list[float]] = []  # of every layer, at each look
         for step in range(1, steps + 1):
-            watched = tolerance > 0 or step in (middle, steps)
+            watched = tolerance > 0 or step in looks
             before = list(self.z) if watched else []
             self.step()
             if not watched:
@@ -118,11 +120,11 @@ class Relaxation:
             largest = [_largest(change) for change in moved]
             if not all(map(math.isfinite, largest)):
                 raise self._diverged(start, step, phase)
+            if step in looks:
+                changes.append([float(torch.linalg.vector_norm(change)) for change in moved])
+            if step == steps and steps // 2 >= 2 * self.depth:
+                self._check_growth(changes, steps, phase)
             residual = max(largest, default=0.0)
-            if step == middle:
-                half = [float(torch.linalg.vector_norm(change)) for change in moved]
-            elif step == steps and middle >= 2 * self.depth:
-                self._check_growth(moved, half, steps, phase)
             if residual <= tolerance:
                 break
         return Settled(step, residual)
@@ -176,13 +178,12 @@ class Relaxation:
             seen = self._seen[k - 1] = self._strands[k].see(z.to(product_dtype(z)))
         return seen
 
-    def _check_growth(self, moved: Sequence[Tensor], half: Sequence[float], step: int, phase: str) -> None:
-        for k, (change, before, z) in enumerate(zip(moved, half, self.z, strict=True), 1):
-            now = float(torch.linalg.vector_norm(change))
-            if now > 10 * before and now > 0.1 * float(torch.linalg.vector_norm(z)):
+    def _check_growth(self, changes: Sequence[Sequence[float]], step: int, phase: str) -> None:
+        for k, (early, half, now, z) in enumerate(zip(*changes, self.z, strict=True), 1):
+            if half > 3 * early and now > 10 * half and now > 0.1 * float(torch.linalg.vector_norm(z)):
                 raise DivergenceError(
                     f"the {phase} phase diverged by step {step}, layer {k}: "
-                    f"its residual grew from {before:.3g} half way to {now:.3g}"
+                    f"its residual grew from {half:.3g} half way to {now:.3g}"
                 )
 
     def _diverged(self, start: Sequence[Tensor], step: int, phase: str) -> DivergenceError:

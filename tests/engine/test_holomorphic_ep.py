@@ -245,3 +245,19 @@ def test_inference_in_noise_shows_the_two_real_nudges():
     for name in ("plus", "minus"):
         for a, b in zip(getattr(noisy, name), getattr(still, name), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+def test_in_noise_the_steps_of_all_points_are_counted_and_the_largest_residual_told():
+    net, x, y = toy("mse", 0)
+    twin = Published(net, of_layers(net, "sigmoid", "mse"), x, one_hot(y, 3, x), order="even-odd")
+    states = [s.to(torch.complex128) for s in twin.free(7)]
+    moved = []
+    for b in (0.4, 0.4j, -0.4, -0.4j):
+        before = twin.run(states, 2, b)
+        states = twin.step(before, b)
+        changes = [z - old for z, old in zip(states, before, strict=True)]
+        moved.append(max(float(part.abs().max()) for change in changes for part in (change.real, change.imag)))
+    measures = dp.HolomorphicEP(net, beta=0.4, N=4, T1=7, T2=3, noise=1e-300).backward(x, y).measures
+    assert measures["nudged_steps"] == 4 * 3
+    assert measures["nudged_residual"] == pytest.approx(max(moved), rel=1e-9)
+    assert max(moved) > 1.1 * moved[-1]

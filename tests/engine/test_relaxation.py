@@ -337,6 +337,19 @@ def test_slow_and_swinging_phases_are_no_divergence():
     short.backward(x, y)
 
 
+@pytest.mark.parametrize(("seed", "T2"), [(84, 8), (79, 10)])
+def test_a_complex_state_that_passes_a_pole_is_no_divergence(seed, T2):
+    """Two random nets, found among 150, that leap in the last step of a short phase and settle in a longer one."""
+    net, (x, y) = double_net((6, 6, 6, 6), "shifted-sigmoid", seed=seed), double_batch(4, 6, 6, seed=seed)
+    settings = {"loss": "cross_entropy", "N": 8, "T1": 6, "order": "synchronous"}
+    half, last, settled = (
+        dp.HolomorphicEP(net, T2=steps, **settings).backward(x, y).measures["nudged_residual"]
+        for steps in (T2 // 2, T2, 300)
+    )
+    assert last > 30 * half
+    assert settled < 1e-11
+
+
 # Products
 
 
