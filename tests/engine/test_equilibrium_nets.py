@@ -64,6 +64,41 @@ def test_under_autocast_gradients_are_float32_and_near_those_without(pool, name,
     assert relative_error(ours, expected) > 1e-5  # products were in bf16
 
 
+def test_under_autocast_the_contrast_of_states_is_in_their_precision():
+    """∂E/∂W = -z_k z_{k-1}^T of plus less that of minus: nearly equal numbers, which bf16 would lose."""
+    net, (x, y) = double_net((20, 32, 32, 5), "sigmoid").float(), double_batch(64, 20, 5)
+    rule = RULES["ep-centred"](net, beta=0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, state = gradient_of(rule, x.float(), y), rule.infer(x.float(), y)
+    parts = [(w / 0.1, [z.double() for z in side]) for w, side in ((1, state.plus[1:]), (-1, state.minus[1:]))]
+    expected = contrast(net, x, parts)
+    assert relative_error({n: g.double() for n, g in ours.items()}, expected) < 1e-5
+
+
+@each_loss
+@each_rule
+def test_weights_may_change_within_one_autocast(name, loss):
+    """Which keeps their low-precision copies."""
+    net, (x, y) = double_net((5, 6, 4, 3), "sigmoid").float(), double_batch(4, 5, 3)
+    x = x.float()
+
+    def seen() -> tuple[Tensor, dict[str, Tensor]]:
+        rule = RULES[name](net, loss=loss)
+        return rule.predict(x), gradient_of(rule, x, y)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        before, _ = seen()
+        with torch.no_grad():
+            for p in net.parameters():
+                p.mul_(1.5)
+        output, gradient = seen()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, of_another = seen()
+    assert not torch.equal(before, expected)
+    assert torch.equal(output, expected)
+    assert_identical(gradient, of_another)
+
+
 @each_rule
 def test_double_precision_is_untouched_by_autocast(name):
     net, (x, y) = double_net((5, 6, 4, 3), "sigmoid"), double_batch(4, 5, 3)
