@@ -32,6 +32,17 @@ def test_steps(rule, name, value, net):
         rule(net, **{name: value})
 
 
+@pytest.mark.parametrize("rule", [dp.EquilibriumProp, dp.HolomorphicEP])
+@pytest.mark.parametrize("beta", [1, 1.0, 3])
+def test_a_linear_output_under_squared_error_needs_beta_below_one(rule, beta):
+    """z_L <- a - β (z_L - y) has a factor of -β."""
+    for loss in ("mse", "mse-linearised"):
+        with refused(rf"^beta={beta}: must be below 1"):
+            rule(double_net((5, 4, 3), "sigmoid"), loss=loss, beta=beta)
+    rule(double_net((5, 4, 3), "sigmoid", output="sigmoid"), beta=beta)
+    rule(double_net((5, 4, 3), "sigmoid"), loss="cross_entropy", beta=beta)
+
+
 @pytest.mark.parametrize("value", NUMBERS, ids=str)
 @pytest.mark.parametrize("rule", RULES)
 def test_beta(rule, value, net):

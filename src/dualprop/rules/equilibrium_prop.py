@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from dualprop.contour import Copies
-from dualprop.errors import positive
-from dualprop.losses import Loss
+from dualprop.errors import DualpropError, positive
+from dualprop.losses import Loss, SquaredError
 from dualprop.net import Layer, Net
+from dualprop.potentials import Box
 from dualprop.registry import Registry
 from dualprop.relaxation import Relaxation
 from dualprop.rules.relaxing import Contrast, Free, Relaxing
@@ -47,6 +48,12 @@ class Nudging(Relaxing):
     @abstractmethod
     def _points(self) -> list[Point]:
         """The nudges of the next batch, the real ones first."""
+
+    def _check_strength(self, beta: float) -> None:
+        """Refuse a strength |β| at which z_L <- a_L - β (z_L - y) runs away."""
+        positive(beta=beta)
+        if beta >= 1 and isinstance(self.loss, SquaredError) and self.net.chain[-1].potential == Box():
+            raise DualpropError(f"beta={beta!r}: must be below 1 for the squared error of a linear output")
 
     def _relaxing(self) -> Sequence[Layer]:
         return self.net.chain if self.loss.link is None else self.net.chain[:-1]
@@ -156,7 +163,7 @@ class EquilibriumProp(Nudging):
         net: the net to train; its potentials should be bounded, for example "hard-sigmoid".
         loss: a name in `LOSSES` or a `Loss`.
         variant: "positive", "negative", "random-sign" (of either, drawn for every batch) or "centred".
-        beta: β, positive.
+        beta: β, positive; below 1 for the squared error of a linear output.
         T1: steps of the free phase, at least 1.
         T2: steps of the nudged phases, at least 1; both signs relax in the same products.
         order: of the updates in a step: "even-odd" (layers 1, 3, 5.. then 2, 4..), "forward" or "backward", under
@@ -193,7 +200,7 @@ class EquilibriumProp(Nudging):
         seed: int = 0,
     ) -> None:
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed)
-        positive(beta=beta)
+        self._check_strength(beta)
         self.beta, self.variant = float(beta), VARIANTS[variant]
 
     def _points(self) -> list[Point]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dualprop.contour import Copies
-from dualprop.errors import DualpropError, not_negative, positive
+from dualprop.errors import DualpropError, not_negative
 from dualprop.losses import Loss
 from dualprop.net import Net
 from dualprop.relaxation import Settled
@@ -39,7 +39,7 @@ class HolomorphicEP(Nudging):
         net: the net to train, its activations and pools holomorphic: "shifted-sigmoid", "tanh", "holo-tanh",
             soft-max or average pooling.
         loss: a name in `LOSSES` or a `Loss` with a holomorphic gradient.
-        beta: |β|, positive.
+        beta: |β|, positive; below 1 for the squared error of a linear output.
         N: points on the circle, even, at least 2.
         T1: steps of the free phase, at least 1.
         T2: steps of the nudged phases, at least 1.
@@ -76,7 +76,7 @@ class HolomorphicEP(Nudging):
         seed: int = 0,
     ) -> None:
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed)
-        positive(beta=beta)
+        self._check_strength(beta)
         not_negative(noise=noise)
         if not isinstance(N, int) or isinstance(N, bool) or N < 2 or N % 2:
             raise DualpropError(f"N={N!r}: must be an even whole number of at least 2")
