@@ -49,11 +49,15 @@ class Copies:
             return z
         return torch.cat([z] * (self.reals + self.complexes) + [torch.zeros_like(z)] * self.complexes)
 
+    def _blocks(self, z: Tensor) -> list[Tensor]:
+        """The rows of the real copies, of the others' real parts and of their imaginary parts, as views."""
+        return list(torch.split(z, [self.reals * self.batch, *[self.complexes * self.batch] * 2]))
+
     def parts(self, z: Tensor) -> list[Tensor]:
         """The real copies and the complex ones, whichever there are."""
         if not self.complexes:
             return [z]
-        real, re, im = torch.split(z, [self.reals * self.batch, *[self.complexes * self.batch] * 2])
+        real, re, im = self._blocks(z)
         return [*([real] if self.reals else []), torch.complex(re, im)]
 
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
@@ -68,7 +72,14 @@ class Copies:
 
     def activate(self, f: Potential, a: Tensor) -> Tensor:
         """The activation of every copy; a is given up."""
-        return self.joined([f.over(part) for part in self.parts(a)])
+        if not self.complexes:
+            return f.over(a)
+        real, re, im = self._blocks(a)
+        active = f.over(real)
+        if active is not real:
+            real.copy_(active)
+        f.over_parts(re, im)
+        return a
 
     def scaled(self, z: Tensor, by: Sequence[complex]) -> Tensor:
         """Every copy times a number of its own, in new memory.
@@ -126,13 +137,15 @@ class Strand:
 class ComplexStrand(Strand):
     """A synapse that acts on complex copies: its affine map on all rows, its pools on complex states.
 
-    The real map is W p + b; the imaginary parts take no b. Pools must be holomorphic.
+    The real map is W p + b; the imaginary parts take no b. Pools must be holomorphic. It serves as long as the
+    weights stand still.
     """
 
     def __init__(self, synapse: Synapse, copies: Copies) -> None:
         super().__init__(synapse)
         self.copies, self.core = copies, synapse.core
         self.front, self.behind = synapse.core.pool, synapse.behind
+        self._offset: Tensor | None = None  # b, at every neuron
 
     def see(self, z: Tensor) -> tuple[Tensor, Any]:
         """As `Strand.see`; with a pool behind the map, the drives themselves."""
@@ -168,13 +181,18 @@ class ComplexStrand(Strand):
 
     def _affine(self, p: Tensor) -> Tensor:
         drive = self.core.affine(p)
-        self.copies.imaginary(drive).sub_(self.core.affine(torch.zeros_like(p[:1])))
+        if self._offset is None:
+            self._offset = self.core.affine(torch.zeros_like(p[:1]))
+        self.copies.imaginary(drive).sub_(self._offset)
         return drive
 
     def _pooled(self, pool: Pool | None, z: Tensor) -> tuple[Tensor, list[Seen]]:
         """The pooled copies and, part by part, what the pool saw."""
         if pool is None:
             return z, []
+        if pool.linear:  # and real, so that rows are as good as complex numbers
+            p, rows = pool.see(z)
+            return p, [rows]
         pooled, seen = zip(*map(pool.see, self.copies.parts(_wide(z))), strict=True)
         return self.copies.joined(pooled).to(z.dtype), list(seen)
 
@@ -182,6 +200,8 @@ class ComplexStrand(Strand):
         """What goes back through the pool to the copies that it saw."""
         if pool is None:
             return delta
+        if pool.linear:
+            return pool.adjoint(delta, seen[0])
         parts = zip(self.copies.parts(_wide(delta)), seen, strict=True)
         return self.copies.joined([pool.adjoint(d, s) for d, s in parts]).to(delta.dtype)
 

@@ -50,6 +50,18 @@ def test_values_off_the_real_line(name):
     torch.testing.assert_close(single, expected.to(torch.complex64), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [*BY_DEFINITION, "softmax"])
+def test_over_the_parts(name):
+    """The same numbers, written over real and imaginary part; far out to the left, too."""
+    potential, a = dp.POTENTIALS[name], drives()
+    a[0, 0], a[1, 1] = -800 + 0.3j, 30 + 0.3j
+    re, im = a.real.clone(), a.imag.clone()
+    potential.over_parts(re, im)
+    torch.testing.assert_close(torch.complex(re, im), potential(a), rtol=1e-12, atol=1e-13)
+    assert torch.isfinite(re).all()
+    assert torch.isfinite(im).all()
+
+
 def test_softmax_off_the_real_line():
     a = drives()
     powers = torch.tensor([[cmath.exp(n) for n in row] for row in a.tolist()], dtype=a.dtype)

@@ -39,6 +39,12 @@ class Potential(ABC):
         """f(a), possibly written over a, which the caller gives up."""
         return self(a)
 
+    def over_parts(self, re: Tensor, im: Tensor) -> None:
+        """f of the complex drives re + i im, written over their parts. Of `holomorphic` potentials."""
+        z = self(torch.complex(re, im))
+        re.copy_(z.real)
+        im.copy_(z.imag)
+
     def dyad(
         self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,11 @@ class Box(Potential):
             return a
         return a.relu_() if self.low == 0 and self.high == math.inf else a.clamp_(self.low, self.high)
 
+    def over_parts(self, re: Tensor, im: Tensor) -> None:
+        """Nothing to do for the linear layer, the one box whose f is holomorphic."""
+        if not self.holomorphic:
+            super().over_parts(re, im)
+
     def dyad(
         self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

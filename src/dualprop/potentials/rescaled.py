@@ -53,6 +53,10 @@ class Rescaled(Potential):
         """The same, written over a."""
         return self.base.over(self._inner(a, out=a))
 
+    def over_parts(self, re: Tensor, im: Tensor) -> None:
+        """As `Potential.over_parts`, by that of the base."""
+        self.base.over_parts(self._inner(re, out=re), im.mul_(self.slope))
+
     def dyad(
         self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

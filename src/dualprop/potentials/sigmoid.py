@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dualprop.potentials.base import Potential, total
-from dualprop.potentials.complex import logistic
+from dualprop.potentials.complex import logistic, logistic_over
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class Sigmoid(Potential):
     def over(self, a: Tensor) -> Tensor:
         """The same, written over a real a."""
         return logistic(a) if a.is_complex() else a.sigmoid_()
+
+    def over_parts(self, re: Tensor, im: Tensor) -> None:
+        """The same of re + i im, by real arithmetic."""
+        logistic_over(re, im)
 
     def energy(self, z: Tensor) -> Tensor:
         """Binary negative entropy per sample, ∞ outside [0, 1]."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dualprop.potentials.base import Potential, total
-from dualprop.potentials.complex import logistic
+from dualprop.potentials.complex import logistic, logistic_over
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,12 @@ class Tanh(Potential):
     def over(self, a: Tensor) -> Tensor:
         """The same, written over a real a."""
         return self(a) if a.is_complex() else a.tanh_()
+
+    def over_parts(self, re: Tensor, im: Tensor) -> None:
+        """The same of re + i im, by real arithmetic."""
+        logistic_over(re.mul_(2), im.mul_(2))
+        re.mul_(2).sub_(1)
+        im.mul_(2)
 
     def energy(self, z: Tensor) -> Tensor:
         """Negative entropy of a ±1 spin of mean z per sample, ∞ outside [-1, 1]."""
