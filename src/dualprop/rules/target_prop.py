@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualprop.errors import DivergenceError, DualpropError, positive
+from dualprop.errors import DivergenceError, DualpropError, positive, seeds
 from dualprop.losses import Loss
 from dualprop.net import Net
 from dualprop.reverse import FEEDBACK_LOSSES, Block, FeedbackMap, Noise
@@ -93,8 +93,7 @@ class DifferenceTargetProp(Rule):
         positive(beta=beta)
         if not isinstance(feedback_momentum, int | float) or not 0 <= feedback_momentum < 1:
             raise DualpropError(f"feedback_momentum={feedback_momentum!r}: must be a number in [0, 1)")
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-            raise DualpropError(f"seed={seed!r}: must be a whole number of at least 0, below 2**63")
+        seeds(seed=seed)
         reversed_layers = net.chain[1:]
         for k, layer in enumerate(reversed_layers, 2):
             if not isinstance(layer.synapse.core, Weighted):
