@@ -24,6 +24,7 @@ _SETTLES = 0.9  # of the slope may be left, where the fall is within rounding
 _GROWTH = 4.0  # of θ from one step to the next, at most
 _MISSES = 10  # steps in a row may be refused, or gain nothing beyond rounding
 _MOST = 10.0  # what θ may be divided by at once
+_RISEN = 10.0  # times the feed-forward loss (and one): an objective that is there, unsettled, is running away
 _FAR = 1e6  # times the size of the feed-forward drives: states that are there have run away
 
 Watch = Callable[[Tensor, Tensor, Point, Point], None]
@@ -112,7 +113,8 @@ class Descent:
             y: encoded targets, of the output's shape.
 
         Raises:
-            DivergenceError: if E has no minimum at s = -1, so that the states run away.
+            DivergenceError: if E has no minimum at s = -1, so that the states run away, or seems to have none:
+                ten times the feed-forward loss and unsettled at the last iteration.
         """
         first, _ = self.lifted.drive(1, x)
         start = self.lifted.at(first, y, lambda _, a: torch.zeros_like(a))
@@ -124,7 +126,10 @@ class Descent:
         iterations = torch.empty_like(left.rows)
         for iteration in range(self.max_iterations + 1):
             done = left.stuck | (left.point.residual <= self.tolerance)
-            done |= iteration == self.max_iterations
+            if iteration == self.max_iterations:
+                if self.lifted.sign < 0:
+                    _check_risen(left, ~done, start, iteration)
+                done |= True
             if bool(done.any()):
                 rows = left.rows[done]
                 for whole, part in zip(nudges, left.point.nudges, strict=True):
@@ -176,6 +181,19 @@ def _check(reach: Tensor, far: list[float], iteration: int) -> None:
                 f"beta: the objective at alpha=0 is unbounded, the states of layer {k} ran away at "
                 f"iteration {iteration}; beta must be smaller"
             )
+
+
+def _check_risen(left: _Samples, unsettled: Tensor, start: Point, iteration: int) -> None:
+    """Stop if, at the last iteration, an unsettled sample is far above its feed-forward loss."""
+    loss = -start.objective[left.rows]
+    risen = unsettled & (-left.point.objective > _RISEN * (1 + loss.abs()))
+    if bool(risen.any()):
+        k = 1 + int(left.point.reach[risen].sum(0).argmax())
+        most = float((-left.point.objective)[risen].max())
+        raise DivergenceError(
+            f"beta: the objective at alpha=0 seems unbounded, {most:.3g} and rising at iteration {iteration}, "
+            f"most of all by layer {k}; beta must be smaller (or max_iterations larger)"
+        )
 
 
 def _each(f: Callable[..., Tensor], *trees: Any) -> Any:

@@ -95,7 +95,7 @@ class Relaxation:
 
         Args:
             steps: how many at most, at least 1.
-            tolerance: 0 for exactly `steps` steps.
+            tolerance: 0 for all `steps` steps, unless nothing moves any more.
             phase: its name, for errors.
 
         Returns:
@@ -121,7 +121,7 @@ class Relaxation:
             if not all(map(math.isfinite, largest)):
                 raise self._diverged(start, step, phase)
             if step in looks:
-                changes.append([float(torch.linalg.vector_norm(change)) for change in moved])
+                changes.append([_norm(change) for change in moved])
             if step == steps and steps // 2 >= 2 * self.depth:
                 self._check_growth(changes, steps, phase)
             residual = max(largest, default=0.0)
@@ -180,7 +180,7 @@ class Relaxation:
 
     def _check_growth(self, changes: Sequence[Sequence[float]], step: int, phase: str) -> None:
         for k, (early, half, now, z) in enumerate(zip(*changes, self.z, strict=True), 1):
-            if half > 3 * early and now > 10 * half and now > 0.1 * float(torch.linalg.vector_norm(z)):
+            if half > 3 * early and now > 10 * half and now > 0.1 * _norm(z):
                 raise DivergenceError(
                     f"the {phase} phase diverged by step {step}, layer {k}: "
                     f"its residual grew from {half:.3g} half way to {now:.3g}"
@@ -208,10 +208,14 @@ class Relaxation:
         return DivergenceError(f"the {phase} phase diverged by step {step}: a state became NaN or infinite")
 
 
+def _norm(z: Tensor) -> float:
+    return float(torch.linalg.vector_norm(z, dtype=torch.float64))  # float32 squares overflow at 2e19
+
+
 def _largest(z: Tensor) -> float:
     """max |z|, NaN if there is one."""
     low, high = torch.aminmax(z)  # a fraction of the time that a norm takes
-    return float(torch.maximum(-low, high))
+    return abs(float(torch.maximum(-low, high)))
 
 
 def energy(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:

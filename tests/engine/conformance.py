@@ -532,11 +532,19 @@ def refuses_bad_batches_and_touches_nothing(method: dp.Method, on: Problem) -> N
     train(rule, on, 2)
     rule.backward(x, y)
     for name, (spoil, argument) in BAD_BATCHES.items():
-        for act in (rule.backward, rule.iterate, rule.gradients):  # iterate complains when called, not later
+        spoilt = spoil(x, y)
+        acts: list[Callable[[], object]] = [
+            lambda: rule.backward(*spoilt),  # noqa: B023 - called at once
+            lambda: rule.iterate(*spoilt),  # noqa: B023 - complains when called, not later
+            lambda: rule.gradients(*spoilt),  # noqa: B023
+        ]
+        if argument == "x":
+            acts.append(lambda: rule.predict(spoilt[0]))  # noqa: B023
+        for act in acts:
             with nothing_changes(rule):
                 caught: Exception | None = None
                 try:
-                    act(*spoil(x, y))
+                    act()
                 except Exception as error:
                     caught = error
             assert isinstance(caught, dp.DualpropError), f"{name}: {caught!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -205,3 +206,36 @@ def test_losses_and_nets_that_are_none(rule, net):
         rule(net, loss=3)
     with refused("^net: of type torch.nn.Linear|^net: of type Linear"):
         rule(torch.nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_complex_states_of_low_precision(dtype):
+    net, x, y = dp.nets.mlp([5, 6, 3], "sigmoid").to(dtype), torch.rand(4, 5).to(dtype), torch.tensor([0, 1, 2, 0])
+    for settings in ({"N": 4}, {"N": 2, "noise": 0.1}):
+        with refused("^x: type torch"):
+            dp.HolomorphicEP(net, **settings).backward(x, y)
+    dp.HolomorphicEP(net, N=2).backward(x, y)
+
+
+def test_a_gamma_that_leaves_nothing_of_the_lowest_layers_difference():
+    deep = double_net((5, 6, 6, 3), "sigmoid")
+    for gamma in (1e-200, 1e-20):
+        with refused(rf"^gamma={gamma}: too small for 3 layers"):
+            dp.ContrastiveHebbian(deep, gamma=gamma)
+    dp.ContrastiveHebbian(deep, gamma=1e-10)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("state", [None, 3, [("states", [])]])
+def test_what_is_no_state(rule, state, net):
+    with refused("^state: of type"):
+        rule(net).load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["ep", "ep-centred", "hep", "chl", "lpom", "dtp"])
+def test_rules_can_be_pickled(name, net):
+    x, y = torch.rand(4, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    rule = dp.RULES[name](net)
+    copied = pickle.loads(pickle.dumps(rule))
+    ours, theirs = rule.gradients(x, y), copied.gradients(x, y)
+    assert all(torch.equal(ours[n], theirs[n]) for n in ours)

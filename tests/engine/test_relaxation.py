@@ -447,3 +447,11 @@ def test_a_step_counts_its_products(name, made, loss, order, monkeypatch):
     assert step.products <= 2 * synapses * (7 + 5 * each) + 2 + each * len(net)
     if made is equal_layers and name == "ep" and loss == "mse":
         assert step.products == 1 + 2 * synapses * (7 + 5)
+
+
+@pytest.mark.parametrize("T1", [16, 24, 28, 30, 40, 50, 60])
+def test_divergence_in_single_precision_is_seen_where_squares_overflow(T1):
+    torch.manual_seed(0)
+    net = dp.nets.mlp([6, 30, 30, 30, 10], "linear")
+    with diverges(r"^the free phase diverged (at|by) step \d+, layer \d"):
+        dp.EquilibriumProp(net, T1=T1).predict(torch.rand(4, 6))

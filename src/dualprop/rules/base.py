@@ -99,7 +99,12 @@ class Rule(ABC):
         return next(self.iterate(x, y))
 
     def predict(self, x: Tensor) -> Tensor:
-        """The method's own inference without a target: here net(x), the feed-forward pass, without a graph."""
+        """The method's own inference without a target: here net(x), the feed-forward pass, without a graph.
+
+        Raises:
+            DualpropError: for inputs that the net cannot take.
+        """
+        x = self._checked_x(x)
         torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
         with torch.no_grad():
             output: Tensor = self.net(x)
@@ -150,14 +155,21 @@ class Rule(ABC):
         self._same_keys(state)
 
     def _same_keys(self, state: Mapping[str, Any]) -> None:
+        check_type("state", state, dict)
         if set(state) != set(self.state_dict()):
             raise DualpropError(f"state: holds {sorted(state)}, but this rule keeps {sorted(self.state_dict())}")
 
     def _checked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The batch, detached, with encoded targets; or an error."""
-        check_type("x", x, Tensor)
+        x = self._checked_x(x)
         check_type("y", y, Tensor)
-        x, y = x.detach(), y.detach()
+        shape = self._out_shapes[tuple(x.shape[1:])]
+        return x, self.loss.encode(y.detach(), torch.Size((len(x), *shape)), x.dtype)
+
+    def _checked_x(self, x: Tensor) -> Tensor:
+        """The inputs, detached; or an error."""
+        check_type("x", x, Tensor)
+        x = x.detach()
         if x.ndim < 2 or not len(x):
             raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be (batch, ...) with at least one sample")
         dtype = x.dtype if self._dtype_of is None else self._dtype_of.dtype
@@ -168,4 +180,4 @@ class Rule(ABC):
             self._out_shapes[in_shape] = self.net.shapes(in_shape)[-1]
         if not all(map(math.isfinite, torch.aminmax(x))):  # one pass; isfinite().all() takes ten times as long
             raise DualpropError("x: NaN or infinite inputs")
-        return x, self.loss.encode(y, torch.Size((len(x), *self._out_shapes[in_shape])), x.dtype)
+        return x

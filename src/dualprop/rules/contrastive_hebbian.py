@@ -70,6 +70,8 @@ class ContrastiveHebbian(Relaxing):
         positive(gamma=gamma, beta=beta)
         if beta > 1:
             raise DualpropError(f"beta={beta!r}: must be in (0, 1]; 1 clamps the output to the target")
+        if gamma ** (len(net) - 1) < 1e-30:  # what the lowest layer's difference is divided by
+            raise DualpropError(f"gamma={gamma!r}: too small for {len(net)} layers")
         self.gain, self.beta = float(gamma), float(beta)
 
     def _relaxing(self) -> Sequence[Layer]:

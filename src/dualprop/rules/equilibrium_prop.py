@@ -132,6 +132,18 @@ Variant = Callable[[float, torch.Generator], tuple[float, float]]
 """From β to the two nudges whose equilibria are contrasted, the higher first."""
 
 
+def _positive(beta: float, generator: torch.Generator) -> tuple[float, float]:
+    return beta, 0.0
+
+
+def _negative(beta: float, generator: torch.Generator) -> tuple[float, float]:
+    return 0.0, -beta
+
+
+def _centred(beta: float, generator: torch.Generator) -> tuple[float, float]:
+    return beta, -beta
+
+
 def _random_sign(beta: float, generator: torch.Generator) -> tuple[float, float]:
     return (beta, 0.0) if bool(torch.randint(2, (), generator=generator)) else (0.0, -beta)
 
@@ -139,10 +151,10 @@ def _random_sign(beta: float, generator: torch.Generator) -> tuple[float, float]
 VARIANTS: Registry[Variant] = Registry(
     "variant",
     {
-        "positive": lambda beta, generator: (beta, 0.0),
-        "negative": lambda beta, generator: (0.0, -beta),
+        "positive": _positive,
+        "negative": _negative,
         "random-sign": _random_sign,
-        "centred": lambda beta, generator: (beta, -beta),
+        "centred": _centred,
     },
 )
 
@@ -170,7 +182,7 @@ class EquilibriumProp(Nudging):
             which the energy never rises in the free phase unless there are pools; or "synchronous", as in the
             papers' code, which takes more steps and may swing where the others settle.
         warm: whether the free phase starts where the batch before ended it, slot by slot.
-        tolerance: a phase ends early once no state moves by more than this in a step; 0 for never.
+        tolerance: a phase ends early once no state moves by more than this in a step; at 0 where none moves.
         seed: of the random signs.
 
     Raises:

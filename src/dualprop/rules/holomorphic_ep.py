@@ -17,6 +17,7 @@ from dualprop.contour import Copies
 from dualprop.errors import DualpropError, not_negative
 from dualprop.losses import Loss
 from dualprop.net import Net
+from dualprop.potentials import POTENTIALS
 from dualprop.relaxation import Settled
 from dualprop.rules.equilibrium_prop import Nudging, Point
 from dualprop.rules.relaxing import Contrast, Free
@@ -88,8 +89,9 @@ class HolomorphicEP(Nudging):
             raise DualpropError(f"loss: {type(self.loss).__name__} has no holomorphic gradient")
         for k, layer in enumerate(self.net.chain, 1):
             if k <= len(self.layers) and not layer.potential.holomorphic:
+                name = next((n for n, p in POTENTIALS.items() if p == layer.potential), layer.potential)
                 raise DualpropError(
-                    f"net: the activation of layer {k}, {layer.potential}, is not holomorphic; "
+                    f"net: the activation of layer {k}, {name}, is not holomorphic; "
                     "use for example 'shifted-sigmoid', 'tanh' or 'holo-tanh'"
                 )
             for pool in (layer.synapse.core.pool, layer.synapse.behind):
@@ -105,6 +107,8 @@ class HolomorphicEP(Nudging):
         return real + [Point(beta, 2 / (self.N * beta)) for beta in between]
 
     def _contrast(self, x: Tensor, y: Tensor, free: Free) -> Contrast:
+        if x.dtype not in (torch.float32, torch.float64) and (self.N > 2 or self.noise):
+            raise DualpropError(f"x: type {x.dtype}, but there are complex states of float32 and float64 only")
         return self._around(x, y, free) if self.noise else super()._contrast(x, y, free)
 
     def _around(self, x: Tensor, y: Tensor, free: Free) -> Contrast:

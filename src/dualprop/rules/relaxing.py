@@ -77,7 +77,7 @@ class Relaxing(Rule):
         T2: steps of each phase with a target, at least 1.
         order: of the updates in a step, a name in `ORDERS`.
         warm: whether the free phase starts where the batch before ended it.
-        tolerance: a phase ends early once no state moves by more than this in a step; 0 for never.
+        tolerance: a phase ends early once no state moves by more than this in a step; at 0 where none moves.
         seed: of whatever the rule draws.
     """
 
@@ -128,7 +128,16 @@ class Relaxing(Rule):
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """The output at the end of the free phase, from zero."""
+        """The output at the end of the free phase, from zero.
+
+        Args:
+            x: inputs, shape (B, ...).
+
+        Raises:
+            DualpropError: for inputs that the net cannot take.
+            DivergenceError: if the phase diverges.
+        """
+        x = self._checked_x(x)
         with self._still():
             return self._free(x, []).output
 

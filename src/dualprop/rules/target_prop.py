@@ -244,7 +244,5 @@ def _per_layer(name: str, value: Any, count: int) -> tuple[Any, ...]:
     """One number for all, or one for each layer 2..L."""
     values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * count
     if len(values) != count:
-        raise DualpropError(
-            f"{name}={list(values)}: {len(values)} numbers, but {count} layers of the net have a feedback map"
-        )
+        raise DualpropError(f"{name}={list(values)}: {len(values)} numbers, but the net has {count} feedback maps")
     return values
