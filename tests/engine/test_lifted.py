@@ -375,3 +375,18 @@ def test_no_nudge_is_too_small_for_a_box(name):
     e = torch.tensor([[1e-20, -1e-20, 1e-20]])
     _, rise = f.raised(a, e)
     assert torch.equal(rise, e if name == "linear" else torch.tensor([[1e-20, -1e-20, 0.0]]))
+
+
+def test_an_objective_that_still_rises_at_the_last_iteration_is_no_maximum():
+    digits = dp.data.load("digits")
+    x, y = next(iter(dp.data.Batches(digits.train, 50, seed=0)))
+    net = dp.nets.mlp([64, 64, 64, 64, 10], generator=torch.Generator().manual_seed(0))
+    rule = dp.LiftedProximal(net, alpha=0, beta=0.3, max_iterations=20)
+    with pytest.raises(
+        dp.DivergenceError, match=r"^beta: .*alpha=0 seems unbounded.*iteration 20.*layer \d"
+    ) as caught:
+        rule.backward(x, y)
+    assert "\n" not in str(caught.value)
+    assert all(p.grad is None for p in net.parameters())
+    step = dp.LiftedProximal(net, alpha=0, beta=0.1, max_iterations=3).backward(x, y)  # unsettled, but not far up
+    assert step.measures["residual"] > 1e-3
