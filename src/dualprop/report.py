@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -243,11 +245,15 @@ def _named(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={list(v) if isinstance(v, tuple) else v}" for name, v in shown.items())
 
 
+_STYLES = cycler(linestyle=["-", "--"]) * cycler(color=tuple(TABLEAU_COLORS))  # for twenty rules
+
+
 def _panels(count: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
     """A figure with panels side by side whose horizontal axis counts epochs."""
     figure = Figure(figsize=size, layout="constrained")
     panels: Sequence[Axes] = figure.subplots(1, count, sharey=True, squeeze=False)[0]
     for axes in panels:
+        axes.set_prop_cycle(_STYLES)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3, which="both")
