@@ -114,7 +114,7 @@ def test_what_a_step_of_a_relaxation_costs(name, settings, copies, order):
     """Cross-entropy reads out: two of three layers relax, with a drive and a feedback between them.
 
     A free step makes both; a nudged one reads out and sends down as well, for every sign and point on the circle,
-    of which the complex ones of the upper half count twice. For complex states a single row more in the phase finds the bias.
+    of which the complex ones of the upper half count twice.
     """
     settings = {**settings, "order": order, "tolerance": 0.0}
     T1, T2 = 6, 8

@@ -94,8 +94,9 @@ class Nudging(Relaxing):
         def inside(z: Tensor) -> Tensor:
             return copies.scaled(self._error(y, copies, z), pulls)
 
+        strand = copies.on(self.net.chain[-1].synapse)
+
         def outside(z: Tensor) -> Tensor:
-            strand = copies.on(self.net.chain[-1].synapse)
             p, seen = strand.see(z.to(product_dtype(z)))
             error = self._error(y, copies, strand.drive(p).to(z.dtype))
             relaxation.products += 2 * copies.products
