@@ -24,7 +24,7 @@ def net():
 @pytest.mark.parametrize("name", ["K", "sigma", "feedback_lr"])
 @pytest.mark.parametrize("values", [[], [1], [1, 2, 3], (1, 1, 1, 1)], ids=str)
 def test_lists_of_a_wrong_length(net, name, values):
-    with refused(rf"^{name}=.*{len(values)} numbers, but 2 layers"):
+    with refused(rf"^{name}=.*{len(values)} numbers, but the net has 2 feedback maps"):
         dp.DifferenceTargetProp(net, **{name: values})
 
 
