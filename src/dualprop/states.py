@@ -45,7 +45,8 @@ class Nudge:
         if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
             raise DualpropError(f"alpha={alpha!r}: must be a number in [0, 1]")
         betas = tuple(beta) if isinstance(beta, Sequence) else (beta,) * depth
-        if not all(isinstance(b, int | float) and 0 < b < math.inf for b in betas):
+        numbers = all(isinstance(b, int | float) and not isinstance(b, bool) for b in betas)
+        if not numbers or not all(0 < b < math.inf for b in betas):
             raise DualpropError(f"beta={beta!r}: must be positive and finite, one number or one per layer")
         if len(betas) != depth:
             raise DualpropError(f"beta={list(betas)}: {len(betas)} numbers, but the net has {depth} layers")

@@ -44,7 +44,7 @@ def test_alpha(net, alpha):
 
 @pytest.mark.parametrize(
     "beta",
-    [0, -1, 0.0, -0.5, math.nan, math.inf, "one", None, "ab", [], [1.0], (0.5,), [0.5] * 3, [0.5, 0], [0.5, "x"]],
+    [0, -1, -0.5, math.nan, True, math.inf, "one", None, "ab", [], [1.0], (0.5,), [0.5] * 3, [0.5, 0], [0.5, "x"]],
     ids=str,
 )
 def test_beta(net, beta):
