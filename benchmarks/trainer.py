@@ -22,7 +22,7 @@ import dualprop as dp
 from dualprop.experiment import build
 from dualprop.malloc import keep_memory
 from dualprop.runs import Run, environment
-from dualprop.training import Trainer
+from dualprop.trainer import Trainer
 
 
 class Clocked:

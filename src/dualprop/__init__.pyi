@@ -53,7 +53,7 @@ from .synapses import MaxPool2d as MaxPool2d
 from .synapses import Pooled as Pooled
 from .synapses import SoftmaxPool2d as SoftmaxPool2d
 from .synapses import Synapse as Synapse
-from .training import Result as Result
+from .trainer import Result as Result
 from .training import load_net as load_net
 from .training import resume as resume
 from .training import train as train

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dualprop.net import Layer
 from dualprop.potentials import Potential
 from dualprop.registry import Registry
-from dualprop.synapses import Pool, Seen, Synapse, Weighted, layout
+from dualprop.synapses import AffineMap, Pool, Seen, Weighted, layout
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Block:
         z: the state f_k(a), with a graph that spans this activation alone.
     """
 
-    synapse: Synapse
+    synapse: AffineMap
     potential: Potential
     p: Tensor
     seen: Seen

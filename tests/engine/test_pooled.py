@@ -232,5 +232,5 @@ def test_what_is_refused_in_one_line(make, match):
 
 def test_it_cannot_learn_from_its_drive():
     synapse = dp.Pooled(dp.Conv2d(2, 3, 3), dp.MaxPool2d(2))
-    with pytest.raises(NotImplementedError, match="add_grad"):
-        synapse.hebbian(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2))
+    assert hasattr(synapse.core, "hebbian")
+    assert not hasattr(synapse, "hebbian")  # add_grad asks for the state

@@ -14,7 +14,7 @@ from dualprop.fused import FusedUpdate
 from dualprop.interrupt import Interrupt
 from dualprop.losses import CrossEntropy
 from dualprop.runs import Run
-from dualprop.training import Trainer
+from dualprop.trainer import Trainer
 
 
 def steps(settings, count):

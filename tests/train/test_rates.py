@@ -11,7 +11,7 @@ from dualprop.experiment import build
 from dualprop.interrupt import Interrupt
 from dualprop.optim import LR_SCHEDULES, layer_factors
 from dualprop.runs import Run
-from dualprop.training import Trainer
+from dualprop.trainer import Trainer
 
 FACTORS = (1.0, 0.5, 0.125)
 

@@ -15,7 +15,7 @@ from dualprop.experiment import build, build_net
 from dualprop.optim import LR_SCHEDULES
 from dualprop.recipes import tomllib
 from dualprop.settings import Settings
-from dualprop.training import Trainer
+from dualprop.trainer import Trainer
 
 PAPERS = ("cifar10-vgg16", "cifar100-vgg16", "mnist-mlp")
 COMPARATORS = ("chl-mnist", "dtp-cifar10", "ep-cifar10", "ep-mnist", "hep-mnist", "lpom-mnist")

@@ -101,7 +101,7 @@ def test_numbers_out_of_range_are_named(quick, change):
 def unfinished(quick, path):
     """A run folder as a kill right after its start leaves it."""
     from dualprop.experiment import build
-    from dualprop.training import Trainer
+    from dualprop.trainer import Trainer
 
     return Run.create(path, quick, Trainer(build(quick)).state_dict())
 

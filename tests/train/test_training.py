@@ -12,7 +12,7 @@ from dualprop.errors import DivergenceError
 from dualprop.experiment import build
 from dualprop.optim import LR_SCHEDULES, OPTIMIZERS
 from dualprop.runs import Run
-from dualprop.training import Best, Trainer
+from dualprop.trainer import Best, Trainer
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -5,7 +5,15 @@ A synapse knows the states at its two ends and nothing else. `synapse(z)` is A(z
 """
 
 from dualprop.synapses.affine import Affine
-from dualprop.synapses.base import FEEDBACK, Synapse, Weighted, accumulate, product_dtype, standing_still
+from dualprop.synapses.base import (
+    FEEDBACK,
+    AffineMap,
+    Synapse,
+    Weighted,
+    accumulate,
+    product_dtype,
+    standing_still,
+)
 from dualprop.synapses.conv import Conv2d
 from dualprop.synapses.dense import Dense
 from dualprop.synapses.inits import INITS
@@ -17,6 +25,7 @@ __all__ = [
     "INITS",
     "POOLS",
     "Affine",
+    "AffineMap",
     "AvgPool2d",
     "Conv2d",
     "Dense",

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from dualprop.errors import DualpropError, check_type
 from dualprop.registry import Registry
-from dualprop.synapses.base import Synapse, accumulate
+from dualprop.synapses.base import AffineMap, accumulate
 from dualprop.synapses.pools import Pool
 
 
-class Affine(Synapse):
+class Affine(AffineMap):
     """A(z) = module(z) for an affine module: a transposed or depthwise convolution, an interpolation, one's own.
 
     A^T delta and the gradients come from autograd on the module alone; no graph spans two layers. That the module

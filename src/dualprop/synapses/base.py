@@ -37,14 +37,14 @@ def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
 @contextmanager
 def standing_still(synapses: Iterable[Synapse]) -> Iterator[None]:
     """An inference, in which weights do not change and synapses may keep copies of them in another type."""
-    synapses = [synapse.core for synapse in synapses]
+    maps = [synapse.core for synapse in synapses]
     torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
-    for synapse in synapses:
+    for synapse in maps:
         synapse.kept = {}
     try:
         yield
     finally:
-        for synapse in synapses:
+        for synapse in maps:
             synapse.kept = None
         torch.clear_autocast_cache()  # the weights' low-precision copies have served
 
@@ -57,21 +57,90 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 class Synapse(nn.Module, ABC):
-    """An affine map A between the states of two neighbouring layers, A(z) = W p + b with p the pooled state z.
+    """An affine map A between the states of two neighbouring layers, as the engines ask for it.
 
-    Shapes: z is (B, *in_shape), A(z) is (B, *out_shape(in_shape)), p is z or pool(z). A new synapse implements
-    `affine`, `transposed`, `hebbian` and `affine_shape`, which know nothing of the pool.
+    Shapes: z is (B, *in_shape), A(z) is (B, *out_shape(in_shape)). Most are an `AffineMap`; a `Pooled` has a pool
+    behind one.
+
+    Attributes:
+        behind: the pooling behind the map, if there is any.
+    """
+
+    behind: Pool | None = None
+
+    @property
+    @abstractmethod
+    def core(self) -> AffineMap:
+        """The synapse without the pooling behind it."""
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> Tensor:
+        """The drive A(z), shape (B, *out_shape), differentiable by autograd."""
+
+    @abstractmethod
+    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
+        """What `affine` reads of the state z, and what `send_down` needs to know of z."""
+
+    @abstractmethod
+    def affine(self, p: Tensor) -> Tensor:
+        """The drive of the state that was seen as p, shape (B, *out_shape)."""
+
+    @abstractmethod
+    def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
+        """The feedback to a state that was seen, A^T delta linearised there, in that state's shape."""
+
+    @abstractmethod
+    def add_grad(self, delta: Tensor, z: Tensor) -> None:
+        """Add the gradient of Σ_batch <delta, A(z)> by every parameter that requires one to its `.grad`.
+
+        Args:
+            delta: shape (B, *out_shape).
+            z: shape (B, *in_shape).
+        """
+
+    @abstractmethod
+    def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one sample of A(z), given that of z.
+
+        Raises:
+            DualpropError: if this synapse does not take such a z.
+        """
+
+    def adjoint(self, delta: Tensor, z: Tensor) -> Tensor:
+        """The feedback A^T delta, without the bias.
+
+        Args:
+            delta: what the layer above sends down, shape (B, *out_shape).
+            z: the state below, shape (B, *in_shape): the point at which pooling is linearised.
+
+        Returns:
+            The feedback, of the shape of z.
+        """
+        return self.send_down(delta, self.see(z)[1])
+
+    @property
+    def linear(self) -> bool:
+        """Whether the linearisation is the same at every state: no pools but linear ones."""
+        return all(pool.linear for pool in (self.core.pool, self.behind) if pool is not None)
+
+    def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights W that have feedback weights B of their own, each with its B."""
+        return []
+
+
+class AffineMap(Synapse):
+    """A(z) = W p + b with p the pooled state z, or z itself.
+
+    A new one implements `affine`, `transposed`, `hebbian` and `affine_shape`, which know nothing of the pool.
 
     Args:
         pool: the pooling in front, linearised where the state is; none by default.
 
     Attributes:
         kept: during an inference, in which weights stand still, what the synapse wants to keep of them, by name.
-        behind: the pooling behind the map, if there is any (see `Pooled`).
     """
 
     kept: dict[str, Tensor] | None
-    behind: Pool | None = None
 
     def __init__(self, pool: Pool | None = None) -> None:
         super().__init__()
@@ -79,6 +148,11 @@ class Synapse(nn.Module, ABC):
         if pool is not None:
             check_type("pool", pool, Pool)
         self.pool = pool
+
+    @property
+    def core(self) -> AffineMap:
+        """Itself."""
+        return self
 
     @abstractmethod
     def affine(self, p: Tensor) -> Tensor:
@@ -110,67 +184,32 @@ class Synapse(nn.Module, ABC):
             DualpropError: if this synapse does not take such a p.
         """
 
-    @property
-    def core(self) -> Synapse:
-        """The synapse without the pooling behind it."""
-        return self
-
-    @property
-    def linear(self) -> bool:
-        """Whether the linearisation is the same at every state: no pools but linear ones."""
-        return all(pool.linear for pool in (self.core.pool, self.behind) if pool is not None)
-
-    def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """The weights W that have feedback weights B of their own, each with its B."""
-        return []
-
     def forward(self, z: Tensor) -> Tensor:
-        """The drive A(z), shape (B, *out_shape)."""
+        """As `Synapse.forward`."""
         return self.affine(self._pooled(z))
 
     def _pooled(self, z: Tensor) -> Tensor:
         return z if self.pool is None else self.pool(z)
 
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
-        """What the affine map reads of the state z, and what `send_down` needs to know of z."""
+        """As `Synapse.see`: p."""
         return (z, Seen.of(z, z)) if self.pool is None else self.pool.see(z)
 
     def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
-        """The feedback to a state that was seen, A^T delta linearised there, in that state's shape."""
+        """As `Synapse.send_down`."""
         delta = self.transposed(delta, seen.operand).contiguous(memory_format=seen.layout)
         return delta if self.pool is None else self.pool.adjoint(delta, seen)
 
-    def adjoint(self, delta: Tensor, z: Tensor) -> Tensor:
-        """The feedback A^T delta, without the bias.
-
-        Args:
-            delta: what the layer above sends down, shape (B, *out_shape).
-            z: the state below, shape (B, *in_shape): the point at which pooling in front is linearised.
-
-        Returns:
-            The feedback, of the shape of z.
-        """
-        return self.send_down(delta, self.see(z)[1])
-
     def add_grad(self, delta: Tensor, z: Tensor) -> None:
-        """Add the gradient of Σ_batch <delta, A(z)> by every parameter that requires one to its `.grad`.
-
-        Args:
-            delta: shape (B, *out_shape).
-            z: shape (B, *in_shape).
-        """
+        """As `Synapse.add_grad`."""
         self.hebbian(delta, self._pooled(z))
 
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of one sample of A(z), given that of z.
-
-        Raises:
-            DualpropError: if this synapse does not take such a z.
-        """
+        """As `Synapse.out_shape`."""
         return self.affine_shape(tuple(in_shape) if self.pool is None else self.pool.out_shape(tuple(in_shape)))
 
 
-class Weighted(Synapse):
+class Weighted(AffineMap):
     """A synapse with one tensor of weights, and perhaps feedback weights of its own.
 
     With `feedback="kolen-pollack"` the feedback is B^T delta with weights B, drawn independently of W. B receives

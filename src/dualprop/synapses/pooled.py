@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dualprop.errors import DualpropError, check_type
-from dualprop.synapses.base import Synapse
+from dualprop.synapses.base import AffineMap, Synapse
 from dualprop.synapses.pools import Pool, Seen, layout
 
 
@@ -37,7 +36,7 @@ class Pooled(Synapse):
         by Drastically Reducing Its Gradient Estimator Bias*, Frontiers in Neuroscience 2021, section 2.3.
     """
 
-    synapse: Synapse
+    synapse: AffineMap
     behind: Pool
 
     def __init__(self, synapse: Synapse, pool: Pool) -> None:
@@ -46,10 +45,10 @@ class Pooled(Synapse):
         check_type("pool", pool, Pool)
         if synapse.behind is not None:
             raise DualpropError(f"synapse: has a pool behind it already, {synapse.behind}")
-        self.synapse, self.behind = synapse, pool
+        self.synapse, self.behind = synapse.core, pool
 
     @property
-    def core(self) -> Synapse:
+    def core(self) -> AffineMap:
         """The synapse inside."""
         return self.synapse
 
@@ -85,22 +84,6 @@ class Pooled(Synapse):
             DualpropError: if the synapse inside does not take such a z, or makes too small an image of it.
         """
         return self.behind.out_shape(self.synapse.out_shape(in_shape))
-
-    def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
-        """The transpose of `affine`: delta as it is."""
-        return delta
-
-    def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape as it is."""
-        return shape
-
-    def hebbian(self, delta: Tensor, p: Tensor) -> None:
-        """Not to be had from the drive: `add_grad` asks for the state.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("a Pooled learns by add_grad(delta, z), from the state and not from its drive")
 
     def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Those of the synapse inside."""
