@@ -16,6 +16,8 @@ from dualprop.losses import CrossEntropy
 from dualprop.runs import Run
 from dualprop.trainer import Trainer
 
+RATES = {"lr_factors": (1.0, 0.5, 0.125), "lr_schedule": "cosine", "min_lr": 1e-4}
+
 
 def steps(settings, count):
     """The weights after a few batches, by the trainer's own step."""
@@ -197,7 +199,14 @@ def test_averaging_does_not_change_what_is_learnt(quick, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"ema": 0.9}, {"fused_update": True}, {"ema": 0.9, "fused_update": True, "rule": "ms-dp"}]
+    "change",
+    [
+        {"ema": 0.9},
+        {"fused_update": True},
+        {"ema": 0.9, "fused_update": True, "rule": "ms-dp"},
+        RATES,
+        {**RATES, "fused_update": True},
+    ],
 )
 def test_a_stopped_run_ends_with_the_same_bits(change, quick, tmp_path, monkeypatch):
     settings = replace(quick, **change)

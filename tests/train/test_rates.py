@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dualprop import Settings, resume, train
-from dualprop.errors import DualpropError, Interrupted
+from dualprop import Settings, train
+from dualprop.errors import DualpropError
 from dualprop.experiment import build
-from dualprop.interrupt import Interrupt
 from dualprop.optim import LR_SCHEDULES, layer_factors
 from dualprop.runs import Run
 from dualprop.trainer import Trainer
@@ -55,21 +54,6 @@ def test_equal_factors_change_nothing(quick, tmp_path):
     train(replace(quick, lr_factors=(1, 1, 1)), tmp_path / "ones")
     plain, ones = (Run.open(tmp_path / name).load()["net"] for name in ("plain", "ones"))
     assert all(torch.equal(plain[name], ones[name]) for name in plain)
-
-
-@pytest.mark.parametrize("fused_update", [False, True])
-def test_a_stopped_run_with_factors_ends_with_the_same_bits(fused_update, quick, tmp_path, monkeypatch):
-    settings = replace(quick, lr_factors=FACTORS, lr_schedule="cosine", min_lr=1e-4, fused_update=fused_update)
-    train(settings, tmp_path / "whole")
-    polls = iter(range(10_000))
-    asked = property(lambda self: next(polls) >= 6, lambda self, value: None)
-    with monkeypatch.context() as patch:
-        patch.setattr(Interrupt, "asked", asked, raising=False)
-        with pytest.raises(Interrupted):
-            train(settings, tmp_path / "stopped")
-    resume(tmp_path / "stopped")
-    whole, stopped = (Run.open(tmp_path / name).load()["net"] for name in ("whole", "stopped"))
-    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
 @pytest.mark.parametrize("factors", [(), (1.0, 0.5), (1.0, 0.5, 0.5, 0.5)])
