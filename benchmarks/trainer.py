@@ -19,10 +19,10 @@ from typing import Any
 from torch import Tensor
 
 import dualprop as dp
-from dualprop.experiment import build
-from dualprop.malloc import keep_memory
-from dualprop.runs import Run, environment
-from dualprop.trainer import Trainer
+from dualprop.runs.folder import Run, environment
+from dualprop.training.experiment import build
+from dualprop.training.malloc import keep_memory
+from dualprop.training.trainer import Trainer
 
 
 class Clocked:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dualprop as dp
-from dualprop.malloc import keep_memory
+from dualprop.training.malloc import keep_memory
 
 BATCH = 100
 

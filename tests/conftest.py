@@ -1,8 +1,12 @@
 """Settings of the whole suite: property tests without a deadline, the same examples in every run; GPU tests."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import settings
+
+from dualprop.runs.settings import Settings
 
 settings.register_profile("dualprop", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("dualprop")
@@ -14,3 +18,19 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_one_seed() -> Iterator[None]:
+    """For every test: small matrices, bit-exact comparisons."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def quick() -> Settings:
+    """A run of a second: real digits, a small net, several checkpoints' worth of steps."""
+    return Settings(data="digits", hidden=(24, 16), epochs=2, batch_size=100, log_every=5, alignment=False)

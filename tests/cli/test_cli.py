@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dualprop import cli, recipes
-from dualprop.settings import Settings
+from dualprop.runs.settings import Settings
 
 QUICK = ("--hidden", "24", "--epochs", "1")
 
@@ -210,8 +210,8 @@ def test_compare_ends_with_a_table_and_pictures(dualprop, tmp_path):
 
 
 def test_a_comparison_goes_on_where_it_stopped(dualprop, tmp_path, monkeypatch):
-    from dualprop import comparison
     from dualprop.errors import Interrupted
+    from dualprop.studies import comparison
 
     original, trained = comparison.train, []
 

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import dualprop as dp
-
-from ..engine.builders import double_batch, double_net
+from tests.oracles.builders import double_batch, double_net
 
 
 def gradients(module, x, y):

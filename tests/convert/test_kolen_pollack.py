@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 import dualprop as dp
-
-from ..engine.builders import double_batch, double_net
-from .test_convert import cosine, gradients, sequential
+from tests.convert.test_convert import cosine, gradients, sequential
+from tests.oracles.builders import double_batch, double_net
 
 
 class Twin(torch.autograd.Function):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_files import idx, official_of, write_pickle
 
 from dualprop import data
 from dualprop.data.official import OFFICIAL
+from tests.data.fake_files import idx, official_of, write_pickle
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import tarfile
 
 import numpy as np
 import pytest
-from fake_files import write_pickle
 
 from dualprop import data
 from dualprop.errors import DataError
+from tests.data.fake_files import write_pickle
 
 FOLDER = "cifar-10-batches-py"
 PIXELS = np.zeros((4, 3072), dtype=np.uint8)

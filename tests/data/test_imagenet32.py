@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import pytest
-from fake_files import write_pickle
 
 from dualprop import data
 from dualprop.data import imagenet32
 from dualprop.errors import DataError
+from tests.data.fake_files import write_pickle
 
 TRAIN = [f"train_data_batch_{number}" for number in range(1, 11)]
 

@@ -2,10 +2,10 @@ import os
 
 import numpy as np
 import pytest
-from fake_files import idx
 
 from dualprop import data
 from dualprop.errors import DataError
+from tests.data.fake_files import idx
 
 TRAIN_IMAGES = "MNIST/raw/train-images-idx3-ubyte"
 TRAIN_LABELS = "MNIST/raw/train-labels-idx1-ubyte"

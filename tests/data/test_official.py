@@ -1,10 +1,10 @@
 import numpy as np
 import torch
-from fake_files import digest_by_definition
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dualprop.data.official import content_digest
+from tests.data.fake_files import digest_by_definition
 
 
 @given(order=st.permutations(range(6)), seed=st.integers(0, 50))

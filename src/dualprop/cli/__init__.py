@@ -10,13 +10,13 @@ import sys
 
 import typer
 
-from dualprop import torchrun
 from dualprop.cli import data
 from dualprop.cli.bench import bench
 from dualprop.cli.compare import compare
 from dualprop.cli.train import train
 from dualprop.errors import DualpropError, Interrupted
-from dualprop.malloc import keep_memory
+from dualprop.training.malloc import keep_memory
+from dualprop.training.processes import torchrun
 
 STOPPED = 130  # the exit code after Ctrl-C
 

@@ -11,7 +11,7 @@ import typer
 
 from dualprop.cli.options import run_folder
 from dualprop.errors import DualpropError, Interrupted
-from dualprop.settings import whole_numbers
+from dualprop.runs.settings import whole_numbers
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -61,10 +61,10 @@ def bench(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     logging.getLogger("dualprop").setLevel(logging.WARNING)
 
-    from dualprop.bench.chart import draw
-    from dualprop.bench.plan import Plan
-    from dualprop.bench.run import bench as measure
-    from dualprop.runs import write_json
+    from dualprop.runs.folder import write_json
+    from dualprop.studies.bench.chart import draw
+    from dualprop.studies.bench.plan import Plan
+    from dualprop.studies.bench.run import bench as measure
 
     plan = Plan(
         rules=None if rules is None else _names(rules),

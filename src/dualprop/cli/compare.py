@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dualprop import recipes
 from dualprop.cli.options import RecipeOption, run_folder, with_settings
 from dualprop.errors import DivergenceError, DualpropError
-from dualprop.settings import whole_numbers
+from dualprop.runs.settings import whole_numbers
+from dualprop.training import recipes
 
 RULES = "bp,dp,ms-dp,l-dp,p-dp,r-dp,kp-dp,dp-t,ep,ep-centred,hep,chl,lpom,dtp"
 SEEDS = "0,1"
@@ -43,7 +43,7 @@ def compare(
         for name, value in {"rules": rules, "seeds": seeds, "out": out, "recipe": recipe, **settings}.items():
             if value is not None:
                 raise DualpropError(f"{name}: the comparison has its settings; --resume takes no other option")
-        from dualprop.comparison import resume_comparison
+        from dualprop.studies.comparison import resume_comparison
 
         folder, report = resume, resume_comparison(resume)
     else:
@@ -51,7 +51,7 @@ def compare(
         numbers = whole_numbers("seeds", SEEDS if seeds is None else seeds)
         start = recipes.read(recipe) if recipe else recipes.Recipe()
         folder = out or run_folder("compare", start.settings_for(settings).data)
-        from dualprop.comparison import compare as run_all
+        from dualprop.studies.comparison import compare as run_all
 
         report = run_all(names, numbers, settings, folder, start)
     report.print()

@@ -13,9 +13,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from dualprop import recipes
 from dualprop.errors import DualpropError
-from dualprop.settings import Settings
+from dualprop.runs.settings import Settings
+from dualprop.training import recipes
 
 RecipeOption = Annotated[
     str | None,

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dualprop import recipes, torchrun
 from dualprop.cli.options import RecipeOption, run_folder, with_settings
 from dualprop.errors import DualpropError
-from dualprop.settings import Settings
+from dualprop.runs.settings import Settings
+from dualprop.training import recipes
+from dualprop.training.processes import torchrun
 
 
 @with_settings()
@@ -36,14 +37,14 @@ def train(
         if resume is not None and value is not None:
             raise DualpropError(f"{name}: goes with a new run; the folder that --resume names has its own")
 
-    from dualprop import training
+    from dualprop.training import start
 
     if resume is not None:
-        result = training.resume(resume, settings)
+        result = start.resume(resume, settings)
     else:
         chosen = recipes.load(recipe, **settings) if recipe else Settings.from_dict(settings)
         folder = run or run_folder(chosen.data, chosen.rule, f"seed{chosen.seed}")
-        result = training.train(chosen, folder)
+        result = start.train(chosen, folder)
     if torchrun.rank() > 0:
         return  # one process speaks
     typer.echo(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dualprop.activations import CALLS, UNKNOWN, FiniteDifference
+from dualprop.convert.activations import CALLS, UNKNOWN, FiniteDifference
 from dualprop.convert.feedback import forward_with_feedback
 from dualprop.convert.record import KEY, Conversion
 from dualprop.errors import DualpropError

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from dualprop.activations import CALLS, NAMES, UNKNOWN
-from dualprop.potentials import POTENTIALS
+from dualprop.convert.activations import CALLS, NAMES, UNKNOWN
+from dualprop.nets.potentials import POTENTIALS
 
 _FUNCTIONS = {call.__name__: activation.name for call, activation in CALLS.items()}
 _ORDINARY = ("Norm", "Pool", "Softmax", "MultiheadAttention", "Dropout")

@@ -1,37 +1,27 @@
-"""Nets to start from, by name in `NETS`.
+"""What a net is made of: layers of synapses and potentials, losses, and nets to start from.
 
 Example:
-    >>> [len(NETS[name]((3, 32, 32), 10)) for name in ("mlp", "vgg_like", "hopfield_cnn")]
-    [3, 6, 5]
+    >>> import torch
+    >>> mlp([4, 8, 3])(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
 """
 
-from __future__ import annotations
+from dualprop.nets import losses, potentials, synapses
+from dualprop.nets.net import Layer, Net
+from dualprop.nets.zoo import NETS, NetKind, hopfield_cnn, mlp, vgg, vgg11, vgg16, vgg_like
 
-import math
-from collections.abc import Sequence
-from typing import Any
-
-from dualprop.net import Net
-from dualprop.nets.hopfield import hopfield_cnn
-from dualprop.nets.kind import NetKind
-from dualprop.nets.perceptron import mlp
-from dualprop.nets.vggs import vgg, vgg11, vgg16, vgg_like
-from dualprop.registry import Registry
-
-__all__ = ["NETS", "NetKind", "hopfield_cnn", "mlp", "vgg", "vgg11", "vgg16", "vgg_like"]
-
-
-def _mlp(num_classes: int, in_shape: tuple[int, ...], hidden: Sequence[int], **options: Any) -> Net:
-    return mlp([math.prod(in_shape), *hidden, num_classes], **options)
-
-
-NETS: Registry[NetKind] = Registry(
-    "net",
-    {
-        "mlp": NetKind(_mlp, sizes=(256, 256)),
-        "vgg_like": NetKind(vgg_like, pools=True),
-        "vgg11": NetKind(vgg11, pools=True),
-        "vgg16": NetKind(vgg16, pools=True),
-        "hopfield_cnn": NetKind(hopfield_cnn, pools=True),
-    },
-)
+__all__ = [
+    "NETS",
+    "Layer",
+    "Net",
+    "NetKind",
+    "hopfield_cnn",
+    "losses",
+    "mlp",
+    "potentials",
+    "synapses",
+    "vgg",
+    "vgg11",
+    "vgg16",
+    "vgg_like",
+]

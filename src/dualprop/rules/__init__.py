@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from dualprop.engines.dyads.schedules import Parallel, Random
 from dualprop.errors import DualpropError, check_type
-from dualprop.net import Net
+from dualprop.nets.net import Net
 from dualprop.registry import Registry
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import Rule, Step
@@ -19,7 +20,6 @@ from dualprop.rules.equilibrium_prop import EquilibriumProp
 from dualprop.rules.holomorphic_ep import HolomorphicEP
 from dualprop.rules.lifted_proximal import LiftedProximal
 from dualprop.rules.target_prop import DifferenceTargetProp
-from dualprop.schedules import Parallel, Random
 
 __all__ = [
     "RULES",

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualprop.engines.dyads.states import DyadicState, Nudge
 from dualprop.errors import DualpropError, check_type
-from dualprop.losses import LOSSES, Loss
-from dualprop.net import Net
-from dualprop.states import DyadicState, Nudge
+from dualprop.nets.losses import LOSSES, Loss
+from dualprop.nets.net import Net
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dualprop.contour import Copies
+from dualprop.engines.hopfield.copies import Copies
 from dualprop.errors import DualpropError, positive
-from dualprop.losses import Loss
-from dualprop.net import Layer, Net
+from dualprop.nets.losses import Loss
+from dualprop.nets.net import Layer, Net
 from dualprop.rules.relaxing import Contrast, Free, Relaxing
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualprop.engines.dyads.inference import Inference
+from dualprop.engines.dyads.schedules import Schedule, parse
+from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
+from dualprop.engines.slots import Slots, check_states
 from dualprop.errors import DualpropError, check_type
-from dualprop.inference import Inference
-from dualprop.losses import Loss
-from dualprop.net import Net
+from dualprop.nets.losses import Loss
+from dualprop.nets.net import Net
 from dualprop.rules.base import Rule, Step
-from dualprop.schedules import Schedule, parse
-from dualprop.slots import Slots, check_states
-from dualprop.states import DyadicState, Nudge, dyad
 
 
 class DualProp(Rule):

@@ -15,15 +15,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dualprop.contour import Copies
+from dualprop.engines.hopfield.copies import Copies
+from dualprop.engines.hopfield.relaxation import Relaxation
 from dualprop.errors import DualpropError, positive
-from dualprop.losses import Loss, SquaredError
-from dualprop.net import Layer, Net
-from dualprop.potentials import Box
+from dualprop.nets.losses import Loss, SquaredError
+from dualprop.nets.net import Layer, Net
+from dualprop.nets.potentials import Box
+from dualprop.nets.synapses import product_dtype
 from dualprop.registry import Registry
-from dualprop.relaxation import Relaxation
 from dualprop.rules.relaxing import Contrast, Free, Relaxing
-from dualprop.synapses import product_dtype
 
 
 class Point(NamedTuple):

@@ -13,12 +13,12 @@ import math
 import torch
 from torch import Tensor
 
-from dualprop.contour import Copies
+from dualprop.engines.hopfield.copies import Copies
+from dualprop.engines.hopfield.relaxation import Settled
 from dualprop.errors import DualpropError, not_negative
-from dualprop.losses import Loss
-from dualprop.net import Net
-from dualprop.potentials import POTENTIALS
-from dualprop.relaxation import Settled
+from dualprop.nets.losses import Loss
+from dualprop.nets.net import Net
+from dualprop.nets.potentials import POTENTIALS
 from dualprop.rules.equilibrium_prop import Nudging, Point
 from dualprop.rules.relaxing import Contrast, Free
 

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from dualprop.descent import Descent, Minimum
+from dualprop.engines.dyads.states import DyadicState, Nudge
+from dualprop.engines.lifted.descent import Descent, Minimum
+from dualprop.engines.lifted.objective import Lifted
 from dualprop.errors import DualpropError, at_least_one, positive
-from dualprop.lifted import Lifted
-from dualprop.losses import Loss
-from dualprop.net import Net
+from dualprop.nets.losses import Loss
+from dualprop.nets.net import Net
+from dualprop.nets.synapses import standing_still
 from dualprop.rules.base import Rule, Step
-from dualprop.states import DyadicState, Nudge
-from dualprop.synapses import standing_still
 
 
 class LiftedProximal(Rule):

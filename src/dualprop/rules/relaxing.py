@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualprop.contour import Copies
+from dualprop.engines.dyads.states import DyadicState, Nudge
+from dualprop.engines.hopfield.copies import Copies
+from dualprop.engines.hopfield.relaxation import ORDERS, Relaxation, Settled
+from dualprop.engines.slots import Slots, check_states
 from dualprop.errors import DualpropError, at_least_one, not_negative, seeds
-from dualprop.losses import Loss
-from dualprop.net import Layer, Net
-from dualprop.potentials import Box
-from dualprop.relaxation import ORDERS, Relaxation, Settled
+from dualprop.nets.losses import Loss
+from dualprop.nets.net import Layer, Net
+from dualprop.nets.potentials import Box
+from dualprop.nets.synapses import layout, product_dtype, standing_still
 from dualprop.rules.base import Rule, Step
-from dualprop.slots import Slots, check_states
-from dualprop.states import DyadicState, Nudge
-from dualprop.synapses import layout, product_dtype, standing_still
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualprop.engines.dyads.states import DyadicState, Nudge
+from dualprop.engines.feedback_maps import FEEDBACK_LOSSES, Block, FeedbackMap, Noise
 from dualprop.errors import DivergenceError, DualpropError, positive, seeds
-from dualprop.losses import Loss
-from dualprop.net import Net
-from dualprop.reverse import FEEDBACK_LOSSES, Block, FeedbackMap, Noise
+from dualprop.nets.losses import Loss
+from dualprop.nets.net import Net
+from dualprop.nets.synapses import Weighted, product_dtype, standing_still
 from dualprop.rules.base import Rule, Step
-from dualprop.states import DyadicState, Nudge
-from dualprop.synapses import Weighted, product_dtype, standing_still
 
 
 class DifferenceTargetProp(Rule):
@@ -32,7 +32,7 @@ class DifferenceTargetProp(Rule):
     operand p_{k-1} of its synapse: z_{k-1}, or that pooled. On each batch of states z_k = f_k(a_k):
 
     1. G_2 .. G_L learn, one after the other, K_k steps of SGD with momentum and fresh noise each, the weights of
-       the net as they are (`dualprop.reverse`);
+       the net as they are (`dualprop.engines.feedback_maps`);
     2. t_L = z_L - β ∂ℓ/∂z_L, then t_{k-1} = z_{k-1} + P^T (G_k(t_k) - G_k(z_k)), P^T the transpose of the pool in
        front at its winners;
     3. the gradient of the batch mean of Σ_k ½‖z_k - t_k‖² by each layer's own weights, δ_k z_{k-1}^T with

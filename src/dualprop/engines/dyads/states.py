@@ -1,0 +1,156 @@
+"""Dyadic states: every neuron's z^+ and z^-, their mean and their difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dualprop.errors import DualpropError
+from dualprop.nets.kernels.blockwise import blockwise
+from dualprop.nets.potentials import Potential
+
+
+@dataclass(frozen=True)
+class Nudge:
+    """How the two states of a dyad are nudged and averaged.
+
+    Args:
+        alpha: α in [0, 1], the weight of the plus state; ᾱ = 1 - α is the minus state's.
+        beta: β_1 .. β_L, the strength of every layer's nudge, positive.
+        transpose: DP-transpose, z̄ = ᾱ z^+ + α z^- in place of α z^+ + ᾱ z^- [Høier, Zach, ICML 2024].
+    """
+
+    alpha: float
+    beta: tuple[float, ...]
+    transpose: bool = False
+
+    @classmethod
+    def checked(cls, alpha: float, beta: float | Sequence[float], depth: int, transpose: bool = False) -> Nudge:
+        """With β one number, or one for each of the layers.
+
+        Args:
+            alpha: α.
+            beta: β, or β_1 .. β_L.
+            depth: L.
+            transpose: as above.
+
+        Raises:
+            DualpropError: for numbers out of range, or another number of them than there are layers.
+        """
+        if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
+            raise DualpropError(f"alpha={alpha!r}: must be a number in [0, 1]")
+        betas = tuple(beta) if isinstance(beta, Sequence) else (beta,) * depth
+        numbers = all(isinstance(b, int | float) and not isinstance(b, bool) for b in betas)
+        if not numbers or not all(0 < b < math.inf for b in betas):
+            raise DualpropError(f"beta={beta!r}: must be positive and finite, one number or one per layer")
+        if len(betas) != depth:
+            raise DualpropError(f"beta={list(betas)}: {len(betas)} numbers, but the net has {depth} layers")
+        return cls(alpha, betas, transpose)
+
+    def mean(self, plus: Tensor, minus: Tensor) -> Tensor:
+        """z̄, which carries the activity forward."""
+        return torch.lerp(minus, plus, self.share)
+
+    @property
+    def share(self) -> float:
+        """That of the plus state in the mean."""
+        return 1 - self.alpha if self.transpose else self.alpha
+
+    def hidden(self, f: Potential, a: Tensor, d: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The block update of a hidden layer.
+
+        z_k^+ = f_k(a_k + α r_k d_k), z_k^- = f_k(a_k - ᾱ r_k d_k), r_k = β_k/β_{k+1}.
+
+        Args:
+            f: the layer's potential.
+            a: its feed-forward drive A_k(z̄_{k-1}), shape (B, ...).
+            d: its feedback A_{k+1}^T (z_{k+1}^+ - z_{k+1}^-), of the same shape.
+            k: its number, 1 <= k < L.
+
+        Returns:
+            z_k^+ and z_k^-.
+        """
+        up, down = self.steps(k)
+        return f.over(torch.add(a, d, alpha=up)), f.over(torch.sub(a, d, alpha=down))
+
+    def steps(self, k: int) -> tuple[float, float]:
+        """α r_k and ᾱ r_k, by which a hidden layer's states step along its feedback."""
+        ratio = self.beta[k - 1] / self.beta[k]
+        return self.alpha * ratio, (1 - self.alpha) * ratio
+
+    @property
+    def up(self) -> float:
+        """αβ_L, by which the output layer is nudged towards the target."""
+        return self.alpha * self.beta[-1]
+
+    @property
+    def down(self) -> float:
+        """ᾱβ_L, by which it is nudged away from it."""
+        return (1 - self.alpha) * self.beta[-1]
+
+
+def dyad(
+    f: Potential, a: Tensor, d: Tensor, up: float, down: float, share: float, spend: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Mean and difference of a hidden layer's two states, all that learning needs of them.
+
+    z^+ = f(a + up d), z^- = f(a - down d). In low precision the difference of two nearby states would be lost in
+    their rounding: unless the potential knows better, both states are computed in float32, and only mean and
+    difference are rounded.
+
+    Args:
+        f: the layer's potential.
+        a: its feed-forward drive, shape (B, ...).
+        d: its feedback, of the same shape.
+        up: α r_k.
+        down: ᾱ r_k.
+        share: that of z^+ in the mean.
+        spend: whether a and d may be written over.
+
+    Returns:
+        z̄ and z^+ - z^-, in the type of a.
+    """
+
+    if torch.finfo(a.dtype).bits >= 32 or f.stable(up, down, share):
+        return f.dyad(a, d.to(a.dtype), up, down, share, a if spend else None)
+
+    def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        return f.dyad(a, d, up, down, share, a)
+
+    if f.elementwise:
+        mean, difference = blockwise(both, a, d, outputs=2, out=(a, d) if spend else None)
+        return mean, difference
+    mean, difference = both(a.float(), d.float())
+    return mean.to(a.dtype), difference.to(a.dtype)
+
+
+@dataclass(frozen=True)
+class DyadicState:
+    """The states of all neurons for one batch; index k = 0..L, k = 0 is the input.
+
+    Attributes:
+        plus: z_k^+, each of shape (B, ...).
+        minus: z_k^-, of the same shapes; the very tensor of plus[k] where nothing has nudged layer k yet.
+        nudge: how they were nudged.
+        mean: z̄_k, the activity (computed).
+        difference: z_k^+ - z_k^-, proportional to the error (computed).
+    """
+
+    plus: tuple[Tensor, ...]
+    minus: tuple[Tensor, ...]
+    nudge: Nudge
+
+    @cached_property
+    def mean(self) -> tuple[Tensor, ...]:
+        """z̄_k for k = 0..L."""
+        return tuple(map(self.nudge.mean, self.plus, self.minus))
+
+    @cached_property
+    def difference(self) -> tuple[Tensor, ...]:
+        """z_k^+ - z_k^- for k = 0..L."""
+        return tuple(map(torch.sub, self.plus, self.minus))

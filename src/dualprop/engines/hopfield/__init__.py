@@ -1,0 +1,1 @@
+"""Hopfield nets that settle, in one copy or in many."""

@@ -1,0 +1,1 @@
+"""The lifted objective and a descent on it."""

@@ -1,0 +1,233 @@
+"""The dyadic objective at α = 1 and α = 0: a lifted net with Fenchel-Young penalties, its value and its gradient.
+
+At α = 1 the minus states are z^- = f(a), at α = 0 the plus states are, and what is left of the objective is
+
+    α = 1:  L_1 = min_z ℓ(z_L) + Σ_k (1/β_k) D_k(z_k, a_k)   <= the feed-forward loss
+    α = 0:  L_0 = max_z ℓ(z_L) - Σ_k (1/β_k) D_k(z_k, a_k)   >= the feed-forward loss
+
+with a_k = A_k(z_{k-1}) and the Fenchel-Young penalty D_k(z, a) = G_k(z) + G_k*(a) - z·a >= 0, which is zero where
+z = f_k(a). Both minimise E = s ℓ(z_L) + Σ_k (1/β_k) D_k(z_k, a_k), with s = 1 and s = -1.
+
+References:
+    Li, Fang, Lin, *Lifted Proximal Operator Machines*, AAAI 2019. Zach, *Bilevel Programs Meet Deep Learning*,
+    arXiv 2105.07231. Høier, Staudt, Zach, *Dual Propagation*, ICML 2023, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dualprop.nets.losses import Loss
+from dualprop.nets.net import Net
+from dualprop.nets.potentials import Potential
+from dualprop.nets.synapses import Seen, product_dtype
+
+_EPS = 8 * torch.finfo(torch.float64).eps
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class Level(NamedTuple):
+    """One layer's states.
+
+    Attributes:
+        drive: a_k.
+        nudge: e_k.
+        state: z_k = f_k(a_k + e_k).
+        rise: z_k - f_k(a_k).
+        seen: what its synapse needs to know of the state below to send something down; None for the first layer.
+    """
+
+    drive: Tensor
+    nudge: Tensor
+    state: Tensor
+    rise: Tensor
+    seen: Seen | None
+
+
+class Point(NamedTuple):
+    """Where E has been evaluated, and which way is down: one entry a layer, one row a sample.
+
+    Attributes:
+        nudges: e_k.
+        drives: a_k.
+        steps: Δ_k.
+        bent: f'_k(u_k) Δ_k.
+        objective: E, shape (B,), in double precision.
+        rounding: how much of E may be rounding, shape (B,).
+        residual: the largest over the layers of ‖f(u_k + Δ_k) - z_k‖ / ‖z_k - f(a_k)‖, shape (B,).
+        reach: ‖z_k - f(a_k)‖, shape (B, L).
+        slope: the derivative of E along Δ, shape (B,).
+    """
+
+    nudges: list[Tensor]
+    drives: list[Tensor]
+    steps: list[Tensor]
+    bent: list[Tensor]
+    objective: Tensor
+    rounding: Tensor
+    residual: Tensor
+    reach: Tensor
+    slope: Tensor
+
+    def along(self, theta: Tensor, apart: Tensor | None = None) -> Callable[[int, Tensor], Tensor]:
+        """The nudges a step θΔ further, θ of shape (B,): what `Lifted.at` asks for.
+
+        Samples that step apart hold a_k as it is here, so that u_k is what moves by θΔ_k.
+        """
+
+        def nudge(k: int, a: Tensor) -> Tensor:
+            e = self.nudges[k - 1] + column(theta, a) * self.steps[k - 1]
+            return e if apart is None else torch.where(column(apart, a), e + (self.drives[k - 1] - a), e)
+
+        return nudge
+
+
+class Lifted:
+    """E and its gradient, for states z_k = f_k(u_k) with u_k = a_k + e_k: if a nudge e_k moves, all above follow.
+
+    With everything above taken along, ∂E/∂e_k = -(1/β_k) f'_k(u_k) Δ_k, where
+
+        Δ_L = -s β_L ∇ℓ(z_L) - e_L
+        Δ_k = r_k A_{k+1}^T (z_{k+1} - f_{k+1}(a_{k+1}) + f'_{k+1}(u_{k+1}) Δ_{k+1}) - e_k,   r_k = β_k/β_{k+1}
+
+    is, but for the curvature of f, where a top-down sweep of dual propagation would move e_k. So Δ is the
+    direction of steepest descent in the metric f'/β. For β -> 0 a whole step from e = 0 on is exact.
+
+    Args:
+        net: with symmetric feedback and convex potentials.
+        loss: taken as it is, not linearised.
+        sign: s.
+        beta: β_1 .. β_L.
+        x: inputs, whose type the products and the states are made in (states in float32 at least).
+
+    Attributes:
+        products: matrix products made.
+    """
+
+    def __init__(self, net: Net, loss: Loss, sign: float, beta: Sequence[float], x: Tensor) -> None:
+        self.layers, self.loss, self.sign, self.beta = net.chain, loss, sign, beta
+        self.product_dtype = product_dtype(x)
+        self.dtype = torch.promote_types(x.dtype, torch.float32)
+        self.products = 0
+        self._eps = torch.finfo(self.product_dtype).eps
+
+    def drive(self, k: int, z: Tensor) -> tuple[Tensor, Seen]:
+        """a_k = A_k(z) of the state below, and what sending down needs to know of that."""
+        synapse = self.layers[k - 1].synapse
+        p, seen = synapse.see(z.to(self.product_dtype))
+        self.products += 1
+        return synapse.affine(p).to(self.dtype), seen
+
+    def feedback(self, k: int, delta: Tensor, seen: Seen) -> Tensor:
+        """r_k A_{k+1}^T delta."""
+        self.products += 1
+        sent = self.layers[k].synapse.send_down(delta.to(self.product_dtype), seen)
+        return sent.to(self.dtype) * (self.beta[k - 1] / self.beta[k])
+
+    def climb(self, first: Tensor, nudge: Callable[[int, Tensor], Tensor]) -> list[Level]:
+        """The states of all layers, from the first up, where every layer has the nudge that it is given.
+
+        Args:
+            first: a_1, shape (B, ...).
+            nudge: from k and a_k to e_k, which has the shape of a_k.
+        """
+        levels: list[Level] = []
+        for k, layer in enumerate(self.layers, 1):
+            a, seen = self.drive(k, levels[-1].state) if levels else (first, None)
+            e = nudge(k, a)
+            z, rise = layer.potential.raised(a, e)
+            levels.append(Level(a, e, z, rise, seen))
+        return levels
+
+    def at(
+        self, first: Tensor, y: Tensor, nudge: Callable[[int, Tensor], Tensor], apart: Tensor | None = None
+    ) -> Point:
+        """E and its gradient where every layer has the nudge that it is given.
+
+        Args:
+            first: a_1, shape (B, ...).
+            y: encoded targets, in the type of the states.
+            nudge: from k and a_k to e_k, which has the shape of a_k.
+            apart: samples whose Δ_k shall be for z_k to move alone, without f' Δ from above: booleans of shape
+                (B,), None for no sample.
+        """
+        levels = self.climb(first, nudge)
+        output = levels[-1].state
+        loss = self.loss.value(output.double(), y.double())
+        objective, rounding = self.sign * loss, _EPS * loss.abs()
+        reach = [_norm(level.rise) for level in levels]
+        for layer, level, beta, rise in zip(self.layers, levels, self.beta, reach, strict=True):
+            penalty, uncertain = _penalty(layer.potential, level)
+            objective += penalty / beta
+            rounding += (uncertain + self._eps * _norm(level.drive) * rise) / beta
+        back = self.loss.gradient(output, y) * (-self.sign * self.beta[-1])
+        steps, bent, residuals = [], [], []
+        for k in range(len(levels), 0, -1):
+            f, level = self.layers[k - 1].potential, levels[k - 1]
+            u, delta = level.drive + level.nudge, back - level.nudge
+            steps.append(delta)
+            bent.append(_bend(f, u, delta))
+            size = reach[k - 1] + self._eps * _norm(level.state)
+            residuals.append(_norm(f.raised(u, delta)[1]) / size.clamp_min(_TINY))
+            if level.seen is not None:
+                carried = bent[-1] if apart is None else bent[-1].masked_fill(column(apart, delta), 0)
+                back = self.feedback(k - 1, level.rise + carried, level.seen)
+        return Point(
+            [level.nudge for level in levels],
+            [level.drive for level in levels],
+            steps[::-1],
+            bent[::-1],
+            objective,
+            rounding,
+            torch.stack(residuals).amax(0),
+            torch.stack(reach, 1),
+            self.slope(steps[::-1], bent[::-1]),
+        )
+
+    def slope(self, direction: Sequence[Tensor], bent: Sequence[Tensor]) -> Tensor:
+        """The derivative of E along a direction, Σ_k -(1/β_k) <direction_k, f'_k Δ_k>, shape (B,)."""
+        parts = zip(direction, bent, self.beta, strict=True)
+        return sum((_total(d * b) / -beta for d, b, beta in parts), torch.zeros(()))
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """Numbers of shape (B,) in a shape that multiplies tensors of the shape of `like`."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def _penalty(f: Potential, level: Level) -> tuple[Tensor, Tensor]:
+    """D(z, a) per sample, and how much of that may be rounding, in double precision.
+
+    For a projection D = ½‖z - f(a)‖² + (z - f(a))·(f(a) - a), both of which are at least 0; every other potential
+    says what G and G* are.
+    """
+    a, z, rise = level.drive, level.state, level.rise
+    if f.projects:
+        penalty = _total(rise * (z - a - 0.5 * rise))
+        return penalty, _EPS * penalty.abs()
+    a, z = a.double(), z.double()
+    parts = f.energy(z), f.conjugate(a), -_total(a * z)
+    return sum(parts, torch.zeros(())), _EPS * sum((part.abs() for part in parts), torch.zeros(()))
+
+
+@torch.enable_grad()
+def _bend(f: Potential, u: Tensor, delta: Tensor) -> Tensor:
+    """f'(u) delta, from a graph that spans f alone. As the Hessian of G*, f' is symmetric."""
+    u = u.requires_grad_()
+    bent: Tensor = torch.autograd.grad(f(u), u, delta)[0]
+    return bent
+
+
+def _total(elements: Tensor) -> Tensor:
+    """Sum over everything but the batch, in double precision."""
+    return elements.flatten(1).sum(1, dtype=torch.float64)
+
+
+def _norm(elements: Tensor) -> Tensor:
+    """Euclidean norm over everything but the batch."""
+    norms: Tensor = torch.linalg.vector_norm(elements.flatten(1), dim=1)
+    return norms

@@ -1,0 +1,1 @@
+"""Products and element-wise work by the fastest way at hand."""

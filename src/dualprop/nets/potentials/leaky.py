@@ -1,0 +1,48 @@
+"""The leaky ReLU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dualprop.errors import DualpropError
+from dualprop.nets.potentials.base import Potential, total
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Potential):
+    """G(z) = Σ ½z² where z >= 0 and z²/(2 slope) where z < 0; f(a) = a or slope·a.
+
+    Args:
+        slope: the derivative for negative drives, in (0, 1].
+
+    Raises:
+        DualpropError: if `slope` is outside (0, 1].
+    """
+
+    slope: float = 0.01
+
+    elementwise = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.slope <= 1:
+            raise DualpropError(f"slope={self.slope}: must be in (0, 1]")
+
+    def __call__(self, a: Tensor) -> Tensor:
+        """`a` where it is positive, slope·a elsewhere."""
+        return F.leaky_relu(a, self.slope)
+
+    def over(self, a: Tensor) -> Tensor:
+        """The same, written over a."""
+        return F.leaky_relu_(a, self.slope)
+
+    def energy(self, z: Tensor) -> Tensor:
+        """Σ ½z² / (1 or slope) per sample."""
+        return total(0.5 * z * z / torch.where(z < 0, self.slope, 1.0))
+
+    def conjugate(self, a: Tensor) -> Tensor:
+        """Σ ½a² · (1 or slope) per sample."""
+        return total(0.5 * a * a * torch.where(a < 0, self.slope, 1.0))

@@ -1,0 +1,79 @@
+"""A potential with another slope and centre."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dualprop.errors import DualpropError, check_type, positive
+from dualprop.nets.potentials.base import Potential, total
+
+
+@dataclass(frozen=True)
+class Rescaled(Potential):
+    """f(a) = f_0(slope (a - centre)), G(z) = G_0(z)/slope + centre Σz, G*(a) = G*_0(slope (a - centre))/slope.
+
+    The sigmoid 1 / (1 + e^(-4a + 2)) of published equilibrium propagation is one, and clip(a/2, 0, 1).
+
+    Args:
+        base: f_0 with G_0 and G*_0.
+        slope: positive.
+        centre: the drive that takes the place of zero.
+
+    Raises:
+        DualpropError: for another slope or centre.
+
+    Example:
+        >>> import torch
+        >>> from dualprop.nets.potentials import Box
+        >>> Rescaled(Box(0, 1), slope=0.5)(torch.tensor([[-1.0, 1.0, 3.0]]))
+        tensor([[0.0000, 0.5000, 1.0000]])
+    """
+
+    base: Potential
+    slope: float = 1.0
+    centre: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_type("base", self.base, Potential)
+        positive(slope=self.slope)
+        if not isinstance(self.centre, int | float) or not math.isfinite(self.centre):
+            raise DualpropError(f"centre={self.centre!r}: must be a finite number")
+        for name in ("elementwise", "holomorphic", "convex"):
+            object.__setattr__(self, name, getattr(self.base, name))
+
+    def __call__(self, a: Tensor) -> Tensor:
+        """f_0(slope (a - centre))."""
+        return self.base(self._inner(a))
+
+    def over(self, a: Tensor) -> Tensor:
+        """The same, written over a."""
+        return self.base.over(self._inner(a, out=a))
+
+    def over_parts(self, re: Tensor, im: Tensor) -> None:
+        """As `Potential.over_parts`, by that of the base."""
+        self.base.over_parts(self._inner(re, out=re), im.mul_(self.slope))
+
+    def dyad(
+        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `Potential.dyad`, by that of the base."""
+        inner = self._inner(a, out=out)
+        return self.base.dyad(inner, d, self.slope * up, self.slope * down, share, inner)
+
+    def energy(self, z: Tensor) -> Tensor:
+        """G_0(z)/slope + centre Σz per sample."""
+        return self.base.energy(z) / self.slope + self.centre * total(z)
+
+    def conjugate(self, a: Tensor) -> Tensor:
+        """G*_0(slope (a - centre))/slope per sample."""
+        return self.base.conjugate(self._inner(a)) / self.slope
+
+    def _inner(self, a: Tensor, out: Tensor | None = None) -> Tensor:
+        """Slope (a - centre), in one pass over a."""
+        if not self.centre:
+            return torch.mul(a, self.slope, out=out)
+        return torch.add(torch.tensor(-self.slope * self.centre, dtype=a.dtype), a, alpha=self.slope, out=out)

@@ -1,0 +1,43 @@
+"""Synapses: the affine maps between layers, their adjoints and their Hebbian gradients.
+
+A synapse knows the states at its two ends and nothing else. `synapse(z)` is A(z) = W z + b, `adjoint` is A^T,
+`add_grad` adds the gradient of <delta, A(z)>, that is the outer product of what lies at the two ends.
+"""
+
+from dualprop.nets.synapses.affine import Affine
+from dualprop.nets.synapses.base import (
+    FEEDBACK,
+    AffineMap,
+    Synapse,
+    Weighted,
+    accumulate,
+    product_dtype,
+    standing_still,
+)
+from dualprop.nets.synapses.conv import Conv2d
+from dualprop.nets.synapses.dense import Dense
+from dualprop.nets.synapses.inits import INITS
+from dualprop.nets.synapses.pooled import Pooled
+from dualprop.nets.synapses.pools import POOLS, AvgPool2d, MaxPool2d, Pool, Seen, SoftmaxPool2d, layout
+
+__all__ = [
+    "FEEDBACK",
+    "INITS",
+    "POOLS",
+    "Affine",
+    "AffineMap",
+    "AvgPool2d",
+    "Conv2d",
+    "Dense",
+    "MaxPool2d",
+    "Pool",
+    "Pooled",
+    "Seen",
+    "SoftmaxPool2d",
+    "Synapse",
+    "Weighted",
+    "accumulate",
+    "layout",
+    "product_dtype",
+    "standing_still",
+]

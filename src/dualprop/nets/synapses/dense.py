@@ -1,0 +1,87 @@
+"""The dense synapse."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dualprop.errors import DualpropError, at_least_one
+from dualprop.nets.kernels import products
+from dualprop.nets.synapses.base import Weighted
+from dualprop.nets.synapses.pools import Pool
+
+
+class Dense(Weighted):
+    """A(z) = W z + b on the flattened state z, or on the flattened pool(z).
+
+    Args:
+        in_features: number of neurons below (after pooling), all dimensions but the batch together.
+        out_features: number of neurons above.
+        bias: whether there is a b.
+        feedback: "symmetric" (W^T) or "kolen-pollack" (B^T).
+        init: the initial weights, a name in `INITS`.
+        pool: pooling in front.
+        generator: where the initial weights come from; torch's global one by default.
+
+    Attributes:
+        weight: W, shape (out_features, in_features).
+        bias: b, shape (out_features,), zero at first; or None.
+        feedback: B, of the shape of W; or None.
+
+    Example:
+        >>> import torch
+        >>> synapse = Dense(3, 2)
+        >>> z, delta = torch.randn(5, 3), torch.randn(5, 2)
+        >>> synapse(z).shape, synapse.adjoint(delta, z).shape
+        (torch.Size([5, 2]), torch.Size([5, 3]))
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        feedback: str = "symmetric",
+        init: str = "glorot-uniform",
+        pool: Pool | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        at_least_one(in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        shape = out_features, in_features
+        super().__init__(shape, bias=bias, feedback=feedback, init=init, pool=pool, generator=generator)
+
+    @property
+    def width_below(self) -> int:
+        """The number of neurons below."""
+        return self.in_features
+
+    def affine(self, p: Tensor) -> Tensor:
+        """W p + b, shape (B, out_features)."""
+        if torch.is_grad_enabled():
+            return F.linear(p.flatten(1), self.weight, self.bias)
+        return products.forward(p.flatten(1), self.upward(p.dtype), self.bias)
+
+    def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
+        """W^T delta, or B^T delta, in the given shape."""
+        return products.adjoint(delta, self.downward(delta.dtype)).view(shape)
+
+    def outer(self, delta: Tensor, p: Tensor) -> Tensor:
+        """Σ_batch delta p^T, shape (out_features, in_features)."""
+        return products.outer(delta, p.flatten(1))
+
+    def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(out_features,), for every shape of in_features elements."""
+        if math.prod(shape) != self.in_features:
+            raise DualpropError(
+                f"x: {math.prod(shape)} features a sample (shape {shape}), but the layer takes {self.in_features}"
+            )
+        return (self.out_features,)
+
+    def extra_repr(self) -> str:
+        """What `print(net)` says of this synapse."""
+        return f"{self.in_features}, {self.out_features}{self.extras()}"

@@ -1,0 +1,94 @@
+"""A synapse with pooling behind it, as in the convolutional nets of equilibrium propagation."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dualprop.errors import DualpropError, check_type
+from dualprop.nets.synapses.base import AffineMap, Synapse
+from dualprop.nets.synapses.pools import Pool, Seen, layout
+
+
+class Pooled(Synapse):
+    """A(z) = pool(W p + b): the neurons above are the pooled map's, and the energy has z_k · pool(W p + b).
+
+    So a layer has fewer neurons than with the same pool in front of the next synapse, and its activation acts
+    behind the pool. Where the winners are, only the map itself can say: to see a state is to compute its drive,
+    which is what `see` gives and `affine` leaves as it is.
+
+    Args:
+        synapse: W p + b, perhaps with a pool in front, and none behind.
+        pool: the pooling behind, linearised at what the synapse makes of the state.
+
+    Raises:
+        DualpropError: for another type, or a synapse with a pool behind it already.
+
+    Example:
+        >>> import torch
+        >>> from dualprop.nets.synapses import Conv2d, MaxPool2d
+        >>> synapse = Pooled(Conv2d(3, 8, 3, padding=1), MaxPool2d(2))
+        >>> z, delta = torch.randn(5, 3, 8, 8), torch.randn(5, 8, 4, 4)
+        >>> synapse(z).shape, synapse.adjoint(delta, z).shape
+        (torch.Size([5, 8, 4, 4]), torch.Size([5, 3, 8, 8]))
+
+    References:
+        Laborieux, Ernoult, Scellier, Bengio, Grollier, Querlioz, *Scaling Equilibrium Propagation to Deep ConvNets
+        by Drastically Reducing Its Gradient Estimator Bias*, Frontiers in Neuroscience 2021, section 2.3.
+    """
+
+    synapse: AffineMap
+    behind: Pool
+
+    def __init__(self, synapse: Synapse, pool: Pool) -> None:
+        super().__init__()
+        check_type("synapse", synapse, Synapse)
+        check_type("pool", pool, Pool)
+        if synapse.behind is not None:
+            raise DualpropError(f"synapse: has a pool behind it already, {synapse.behind}")
+        self.synapse, self.behind = synapse.core, pool
+
+    @property
+    def core(self) -> AffineMap:
+        """The synapse inside."""
+        return self.synapse
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The pooled drive, shape (B, *out_shape)."""
+        return self.behind(self.synapse(z))
+
+    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
+        """The pooled drive, and what the synapse inside and the pool have seen."""
+        p, inside = self.synapse.see(z)
+        drive, behind = self.behind.see(self.synapse.affine(p))
+        return drive, Seen(z.shape, drive.shape, layout(z), parts=(inside, behind))
+
+    def affine(self, p: Tensor) -> Tensor:
+        """The drive, which `see` has computed."""
+        return p
+
+    def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
+        """The feedback through pool and synapse, both linearised at the state seen."""
+        inside, behind = seen.parts
+        return self.synapse.send_down(self.behind.adjoint(delta, behind), inside)
+
+    def add_grad(self, delta: Tensor, z: Tensor) -> None:
+        """As `Synapse.add_grad`; the map is computed once more, to see where delta goes through the pool."""
+        p, _ = self.synapse.see(z)
+        _, behind = self.behind.see(self.synapse.affine(p))
+        self.synapse.hebbian(self.behind.adjoint(delta, behind), p)
+
+    def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one sample of the pooled drive, given that of z.
+
+        Raises:
+            DualpropError: if the synapse inside does not take such a z, or makes too small an image of it.
+        """
+        return self.behind.out_shape(self.synapse.out_shape(in_shape))
+
+    def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Those of the synapse inside."""
+        return self.synapse.feedback_pairs()
+
+    def extra_repr(self) -> str:
+        """What `print(net)` says besides the synapse inside."""
+        return f"behind={self.behind}"

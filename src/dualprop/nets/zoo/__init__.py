@@ -1,0 +1,37 @@
+"""Nets to start from, by name in `NETS`.
+
+Example:
+    >>> [len(NETS[name]((3, 32, 32), 10)) for name in ("mlp", "vgg_like", "hopfield_cnn")]
+    [3, 6, 5]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from dualprop.nets.net import Net
+from dualprop.nets.zoo.hopfield import hopfield_cnn
+from dualprop.nets.zoo.kind import NetKind
+from dualprop.nets.zoo.perceptron import mlp
+from dualprop.nets.zoo.vggs import vgg, vgg11, vgg16, vgg_like
+from dualprop.registry import Registry
+
+__all__ = ["NETS", "NetKind", "hopfield_cnn", "mlp", "vgg", "vgg11", "vgg16", "vgg_like"]
+
+
+def _mlp(num_classes: int, in_shape: tuple[int, ...], hidden: Sequence[int], **options: Any) -> Net:
+    return mlp([math.prod(in_shape), *hidden, num_classes], **options)
+
+
+NETS: Registry[NetKind] = Registry(
+    "net",
+    {
+        "mlp": NetKind(_mlp, sizes=(256, 256)),
+        "vgg_like": NetKind(vgg_like, pools=True),
+        "vgg11": NetKind(vgg11, pools=True),
+        "vgg16": NetKind(vgg16, pools=True),
+        "hopfield_cnn": NetKind(hopfield_cnn, pools=True),
+    },
+)

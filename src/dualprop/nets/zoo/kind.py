@@ -1,0 +1,69 @@
+"""What an entry of `NETS` is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dualprop.errors import DualpropError
+from dualprop.nets.net import Net
+from dualprop.nets.synapses import Pool
+
+
+@dataclass(frozen=True)
+class NetKind:
+    """An entry of `NETS`: a kind of net, made to fit samples and classes.
+
+    Args:
+        make: makes it from num_classes, in_shape and options.
+        sizes: the hidden layers' neurons where the user chooses none, handed on as `hidden`; None for a net that
+            has sizes of its own.
+        pools: whether it has a `pool` to choose.
+
+    Example:
+        >>> from dualprop.nets import NETS
+        >>> NETS["vgg16"].pools, NETS["mlp"].pools
+        (True, False)
+        >>> NETS["mlp"]((1, 28, 28), 10, hidden=[32]).shapes((1, 28, 28))
+        [(1, 28, 28), (32,), (10,)]
+    """
+
+    make: Callable[..., Net]
+    sizes: tuple[int, ...] | None = None
+    pools: bool = False
+
+    def __call__(
+        self,
+        in_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        hidden: Sequence[int] | None = None,
+        pool: Pool | str | None = None,
+        init: str | None = None,
+        **options: Any,
+    ) -> Net:
+        """The net.
+
+        Args:
+            in_shape: the shape of a sample.
+            num_classes: neurons of the output layer.
+            hidden: neurons of the hidden layers, None for the net's own.
+            pool: its pooling, None for the net's own.
+            init: its initial weights, None for the net's own.
+            options: `activation`, `feedback`, `generator` and whatever else it has.
+
+        Raises:
+            DualpropError: for sizes or a pool that the net does not leave to choose, or what `make` refuses.
+        """
+        name = self.make.__name__.lstrip("_")
+        if hidden is not None and self.sizes is None:
+            raise DualpropError(f"hidden={list(hidden)}: {name} has sizes of its own; leave it out")
+        if pool is not None and not self.pools:
+            raise DualpropError(f"pool={pool!r}: {name} has no pooling; leave it out")
+        chosen: dict[str, Any] = {} if init is None else {"init": init}
+        if self.sizes is not None:
+            chosen["hidden"] = self.sizes if hidden is None else hidden
+        if pool is not None:
+            chosen["pool"] = pool
+        return self.make(num_classes, in_shape, **chosen, **options)

@@ -1,0 +1,57 @@
+"""Where the numbers of a run go: a line in `metrics.jsonl` and scalars for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+
+from dualprop.runs.folder import Run
+
+Number = float | int | Sequence[float] | Mapping[str, float]
+
+
+def _scalars(kind: str, name: str, value: Number) -> Iterator[tuple[str, float]]:
+    """What TensorBoard is told: a tag and a number each."""
+    if isinstance(value, Mapping):
+        yield from ((f"{kind} {name}/{own}", number) for own, number in value.items())
+    elif isinstance(value, Sequence):
+        yield from ((f"{name}/layer {k}", number) for k, number in enumerate(value, 1))
+    else:
+        yield f"{kind}/{name}", value
+
+
+class Recorder:
+    """Writes the numbers of one run, from `step` on; a context that closes the event file.
+
+    Args:
+        run: the run folder.
+        step: the steps already made; what was recorded beyond them is dropped, for it will be made again.
+    """
+
+    def __init__(self, run: Run, step: int) -> None:
+        self.run = run
+        run.rewind_metrics(step)
+        self._events = run.events(step)
+
+    def record(self, kind: str, step: int, **numbers: Number) -> None:
+        """One record: plain numbers, one number per layer, or several by name.
+
+        Args:
+            kind: "train" within an epoch, "epoch" at its end, "test" at the very end.
+            step: batches trained so far.
+            numbers: what was measured, by name.
+        """
+        self.run.log(kind=kind, step=step, **numbers)
+        if self._events is not None:
+            for name, value in numbers.items():
+                for tag, number in _scalars(kind, name, value):
+                    self._events.add_scalar(tag, number, step)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._events is not None:
+            self._events.close()

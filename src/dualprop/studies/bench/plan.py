@@ -1,0 +1,74 @@
+"""What is to be measured, checked before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dualprop.errors import DualpropError
+from dualprop.studies.bench.plain import PLAIN
+from dualprop.studies.bench.subjects import subjects
+from dualprop.training.experiment import PRECISIONS, device
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which subjects, on which nets, in which precisions, how often.
+
+    Args:
+        rules: names in `subjects()`; every one by default.
+        nets: names in `PLAIN`.
+        precisions: names in `PRECISIONS`.
+        batch_size: samples in a step.
+        hidden: neurons in the hidden layers of the mlp.
+        repeats: pairs of steps of each row.
+        budget: seconds after which a row begins no further pair.
+        compile: whether each subject is measured compiled, too.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        DualpropError: for an unknown name, a repetition or a number out of range.
+    """
+
+    rules: tuple[str, ...] | None = None
+    nets: tuple[str, ...] = ("mlp", "vgg_like", "vgg16")
+    precisions: tuple[str, ...] = ("float32", "bf16")
+    batch_size: int = 100
+    hidden: tuple[int, ...] = (1000, 1000, 1000)
+    repeats: int = 10
+    budget: float = 60.0
+    compile: bool = False
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        known: dict[str, tuple[Sequence[str], Mapping[str, object]]] = {
+            "rules": (self.names, subjects()),
+            "nets": (self.nets, PLAIN),
+            "precisions": (self.precisions, PRECISIONS),
+        }
+        for name, (values, registry) in known.items():
+            for value in values:
+                registry[value]
+            if not values or len(set(values)) != len(values):
+                raise DualpropError(f"{name}={list(values)}: must name at least one, and each once")
+        for name in ("repeats", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 1 <= value < 2**31:
+                raise DualpropError(f"{name}={value!r}: must be a whole number of at least 1, below 2**31")
+        if not all(isinstance(n, int) and n >= 1 for n in self.hidden):
+            raise DualpropError(f"hidden={list(self.hidden)}: must be whole numbers of at least 1")
+        if not 0 < self.budget < math.inf:
+            raise DualpropError(f"budget={self.budget!r}: must be positive and finite")
+        device(self.device)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the subjects."""
+        return tuple(subjects()) if self.rules is None else self.rules
+
+    def rows(self) -> list[tuple[str, bool]]:
+        """The rows of each table: a subject's name, and whether it is compiled."""
+        kinds = subjects()
+        compiled = (False, True) if self.compile else (False,)
+        return [(name, c) for name in self.names for c in compiled if not c or kinds[name].compiles]

@@ -1,0 +1,77 @@
+"""One net, one batch, one precision: what all rows of a table share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from dualprop.nets import NETS
+from dualprop.nets.net import Net
+from dualprop.rules import RULES, Method
+from dualprop.studies.bench.plain import CLASSES, PLAIN
+
+LR, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 5e-4  # a low rate: the same batch again and again must not diverge
+
+
+class Workload:
+    """What is learnt, from the same weights by every subject: random labels of random images.
+
+    Args:
+        name: the net, a name in `PLAIN`.
+        hidden: neurons in the hidden layers of a net that leaves them to the user.
+        precision: of the products; weights and optimizer stay in float32.
+        batch_size: samples in the batch.
+        device: where it is computed.
+    """
+
+    def __init__(
+        self, name: str, hidden: tuple[int, ...], precision: torch.dtype, batch_size: int, device: torch.device
+    ) -> None:
+        self.name, self.precision, self.batch_size, self.device = name, precision, batch_size, device
+        self.kind = PLAIN[name]
+        self.hidden = hidden if self.kind.hidden is None else None
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(batch_size, *self.kind.in_shape, generator=generator)
+        self.x = x.to(device, memory_format=_layout(x))
+        self.y = torch.randint(CLASSES, (batch_size,), generator=generator).to(device)
+
+    def net(self, method: Method) -> Net:
+        """The net as `dualprop.NETS` makes it, with the rule's own activation and pool, in channels_last."""
+        named = NETS[self.name]
+        net = named(
+            self.kind.in_shape,
+            CLASSES,
+            hidden=self.hidden,
+            pool=method.pool if named.pools else None,
+            init=method.init,
+            activation=method.activation,
+            feedback=method.feedback,
+            generator=torch.Generator().manual_seed(0),
+        )
+        return net.to(self.device).to(memory_format=torch.channels_last)
+
+    def plain(self) -> nn.Module:
+        """The same net with the same weights as a plain `torch.nn.Sequential`, in channels_last."""
+        model = self.kind.make(self.kind.in_shape, self.hidden or self.kind.hidden or ())
+        with torch.no_grad():
+            for parameter, value in zip(model.parameters(), self.net(RULES["bp"]).parameters(), strict=True):
+                parameter.copy_(value)
+        return model.to(self.device).to(memory_format=torch.channels_last)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of the products, as a context."""
+        low = self.precision != torch.float32
+        return torch.autocast(self.device.type, self.precision if low else torch.bfloat16, enabled=low)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of the paper's convolutional nets, PyTorch's own and fused."""
+        return torch.optim.SGD(
+            parameters, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=self.device.type != "mps"
+        )
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.ndim == 4 else torch.contiguous_format

@@ -1,0 +1,149 @@
+"""Rules side by side: several seeds each on one setting, every run in a folder of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dualprop.errors import CheckpointError, DivergenceError, DualpropError, Interrupted
+from dualprop.rules import RULES
+from dualprop.runs.folder import check_free, read_json, write_json
+from dualprop.runs.settings import Settings
+from dualprop.studies.report import Report
+from dualprop.training.experiment import build
+from dualprop.training.interrupt import Interrupt
+from dualprop.training.processes import torchrun
+from dualprop.training.recipes import Recipe
+from dualprop.training.start import resume, train
+
+logger = logging.getLogger("dualprop")
+
+PLAN = "comparison.json"
+PLAIN = Recipe()
+
+
+def plan(
+    rules: Sequence[str], seeds: Sequence[int], common: Mapping[str, Any], recipe: Recipe = PLAIN
+) -> list[Settings]:
+    """The settings of every run, rule by rule.
+
+    A rule's own setting in `common`, for example beta, goes to the rules that have it.
+
+    Args:
+        rules: names in `RULES`.
+        seeds: a run of every rule for each.
+        common: settings that all runs share.
+        recipe: what they start from, which may differ from rule to rule.
+
+    Raises:
+        DualpropError: for an unknown name, a repetition, or a setting that none of the rules has.
+    """
+    for name, values in (("rules", rules), ("seeds", seeds)):
+        if not values or len(set(values)) != len(values):
+            raise DualpropError(f"{name}={list(values)}: must name at least one, and each once")
+    methods = {rule: RULES[rule] for rule in rules}
+    for name in Settings.from_dict(common).rule_settings:
+        if not any(name in method.known_settings for method in methods.values()):
+            raise DualpropError(f"{name}: none of the rules {', '.join(rules)} has such a setting")
+    settings = []
+    for rule, method in methods.items():
+        shared = recipe.settings_for({**common, "rule": rule})
+        own = {k: v for k, v in shared.rule_settings.items() if k in method.known_settings}
+        settings += [dataclasses.replace(shared, seed=seed, rule_settings=own) for seed in seeds]
+    return settings
+
+
+def compare(
+    rules: Sequence[str],
+    seeds: Sequence[int],
+    common: Mapping[str, Any],
+    folder: str | Path,
+    recipe: Recipe = PLAIN,
+) -> Report:
+    """Train every rule from every seed, then write a table and plots into a new folder.
+
+    Args:
+        rules: names in `RULES`.
+        seeds: whole numbers; a run of every rule for each.
+        common: settings that all runs share, as for `Settings`.
+        folder: where the runs and the report go; it must not exist.
+        recipe: settings to start from, which may differ from rule to rule, as `dp.recipes.read` gives them.
+
+    Returns:
+        The report, already written, of the runs that came to their end; `diverged` says of the others why.
+
+    Raises:
+        DualpropError: for whatever is wrong, before any run is started.
+        DivergenceError: if no run came to its end.
+        Interrupted: on Ctrl-C or SIGTERM; `resume_comparison` goes on.
+    """
+    folder = Path(folder)
+    _check_alone()
+    check_free(folder)
+    settings = plan(rules, seeds, common, recipe)
+    for first in settings[:: len(seeds)]:
+        build(first)  # the names, the data and every rule's own settings, before the first run takes its time
+    folder.mkdir(parents=True)
+    intended = {"rules": list(rules), "seeds": list(seeds), "common": dict(common), "recipe": asdict(recipe)}
+    write_json(folder / PLAN, intended)
+    return _run(settings, folder)
+
+
+def resume_comparison(folder: str | Path) -> Report:
+    """Go on with a comparison that was stopped: finished runs stay, the others are continued or started.
+
+    Raises:
+        DualpropError: if the folder is no comparison, or a run in it is damaged.
+        DivergenceError: if no run came to its end.
+        Interrupted: on Ctrl-C or SIGTERM.
+    """
+    folder = Path(folder)
+    _check_alone()
+    if not (folder / PLAN).is_file():
+        raise CheckpointError(f"{folder}: not a comparison (it has no {PLAN})")
+    try:
+        intended = read_json(folder / PLAN)
+        settings = plan(**{**intended, "recipe": Recipe(**intended["recipe"])})
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / PLAN}: damaged ({error})") from None
+    return _run(settings, folder)
+
+
+def _check_alone() -> None:
+    """Refuse torchrun.
+
+    Raises:
+        DualpropError: if there are several processes.
+    """
+    if torchrun.count() > 1:
+        raise DualpropError("compare: trains in one process; under torchrun there is train")
+
+
+def _run(settings: Sequence[Settings], folder: Path) -> Report:
+    paths = [folder / f"{s.rule}-seed{s.seed}" for s in settings]
+    stopped = Interrupted(f"stopped; go on with: dualprop compare --resume {folder}")
+    diverged: dict[str, str] = {}
+    with Interrupt() as interrupt:
+        for s, path in zip(settings, paths, strict=True):
+            if interrupt.asked:
+                raise stopped
+            try:
+                if path.exists():
+                    resume(path)
+                else:
+                    train(s, path)
+            except Interrupted:
+                raise stopped from None
+            except DivergenceError as error:  # of this run alone
+                diverged[path.name] = str(error)
+                logger.warning("%s diverged: %s", path.name, error)
+    finished = [path for path in paths if path.name not in diverged]
+    if not finished:
+        raise DivergenceError("; ".join(f"{name} diverged: {why}" for name, why in diverged.items()))
+    report = Report.of(finished, diverged)
+    report.write(folder)
+    return report

@@ -1,0 +1,206 @@
+"""From settings to the objects that train: data, net, rule and optimizer, or an error before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch.nn import Parameter
+
+from dualprop import data
+from dualprop.data import Batches, Dataset, Split
+from dualprop.errors import DualpropError
+from dualprop.nets import NETS
+from dualprop.nets.losses import LOSSES, Loss
+from dualprop.nets.net import Net
+from dualprop.registry import Registry
+from dualprop.rules import RULES, Rule
+from dualprop.runs.settings import Settings
+from dualprop.training.optim.average import Average
+from dualprop.training.optim.fused import FusedUpdate, acting
+from dualprop.training.optim.optimizers import LR_SCHEDULES, OPTIMIZERS, grouped, layer_factors
+from dualprop.training.processes import torchrun
+from dualprop.training.processes.group import Alone
+
+PRECISIONS: Registry[torch.dtype] = Registry("precision", {"float32": torch.float32, "bf16": torch.bfloat16})
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that one run trains with."""
+
+    settings: Settings
+    dataset: Dataset
+    net: Net
+    rule: Rule
+    loss: Loss  # of the evaluation, its targets not smoothed
+    optimizer: torch.optim.Optimizer | FusedUpdate
+    average: Average | None
+    train: Batches
+    validation: Batches | None
+    test: Batches
+    device: torch.device
+    precision: torch.dtype
+    processes: Alone = Alone()  # noqa: RUF009 - it keeps nothing
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The products' precision, as a context; the states, weights and optimizer stay in float32."""
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.precision)
+
+    def updating(self) -> AbstractContextManager[object]:
+        """In which gradients are there to change weights: a fused update acts nowhere else."""
+        return acting(self.optimizer)
+
+    def evaluated(self) -> AbstractContextManager[object]:
+        """In which the net has the weights that are evaluated and kept: the averaged ones if there are any."""
+        return self.average.in_place() if self.average else nullcontext()
+
+
+def device(name: str) -> torch.device:
+    """A device by name; "auto" is the accelerator if there is one, "cuda" each process's own under torchrun.
+
+    Raises:
+        DualpropError: for a name that is none, or a device that this machine lacks.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        name = str(found or "cpu")
+    if torchrun.count() > 1 and name == "cuda":
+        name = f"cuda:{torchrun.local_rank()}"
+    try:
+        chosen = torch.device(name)
+        torch.zeros(1, device=chosen).item()  # no device to compute on, or none at all
+    except (RuntimeError, AssertionError):
+        raise DualpropError(f"device={name!r}: not a device of this machine; use auto, cpu, cuda or mps") from None
+    return chosen
+
+
+def activation(settings: Settings) -> str:
+    """The hidden layers' potential: the one that was chosen, or else the rule's own."""
+    return settings.activation or RULES[settings.rule].activation
+
+
+def pool(settings: Settings) -> str | None:
+    """Likewise the pooling; None for a net that has none to choose."""
+    own = RULES[settings.rule].pool if NETS[settings.net].pools else None
+    return settings.pool or own
+
+
+def init(settings: Settings) -> str | None:
+    """Likewise the initial weights; None for the net's own."""
+    return settings.init or RULES[settings.rule].init
+
+
+def build_net(settings: Settings, in_shape: tuple[int, ...], num_classes: int) -> Net:
+    """The untrained net of these settings, the same for every rule but for what its method chooses itself."""
+    make, feedback = NETS[settings.net], RULES[settings.rule].feedback
+    try:
+        return make(
+            in_shape,
+            num_classes,
+            hidden=settings.hidden,
+            pool=pool(settings),
+            init=init(settings),
+            activation=activation(settings),
+            feedback=feedback,
+            generator=torch.Generator().manual_seed(settings.seed),
+        )
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise DualpropError(f"hidden={list(settings.hidden or ())}: a net too large to make ({reason})") from None
+
+
+MakeOptimizer = Callable[[list[Parameter]], torch.optim.Optimizer]
+
+
+def _plain_update(parameters: Iterable[Parameter], make: MakeOptimizer, _: Alone) -> torch.optim.Optimizer:
+    """One optimizer over all parameters."""
+    return make(list(parameters))
+
+
+def _fused_update(parameters: Iterable[Parameter], make: MakeOptimizer, processes: Alone) -> FusedUpdate:
+    """One for every parameter, whose gradient is averaged over the processes just before."""
+    return FusedUpdate(parameters, make, before=lambda parameter: processes.average_gradients([parameter]))
+
+
+def build(settings: Settings, processes: Alone | None = None) -> Experiment:
+    """Look up every name, read the data, draw the weights and bind the rule.
+
+    Args:
+        settings: what to train, on what, how.
+        processes: those that train together; by default this one alone.
+
+    Raises:
+        DualpropError: for the first thing that is wrong, before anything is written.
+    """
+    method = RULES[settings.rule]
+    method.check(settings.rule_settings)
+    if "loss" in settings.rule_settings:
+        raise DualpropError("loss: a setting of the run, not one of the rule's own settings")
+    LR_SCHEDULES[settings.lr_schedule]
+    make_optimizer, precision = OPTIMIZERS[settings.optimizer], PRECISIONS[settings.precision]
+    loss = LOSSES[settings.loss]
+    learnt = loss.smoothed(settings.label_smoothing) if settings.label_smoothing else loss
+    processes = processes or Alone()
+    if settings.batch_size < processes.count:
+        raise DualpropError(
+            f"batch_size={settings.batch_size}: must be at least 1 for each of the {processes.count} processes"
+        )
+    chosen = device(settings.device)
+    if processes.count > 1 and chosen.type not in ("cpu", "cuda"):
+        raise DualpropError(f"device={settings.device!r}: several processes train together on cpu or cuda only")
+    dataset = data.load(settings.data, settings.data_root, settings.image_size)
+    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    net = (
+        build_net(settings, dataset.in_shape, dataset.num_classes)
+        .to(device=chosen)
+        .to(memory_format=memory_format)
+    )
+    rule = method(net, loss=learnt, **settings.rule_settings)
+    factors = None if settings.lr_factors is None else layer_factors(net, settings.lr_factors)
+    average = Average(net, settings.ema) if settings.ema else None
+    update = _fused_update if settings.fused_update else _plain_update
+    try:
+        part, held_out = data.train_validation(dataset.train, settings.val_fraction, settings.seed)
+    except DualpropError as error:
+        raise DualpropError(f"val_fraction={settings.val_fraction!r}: {error}") from None
+
+    def batches(split: Split, batch_size: int, augment: bool = False, seed: int | None = None) -> Batches:
+        mean, std = (dataset.mean, dataset.std) if settings.standardise else ((0.0,), (1.0,))
+        std = tuple(settings.std_scale * s for s in std)
+        return Batches(
+            split,
+            batch_size,
+            mean=mean,
+            std=std,
+            augment=augment,
+            seed=seed,
+            device=chosen,
+            memory_format=memory_format,
+        )
+
+    def optimizer(parameters: list[Parameter]) -> torch.optim.Optimizer:
+        return make_optimizer(grouped(parameters, factors) if factors else parameters, settings)
+
+    if settings.compile:
+        rule.compile()
+    return Experiment(
+        settings,
+        dataset,
+        net,
+        rule,
+        loss,
+        update(net.parameters(), optimizer, processes),
+        average,
+        batches(part, settings.batch_size, settings.augment, settings.seed),
+        batches(held_out, EVALUATION_BATCH) if len(held_out) else None,
+        batches(dataset.test, EVALUATION_BATCH),
+        chosen,
+        precision,
+        processes,
+    )

@@ -1,0 +1,1 @@
+"""Optimizers and learning-rate schedules; an update at each gradient; averaged weights."""

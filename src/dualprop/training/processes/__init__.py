@@ -1,0 +1,1 @@
+"""Several processes on parts of each batch."""

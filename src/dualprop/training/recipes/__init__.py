@@ -1,0 +1,138 @@
+"""Recipes: settings in TOML files that ship with the package, and a reader for one's own.
+
+A recipe is a table of settings by their names in `Settings`; a table `[rules.NAME]` in it is for one rule alone.
+A warm-up, and where a cosine ends, is stated for the recipe's own number of epochs and moves with another.
+This module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dualprop.errors import DualpropError
+from dualprop.registry import Registry
+from dualprop.runs.settings import Settings, check_names
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SCALED = ("warmup_epochs", "lr_epochs")
+"""Settings that count epochs of a schedule."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a published or one's own experiment.
+
+    Args:
+        settings: by name, for every rule.
+        rules: for each rule by name the settings in which it differs.
+
+    Raises:
+        DualpropError: for a name that is not a setting, or a number out of range.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Settings.from_dict(self.settings)
+        for name, table in self.rules.items():
+            try:
+                Settings.from_dict({**self.settings, **table})
+            except DualpropError as error:
+                raise DualpropError(f"rules.{name}: {error}") from None
+
+    def settings_for(self, given: Mapping[str, Any]) -> Settings:
+        """The settings of a run.
+
+        Args:
+            given: settings by name that override the recipe's; the rule's own settings are taken together.
+
+        Raises:
+            DualpropError: for a name that is not a setting, or a number out of range.
+
+        Example:
+            >>> recipe = Recipe({"epochs": 130, "warmup_epochs": 10}, {"kp-dp": {"warmup_epochs": 15}})
+            >>> recipe.settings_for({"epochs": 26}).warmup_epochs
+            2.0
+            >>> recipe.settings_for({"rule": "kp-dp"}).warmup_epochs
+            15
+        """
+        check_names(given)
+        own = Settings.from_dict(self.settings)
+        table = {**self.settings, **self.rules.get(given.get("rule", own.rule), {})}
+        merged = {**table, **given}
+        for name in SCALED:
+            if name in table and name not in given:
+                merged[name] = _scaled(name, table, merged.get("epochs", own.epochs))
+        if "rule_settings" in table and "rule_settings" in given:
+            merged["rule_settings"] = {**table["rule_settings"], **given["rule_settings"]}
+        return Settings.from_dict(merged)
+
+
+def _scaled(name: str, table: Mapping[str, Any], epochs: int) -> float:
+    """That many epochs for another number of them all; unchanged, to the bit, for the recipe's own."""
+    own = Settings.from_dict(table)
+    stated: float = getattr(own, name)
+    return stated if epochs == own.epochs else stated * epochs / own.epochs
+
+
+def shipped() -> Registry[Any]:
+    """The files of the recipes that ship with the package, by name."""
+    files = sorted(resources.files(__name__).iterdir(), key=lambda file: file.name)
+    return Registry("recipe", {f.name.removesuffix(".toml"): f for f in files if f.name.endswith(".toml")})
+
+
+def read(recipe: str | Path) -> Recipe:
+    """A recipe by its name, or by the path of a TOML file.
+
+    Raises:
+        DualpropError: for an unknown name, or a file that is missing or no recipe.
+
+    Example:
+        >>> read("cifar10-vgg16").settings["net"]
+        'vgg16'
+    """
+    from dualprop.rules import RULES  # imports torch, which the names above need not wait for
+
+    file = Path(recipe) if str(recipe).endswith(".toml") else shipped()[str(recipe)]
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        rules = tables.pop("rules", {})
+        if not isinstance(rules, dict) or not all(isinstance(table, dict) for table in rules.values()):
+            raise DualpropError("rules: must hold a table for each rule, as [rules.kp-dp]")
+        for name, table in rules.items():
+            RULES[name]
+            if "rule" in table:
+                raise DualpropError(f"rules.{name}: may not name another rule")
+        return Recipe(tables, rules)
+    except FileNotFoundError:
+        raise DualpropError(f"{recipe}: no such file") from None
+    except (OSError, ValueError) as error:  # what TOML and Unicode cannot read are ValueErrors, as ours are
+        raise DualpropError(f"{recipe}: not a recipe ({' '.join(str(error).split())})") from None
+
+
+def load(recipe: str | Path, **settings: Any) -> Settings:
+    """The settings of a recipe, with some of one's own.
+
+    Args:
+        recipe: the name of one that ships with the package, or the path of a TOML file.
+        settings: override the recipe's; another number of epochs scales its warm-up.
+
+    Raises:
+        DualpropError: for an unknown name, a file that is no recipe, or a wrong setting.
+
+    Example:
+        >>> settings = load("cifar10-vgg16", rule="kp-dp", epochs=26)
+        >>> settings.lr, settings.warmup_epochs
+        (0.025, 3.0)
+    """
+    return read(recipe).settings_for(settings)

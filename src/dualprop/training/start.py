@@ -1,0 +1,112 @@
+"""Training into run folders: starting a run, going on with one, and its best weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dualprop.errors import CheckpointError
+from dualprop.nets.net import Net
+from dualprop.runs.folder import Run, Watched, check_free
+from dualprop.runs.settings import Settings
+from dualprop.training.experiment import build, build_net
+from dualprop.training.processes.group import Alone, join
+from dualprop.training.trainer import Result, Trainer
+
+
+@contextmanager
+def _claimed(run: Run, processes: Alone) -> Iterator[None]:
+    """A run that nobody else trains meanwhile."""
+    processes.led(run.claim)
+    try:
+        yield
+    finally:
+        run.release()
+
+
+def train(settings: Settings, run: str | Path) -> Result:
+    """Train a net and write everything about it into a new run folder.
+
+    Args:
+        settings: what to train, on what, how.
+        run: the folder to make; it must not exist.
+
+    Returns:
+        The test result of the weights with the best validation accuracy.
+
+    Raises:
+        DualpropError: for whatever is wrong with the settings, the data or the folder, before it is made.
+        DivergenceError: if the loss or a weight becomes NaN or infinite, or the rule's inference diverges.
+        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
+
+    Example:
+        >>> import tempfile, dualprop as dp
+        >>> settings = dp.Settings(rule="dp", data="digits", hidden=(64,), epochs=3, lr=0.01)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     dp.train(settings, folder + "/run").test_accuracy > 0.8
+        True
+    """
+    processes = join()
+    path = processes.led(lambda: check_free(Path(run)))
+    torch.manual_seed(settings.seed)  # for rules and losses that draw from torch's global generator
+    trainer = Trainer(build(settings, processes))
+    state = trainer.state_dict()
+    processes.led(lambda: Run.create(path, settings, state).path)
+    opened = _opened(path, processes)
+    with _claimed(opened, processes):
+        return trainer.fit(opened)
+
+
+def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Result:
+    """Continue a run from its last checkpoint, bit for bit as if it had not stopped.
+
+    Args:
+        run: the run folder.
+        changes: settings that do not change what is computed, for example `data_root`.
+
+    Returns:
+        The result; at once if the run is finished.
+
+    Raises:
+        DualpropError: for a folder, checkpoint or setting that does not belong to the run.
+    """
+    processes = join()
+    opened = _opened(Path(run), processes)
+    settings = opened.settings.replaced(changes or {})
+    if (finished := opened.result) is not None:
+        try:
+            return Result(**finished)
+        except TypeError as error:
+            raise CheckpointError(f"{opened.path / 'result.json'}: damaged ({error})") from None
+    with _claimed(opened, processes):
+        checkpoint = opened.load()
+        trainer = Trainer(build(settings, processes))
+        trainer.load_state_dict(checkpoint, opened.path / "checkpoint.pt")
+        return trainer.fit(opened)
+
+
+def _opened(path: Path, processes: Alone) -> Run:
+    """The run folder, for one process to write and for all to read."""
+    return Run.open(path) if processes.leads else Watched.open(path)
+
+
+def load_net(run: str | Path) -> Net:
+    """The net of a run with its best weights.
+
+    Raises:
+        DualpropError: if the folder is no run, or its weights are missing, damaged or another net's.
+    """
+    opened = Run.open(Path(run))
+    weights, notes = opened.load_weights("best.safetensors")
+    try:
+        in_shape, num_classes = tuple(json.loads(notes["in_shape"])), int(notes["num_classes"])
+        net = build_net(opened.settings, in_shape, num_classes)
+        net.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{opened.path}: weights of another net ({' '.join(str(error).split())})") from None
+    return net

@@ -1,0 +1,210 @@
+"""The engine equals the slow twin: every schedule, α, mean, loss, activation and kind of feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import dualprop as dp
+from tests.oracles.builders import double_batch, double_net, follow_rounds, gradient_of
+from tests.oracles.twin import ACTIVATIONS, Twin
+
+SIZES = (4, 5, 3, 4, 3)
+BETA = (0.7, 1.1, 0.5, 0.8)  # no two ratios alike, and ᾱβ_L < 1
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+LISTED = (2, 1, 4, 3, 3, 2, 1, 4, 3, 1, 2)
+
+
+def drawn(updates: int, seed: int) -> list[int]:
+    schedule = dp.Random(updates, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    return [k for update in schedule.updates(len(SIZES) - 1, generator) for k in update.layers]
+
+
+SCHEDULES: dict[str, tuple[dp.Schedule, Callable[[Twin, np.ndarray], None]]] = {
+    "sweep-1": (dp.Sweep(), lambda twin, y: twin.sweeps(1, y)),
+    "sweep-2": (dp.Sweep(2), lambda twin, y: twin.sweeps(2, y)),
+    "parallel-2": (dp.Parallel(2), lambda twin, y: twin.ticks(2, y)),
+    "parallel-4": (dp.Parallel(4), lambda twin, y: twin.ticks(4, y)),
+    "parallel": (dp.Parallel(), lambda twin, y: twin.ticks(7, y)),
+    "parallel-10": (dp.Parallel(10), lambda twin, y: twin.ticks(10, y)),
+    "random-25": (dp.Random(25, seed=3), lambda twin, y: twin.in_order(drawn(25, 3), y)),
+    "listed": (dp.Random(LISTED), lambda twin, y: twin.in_order(LISTED, y)),
+}
+
+
+def twin_of(rule: dp.DualProp, activations: Sequence[str], loss: str) -> Twin:
+    synapses = [layer.synapse for layer in rule.net.chain]
+    return Twin(
+        [s.weight.detach().numpy() for s in synapses],
+        [s.bias.detach().numpy() for s in synapses],
+        activations,
+        alpha=rule.nudge.alpha,
+        beta=rule.nudge.beta,
+        loss=loss,
+        transpose=rule.nudge.transpose,
+        feedback=[None if s.feedback is None else s.feedback.detach().numpy() for s in synapses],
+    )
+
+
+def one_hot(y: Tensor) -> np.ndarray:
+    return np.eye(SIZES[-1])[y.numpy()]
+
+
+def close(ours: Tensor, theirs: np.ndarray) -> None:
+    scale = max(1.0, float(np.abs(theirs).max()))
+    torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-9, atol=1e-12 * scale)
+
+
+def assert_states(state: dp.DyadicState, twin: Twin) -> None:
+    assert len(state.plus) == len(state.minus) == len(state.mean) == len(state.difference) == twin.L + 1
+    for k in range(twin.L + 1):
+        close(state.plus[k], twin.plus[k])
+        close(state.minus[k], twin.minus[k])
+        indices = list(np.ndindex(*twin.plus[k].shape))
+        shape = twin.plus[k].shape
+        close(state.mean[k], np.array([twin.mean(k, n, i) for n, i in indices]).reshape(shape))
+        close(state.difference[k], np.array([twin.difference(k, n, i) for n, i in indices]).reshape(shape))
+
+
+def assert_gradients(gradient: dict[str, Tensor], twin: Twin) -> None:
+    weights, biases = twin.gradient()
+    seen = set()
+    for k in range(1, twin.L + 1):
+        expected = {"weight": weights[k - 1], "bias": biases[k - 1]}
+        if twin.B[k] is not None:
+            expected["feedback"] = weights[k - 1]
+        for name, value in expected.items():
+            close(gradient[f"layers.{k - 1}.synapse.{name}"], value)
+            seen.add(f"layers.{k - 1}.synapse.{name}")
+    assert seen == set(gradient)
+
+
+def compare(rule: dp.DualProp, activations: Sequence[str], loss: str, schedule: str) -> None:
+    """States and gradients of one batch from zero."""
+    x, y = double_batch(3, SIZES[0], SIZES[-1])
+    twin = twin_of(rule, activations, loss)
+    twin.start(x.numpy())
+    SCHEDULES[schedule][1](twin, one_hot(y))
+    assert_states(rule.infer(x, y), twin)
+    assert_gradients(gradient_of(rule, x, y), twin)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+@pytest.mark.parametrize("transpose", [False, True], ids=["plain", "transpose"])
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_every_schedule_alpha_mean_and_loss(alpha: float, transpose: bool, loss: str, schedule: str) -> None:
+    net = double_net(SIZES, "tanh")
+    rule = dp.DualProp(
+        net, loss=loss, alpha=alpha, beta=BETA, transpose=transpose, schedule=SCHEDULES[schedule][0]
+    )
+    compare(rule, ["tanh"] * 3 + ["linear"], loss, schedule)
+
+
+@pytest.mark.parametrize("schedule", ["sweep-2", "parallel", "listed"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation(activation: str, schedule: str) -> None:
+    net = double_net(SIZES, activation, seed=1)
+    rule = dp.DualProp(net, alpha=0.25, beta=BETA, schedule=SCHEDULES[schedule][0])
+    compare(rule, [activation] * 3 + ["linear"], "mse", schedule)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mse-linearised"])
+@pytest.mark.parametrize("output", ACTIVATIONS)
+def test_every_output_layer(output: str, loss: str) -> None:
+    net = double_net(SIZES, "relu", seed=2, output=output)
+    rule = dp.DualProp(net, loss=loss, alpha=0.75, beta=BETA)
+    compare(rule, ["relu"] * 3 + [output], loss, "sweep-1")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("transpose", [False, True], ids=["plain", "transpose"])
+def test_kolen_pollack_feedback(transpose: bool, schedule: str) -> None:
+    net = double_net(SIZES, "sigmoid", feedback="kolen-pollack")
+    rule = dp.DualProp(net, alpha=0.75, beta=BETA, transpose=transpose, schedule=SCHEDULES[schedule][0])
+    compare(rule, ["sigmoid"] * 3 + ["linear"], "mse", schedule)
+
+
+@pytest.mark.parametrize("schedule", ["sweep-1", "parallel-4", "listed"])
+@pytest.mark.parametrize("feedback", ["symmetric", "kolen-pollack"])
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_three_rounds_with_an_optimizer_step_between(loss: str, feedback: str, schedule: str) -> None:
+    net = double_net(SIZES, "tanh", feedback=feedback)
+    rule = dp.DualProp(net, loss=loss, alpha=0.25, beta=BETA, schedule=SCHEDULES[schedule][0], rounds=3)
+    x, y = double_batch(3, SIZES[0], SIZES[-1])
+    twin = twin_of(rule, ["tanh"] * 3 + ["linear"], loss)
+    twin.start(x.numpy())
+
+    def infer(number: int) -> None:
+        if schedule == "sweep-1" and number:
+            twin.once_more(one_hot(y))
+        else:
+            SCHEDULES[schedule][1](twin, one_hot(y))
+
+    assert follow_rounds(rule, twin, x, y, infer, lambda gradients: assert_gradients(gradients, twin)) == 3
+    for k, layer in enumerate(net.chain, 1):
+        close(layer.synapse.weight.detach(), twin.W[k])
+
+
+class Slots:
+    """A lazy twin's memory: what the last batch of more than i samples left in slot i."""
+
+    def __init__(self) -> None:
+        self.plus: dict[tuple[int, int, int], float] = {}
+        self.minus: dict[tuple[int, int, int], float] = {}
+
+    def recall(self, twin: Twin) -> None:
+        for k in range(1, twin.L + 1):
+            for n, i in np.ndindex(*twin.plus[k].shape):
+                twin.plus[k][n, i] = self.plus.get((k, n, i), 0.0)
+                twin.minus[k][n, i] = self.minus.get((k, n, i), 0.0)
+
+    def remember(self, twin: Twin) -> None:
+        for k in range(1, twin.L + 1):
+            for n, i in np.ndindex(*twin.plus[k].shape):
+                self.plus[k, n, i] = twin.plus[k][n, i]
+                self.minus[k, n, i] = twin.minus[k][n, i]
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("sizes", [(4, 4, 2), (4, 2, 4), (2, 4, 3), (3, 1, 4, 2)], ids=str)
+@pytest.mark.parametrize("schedule", ["sweep-1", "parallel-2", "listed"])
+def test_lazy_over_batches_of_changing_size(schedule: str, sizes: tuple[int, ...], alpha: float) -> None:
+    net = double_net(SIZES, "sigmoid")
+    rule = dp.DualProp(net, alpha=alpha, beta=BETA, schedule=SCHEDULES[schedule][0], lazy=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    twin, slots = twin_of(rule, ["sigmoid"] * 3 + ["linear"], "mse"), Slots()
+    for seed, n in enumerate(sizes):
+        x, y = double_batch(n, SIZES[0], SIZES[-1], seed=seed)
+        twin.start(x.numpy())
+        slots.recall(twin)
+        if schedule == "sweep-1":
+            twin.once_more(one_hot(y))
+        else:
+            SCHEDULES[schedule][1](twin, one_hot(y))
+        slots.remember(twin)
+        assert_states(rule.infer(x, y), twin)
+        assert_gradients(gradient_of(rule, x, y), twin)
+        optimizer.step()
+        twin.descend(lr=0.05)
+
+
+def test_a_random_order_is_drawn_on_from_batch_to_batch() -> None:
+    net = double_net(SIZES, "tanh")
+    rule = dp.DualProp(net, beta=BETA, schedule=dp.Random(15, seed=5), lazy=True)
+    generator = torch.Generator().manual_seed(5)
+    twin, slots, orders = twin_of(rule, ["tanh"] * 3 + ["linear"], "mse"), Slots(), []
+    for seed in range(3):
+        x, y = double_batch(3, SIZES[0], SIZES[-1], seed=seed)
+        orders.append([k for u in rule.schedule.updates(4, generator) for k in u.layers])
+        twin.start(x.numpy())
+        slots.recall(twin)
+        twin.in_order(orders[-1], one_hot(y))
+        slots.remember(twin)
+        assert_gradients(gradient_of(rule, x, y), twin)
+    assert orders[0] != orders[1] != orders[2]

@@ -1,0 +1,117 @@
+"""The products of a convolution by way of patches, on small maps in bf16, are those of the definition."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dualprop.nets.kernels import products
+from dualprop.nets.kernels.products import Geometry
+
+MAPS = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3)]
+CASES = [
+    (size, kernel, padding, stride)
+    for size, kernel, padding, stride in itertools.product(MAPS, (1, 2, 3), (0, 1), (1, 2))
+    if min(size) + 2 * padding >= kernel
+]
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+ROUNDING = 2.0**-8  # of bf16: half a unit in the last of 8 binary digits
+IN, OUT, BATCH = 64, 70, 2
+
+
+def exact(p, delta, weight, bias, stride, padding):
+    """Drive, feedback and weight gradient in double precision, by autograd."""
+    p, delta, weight = p.double().requires_grad_(), delta.double(), weight.double().requires_grad_()
+    drive = F.conv2d(p, weight, bias.double(), stride, padding)
+    return drive.detach(), *torch.autograd.grad(drive, [p, weight], delta)
+
+
+def error(ours, truth):
+    assert ours.shape == truth.shape
+    return float((ours.double() - truth).norm() / truth.norm().clamp(min=1))  # a kernel of 1 may see zeros alone
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """How many times the patches were unfolded."""
+    calls, unfold = [], products._patches
+    monkeypatch.setattr(products, "_patches", lambda *args: calls.append(1) or unfold(*args))
+    return calls
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize(("size", "kernel", "padding", "stride"), CASES)
+def test_products_over_patches(size, kernel, padding, stride, layout, used):
+    weight = torch.randn(OUT, IN, kernel, kernel).bfloat16().to(memory_format=layout)
+    bias = torch.randn(OUT).bfloat16()
+    p = torch.randn(BATCH, IN, *size).bfloat16().to(memory_format=layout)
+    geometry = Geometry(stride, padding)
+    with torch.no_grad():
+        drive = products.conv_forward(p, weight, bias, geometry)
+        assert drive.shape == F.conv2d(p, weight, bias, stride, padding).shape
+        small = drive.shape[2] * drive.shape[3] <= 16
+        assert len(used) == small
+        delta = torch.randn(drive.shape).bfloat16().to(memory_format=layout)
+        feedback = products.conv_adjoint(delta, weight, p.shape, geometry)
+        assert len(used) == small + (stride == 1 and padding < kernel)
+        gradient = products.conv_outer(delta, p, weight, geometry)
+        assert len(used) == 2 * small + (stride == 1 and padding < kernel)
+    for ours, truth in zip(
+        (drive, feedback, gradient), exact(p, delta, weight, bias, stride, padding), strict=True
+    ):
+        assert ours.dtype == torch.bfloat16
+        assert error(ours, truth) < ROUNDING
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_weights_in_single_precision_are_read_in_that_of_the_states(layout, used):
+    """As under autocast; the products then round W, and nothing else."""
+    weight, bias = torch.randn(OUT, IN, 3, 3).to(memory_format=layout), torch.randn(OUT)
+    p = torch.randn(BATCH, IN, 4, 4).bfloat16().to(memory_format=layout)
+    delta = torch.randn(BATCH, OUT, 4, 4).bfloat16().to(memory_format=layout)
+    geometry = Geometry(1, 1)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = (
+            products.conv_forward(p, weight, bias, geometry),
+            products.conv_adjoint(delta, weight, p.shape, geometry),
+            products.conv_outer(delta, p, weight, geometry),
+        )
+    assert len(used) == 3
+    for a, truth in zip(ours, exact(p, delta, weight.bfloat16(), bias, 1, 1), strict=True):
+        assert error(a, truth) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "size", "geometry"),
+    [
+        (torch.float32, 64, 4, Geometry(1, 1)),
+        (torch.float64, 64, 4, Geometry(1, 1)),
+        (torch.bfloat16, 32, 4, Geometry(1, 1)),
+        (torch.bfloat16, 64, 5, Geometry(1, 1)),
+        (torch.bfloat16, 64, 4, Geometry(1, 2, dilation=2)),
+        (torch.bfloat16, 128, 4, Geometry(1, 1, groups=2)),
+        (torch.bfloat16, 64, 4, Geometry(2, 1)),
+        (torch.float32, 6, 7, Geometry(3, 2, dilation=2, groups=3)),
+    ],
+    ids=str,
+)
+def test_everything_else_goes_to_torch(dtype, channels, size, geometry, used):
+    weight = torch.randn(12, channels // geometry.groups, 3, 3, dtype=dtype)
+    p = torch.randn(BATCH, channels, size, size, dtype=dtype)
+    full, image = weight.double().requires_grad_(), p.double().requires_grad_()
+    drive = F.conv2d(image, full, None, *geometry)
+    delta = torch.randn(drive.shape, dtype=dtype)
+    truth = drive.detach(), *torch.autograd.grad(drive, [image, full], delta.double())
+    with torch.no_grad():
+        ours = (
+            products.conv_forward(p, weight, None, geometry),
+            products.conv_adjoint(delta, weight, p.shape, geometry),
+            products.conv_outer(delta, p, weight, geometry),
+        )
+    small = dtype is torch.bfloat16 and drive.shape[2] * drive.shape[3] <= 16 and geometry[2:] == (1, 1)
+    assert len(used) == (2 if small and channels >= 64 else 0)  # the strided feedback goes to torch
+    for a, b in zip(ours, truth, strict=True):
+        assert error(a, b) < {torch.bfloat16: ROUNDING, torch.float32: 1e-6, torch.float64: 1e-14}[dtype]

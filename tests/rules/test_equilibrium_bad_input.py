@@ -1,0 +1,240 @@
+"""What the relaxing rules refuse at construction, one line each that names the argument and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+
+import dualprop as dp
+from tests.oracles.builders import double_net, image_net
+from tests.oracles.hopfield_twin import ORDERS
+from tests.rules.test_bad_input import refused
+from tests.rules.test_equilibrium_prop import NUDGES, behind, front
+
+RULES = [dp.EquilibriumProp, dp.HolomorphicEP, dp.ContrastiveHebbian]
+NUMBERS = [0, -0.1, math.nan, math.inf, -math.inf, True, None, "0.1", [0.1], 0.1j]
+
+
+@pytest.fixture
+def net() -> dp.Net:
+    return double_net((5, 6, 3), "sigmoid")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, 2.0, math.nan, True, None, "3", [3]], ids=str)
+@pytest.mark.parametrize("name", ["T1", "T2"])
+@pytest.mark.parametrize("rule", RULES)
+def test_steps(rule, name, value, net):
+    with refused(rf"^{name}=.*: must be a whole number of at least 1$"):
+        rule(net, **{name: value})
+
+
+@pytest.mark.parametrize("rule", [dp.EquilibriumProp, dp.HolomorphicEP])
+@pytest.mark.parametrize("beta", [1, 1.0, 3])
+def test_a_linear_output_under_squared_error_needs_beta_below_one(rule, beta):
+    """z_L <- a - β (z_L - y) has a factor of -β."""
+    for loss in ("mse", "mse-linearised"):
+        with refused(rf"^beta={beta}: must be below 1"):
+            rule(double_net((5, 4, 3), "sigmoid"), loss=loss, beta=beta)
+    rule(double_net((5, 4, 3), "sigmoid", output="sigmoid"), beta=beta)
+    rule(double_net((5, 4, 3), "sigmoid"), loss="cross_entropy", beta=beta)
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=str)
+@pytest.mark.parametrize("rule", RULES)
+def test_beta(rule, value, net):
+    with refused(r"^beta=.*: must be positive and finite$"):
+        rule(net, beta=value)
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=str)
+def test_gamma(value, net):
+    with refused(r"^gamma=.*: must be positive and finite$"):
+        dp.ContrastiveHebbian(net, gamma=value)
+
+
+@pytest.mark.parametrize("value", [1.0001, 2])
+def test_a_clamp_beyond_the_target(value, net):
+    with refused(rf"^beta={value}: must be in \(0, 1\]"):
+        dp.ContrastiveHebbian(net, beta=value)
+    dp.ContrastiveHebbian(net, beta=1)
+
+
+@pytest.mark.parametrize("value", [n for n in NUMBERS if n != 0], ids=str)
+@pytest.mark.parametrize("rule", RULES)
+def test_tolerance(rule, value, net):
+    with refused(r"^tolerance=.*: must be a finite number of at least 0$"):
+        rule(net, tolerance=value)
+    rule(net, tolerance=0)
+
+
+@pytest.mark.parametrize("value", [n for n in NUMBERS if n != 0], ids=str)
+def test_noise(value, net):
+    with refused(r"^noise=.*: must be a finite number of at least 0$"):
+        dp.HolomorphicEP(net, noise=value)
+
+
+@pytest.mark.parametrize("value", [3, 1, 0, -2, 5, 4.0, math.nan, True, None, "4", [4]], ids=str)
+def test_points(value, net):
+    with refused(r"^N=.*: must be an even whole number of at least 2$"):
+        dp.HolomorphicEP(net, N=value)
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "true", [True]], ids=str)
+@pytest.mark.parametrize("rule", RULES)
+def test_warm(rule, value, net):
+    with refused(r"^warm=.*: must be true or false$"):
+        rule(net, warm=value)
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, True, None, "0", 2**63, [0]], ids=str)
+@pytest.mark.parametrize("rule", RULES[:2])
+def test_seed(rule, value, net):
+    with refused(r"^seed=.*: must be a whole number of at least 0"):
+        rule(net, seed=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "near"),
+    [("evenodd", "even-odd"), ("sync", "synchronous"), ("Forward", "forward"), ("back", "backward")],
+)
+@pytest.mark.parametrize("rule", RULES)
+def test_order(rule, value, near, net):
+    with refused(
+        rf"^unknown order '{value}': did you mean .*'{near}'.*Known: synchronous, even-odd, forward, backward"
+    ):
+        rule(net, order=value)
+
+
+@pytest.mark.parametrize("value", [None, 3, "", ["forward"], {"order": 1}], ids=str)
+@pytest.mark.parametrize("name", ["order", "variant"])
+def test_what_is_no_name(name, value, net):
+    with refused(rf"^unknown {name} .*Known: "):
+        dp.EquilibriumProp(net, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "near"),
+    [("centered", "centred"), ("random_sign", "random-sign"), ("pos", "positive"), ("Negative", "negative")],
+)
+def test_variant(value, near, net):
+    with refused(rf"^unknown variant '{value}': did you mean .*'{near}'"):
+        dp.EquilibriumProp(net, variant=value)
+
+
+def test_what_the_tests_know_of_is_all_there_is():
+    from dualprop.engines.hopfield.relaxation import ORDERS as OURS
+    from dualprop.rules.equilibrium_prop import VARIANTS
+
+    assert set(OURS) == set(ORDERS)
+    assert set(VARIANTS) == {*NUDGES, "random-sign"}
+
+
+# What is not holomorphic
+
+
+@pytest.mark.parametrize("activation", [name for name, f in dp.POTENTIALS.items() if not f.holomorphic])
+def test_activations_that_are_not_holomorphic(activation):
+    with refused(r"^net: the activation of layer 2, .*, is not holomorphic; use for example 'shifted-sigmoid'"):
+        dp.HolomorphicEP(
+            dp.Net(
+                [
+                    dp.Layer(dp.Dense(4, 3), "sigmoid"),
+                    dp.Layer(dp.Dense(3, 3), activation),
+                    dp.Layer(dp.Dense(3, 2), "linear"),
+                ]
+            )
+        )
+    with refused(r"^net: the activation of layer 2"):
+        dp.HolomorphicEP(double_net((4, 3, 2), "sigmoid", output=activation))
+
+
+def test_every_activation_that_takes_complex_drives_is_allowed():
+    for name, potential in dp.POTENTIALS.items():
+        if potential.holomorphic:
+            dp.HolomorphicEP(double_net((4, 3, 2), name))
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+@pytest.mark.parametrize(("made", "layer"), [(front, 2), (behind, 1)])
+def test_pools_that_are_not_holomorphic(made, layer, loss):
+    net = image_net(made(dp.MaxPool2d(2), dp.MaxPool2d(2, 1)), "tanh")
+    with refused(rf"^net: the pooling of layer {layer}, MaxPool2d\(.*\), is not holomorphic; use pool='softmax'"):
+        dp.HolomorphicEP(net, loss=loss)
+    for pool in (dp.AvgPool2d, dp.SoftmaxPool2d):
+        dp.HolomorphicEP(image_net(made(pool(2), pool(2, 1)), "tanh"), loss=loss)
+
+
+def test_a_pool_in_front_of_the_read_out():
+    synapses = [dp.Conv2d(1, 2, 3, padding=1), dp.Dense(8, 3, pool=dp.MaxPool2d(2))]
+    with refused(r"^net: the pooling of layer 2, MaxPool2d"):
+        dp.HolomorphicEP(image_net(synapses, "tanh"), loss="cross_entropy")
+
+
+class Huber(dp.Loss):
+    """Whose gradient has corners."""
+
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        return torch.nn.functional.huber_loss(z, y, reduction="none").sum(1)
+
+
+def test_a_users_loss_without_a_holomorphic_gradient(net):
+    with refused("^loss: Huber has no holomorphic gradient$"):
+        dp.HolomorphicEP(net, loss=Huber())
+    dp.EquilibriumProp(net, loss=Huber())
+
+
+# What reads out logits
+
+
+@pytest.mark.parametrize("output", ["tanh", "sigmoid", "relu", "hard-sigmoid", "softmax"])
+@pytest.mark.parametrize("rule", RULES)
+def test_cross_entropy_over_a_layer_that_is_not_linear(rule, output):
+    with refused(r"^net: the last layer reads out logits|^loss='cross_entropy' takes logits"):
+        rule(double_net((4, 3, 2), "sigmoid", output=output), loss="cross_entropy")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_losses_and_nets_that_are_none(rule, net):
+    with refused(r"^unknown loss 'mes': did you mean 'mse'"):
+        rule(net, loss="mes")
+    with refused("^loss: of type int"):
+        rule(net, loss=3)
+    with refused("^net: of type torch.nn.Linear|^net: of type Linear"):
+        rule(torch.nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_complex_states_of_low_precision(dtype):
+    net, x, y = dp.nets.mlp([5, 6, 3], "sigmoid").to(dtype), torch.rand(4, 5).to(dtype), torch.tensor([0, 1, 2, 0])
+    for settings in ({"N": 4}, {"N": 2, "noise": 0.1}):
+        with refused("^x: type torch"):
+            dp.HolomorphicEP(net, **settings).backward(x, y)
+    dp.HolomorphicEP(net, N=2).backward(x, y)
+
+
+def test_a_gamma_that_leaves_nothing_of_the_lowest_layers_difference():
+    deep = double_net((5, 6, 6, 3), "sigmoid")
+    for gamma in (1e-200, 1e-20):
+        with refused(rf"^gamma={gamma}: too small for 3 layers"):
+            dp.ContrastiveHebbian(deep, gamma=gamma)
+    dp.ContrastiveHebbian(deep, gamma=1e-10)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("state", [None, 3, [("states", [])]])
+def test_what_is_no_state(rule, state, net):
+    with refused("^state: of type"):
+        rule(net).load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["ep", "ep-centred", "hep", "chl", "lpom", "dtp"])
+def test_rules_can_be_pickled(name, net):
+    x, y = torch.rand(4, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    rule = dp.RULES[name](net)
+    copied = pickle.loads(pickle.dumps(rule))
+    ours, theirs = rule.gradients(x, y), copied.gradients(x, y)
+    assert all(torch.equal(ours[n], theirs[n]) for n in ours)

@@ -1,0 +1,104 @@
+"""Arguments that difference target propagation refuses, in one line each, and maps that diverge."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import dualprop as dp
+from dualprop.nets.synapses import Pooled
+from tests.oracles.builders import double_batch, double_net
+from tests.rules.test_bad_input import refused
+
+SIZES = (5, 6, 4, 3)
+
+
+@pytest.fixture
+def net():
+    return double_net(SIZES)
+
+
+@pytest.mark.parametrize("name", ["K", "sigma", "feedback_lr"])
+@pytest.mark.parametrize("values", [[], [1], [1, 2, 3], (1, 1, 1, 1)], ids=str)
+def test_lists_of_a_wrong_length(net, name, values):
+    with refused(rf"^{name}=.*{len(values)} numbers, but the net has 2 feedback maps"):
+        dp.DifferenceTargetProp(net, **{name: values})
+
+
+@pytest.mark.parametrize("bad", [-1, 0.5, "3", None, True, math.nan, [1, -1], [1, 2.0], [True, 1]], ids=str)
+def test_inner_steps(net, bad):
+    with refused("^K="):
+        dp.DifferenceTargetProp(net, K=bad)
+
+
+@pytest.mark.parametrize("name", ["beta", "sigma", "feedback_lr"])
+@pytest.mark.parametrize("bad", [0, -0.1, math.nan, math.inf, "x", None, True], ids=str)
+def test_numbers_that_must_be_positive(net, name, bad):
+    if (name, bad) != ("feedback_lr", None):  # which leaves it to the rule
+        with refused(f"^{name}="):
+            dp.DifferenceTargetProp(net, **{name: bad})
+    if name != "beta":
+        with refused(f"^{name}="):
+            dp.DifferenceTargetProp(net, **{name: [0.1, bad]})
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1, 1.5, math.nan, "x", None, True, [0.9, 0.9]], ids=str)
+def test_momentum(net, bad):
+    with refused("^feedback_momentum="):
+        dp.DifferenceTargetProp(net, feedback_momentum=bad)
+
+
+@pytest.mark.parametrize("bad", [-1, 0.5, "x", None, True, 2**63], ids=str)
+def test_seed(net, bad):
+    with refused("^seed="):
+        dp.DifferenceTargetProp(net, seed=bad)
+
+
+@pytest.mark.parametrize("bad", ["drl", "ldrl", "", None, 3], ids=str)
+def test_feedback_losses_that_are_none(net, bad):
+    with refused("unknown feedback .*l-drl, plain"):
+        dp.DifferenceTargetProp(net, feedback=bad)
+
+
+def test_layers_without_a_map():
+    affine = dp.Affine(torch.nn.Linear(6, 4))
+    layers = [dp.Layer(dp.Dense(5, 6)), dp.Layer(affine), dp.Layer(dp.Dense(4, 3), "linear")]
+    with refused(r"^net: layer 2 \(Affine\)"):
+        dp.DifferenceTargetProp(dp.Net(layers))
+    module = dp.Affine(torch.nn.ConvTranspose2d(2, 3, 3))
+    with refused(r"^net: layer 2 \(Affine\)"):
+        dp.DifferenceTargetProp(dp.Net([dp.Layer(dp.Conv2d(2, 2, 3)), dp.Layer(Pooled(module, dp.MaxPool2d(2)))]))
+
+
+def test_the_first_layer_needs_no_map():
+    net = dp.Net([dp.Layer(dp.Affine(torch.nn.Linear(5, 6)), "tanh"), dp.Layer(dp.Dense(6, 3), "linear")]).double()
+    step = dp.DifferenceTargetProp(net).backward(*double_batch(4, 5, 3))
+    assert all(p.grad is not None for p in net.parameters())
+    assert step.output.shape == (4, 3)
+
+
+def test_cross_entropy_refuses_a_softmax_output():
+    with refused("logits"):
+        dp.DifferenceTargetProp(double_net(SIZES, output="softmax"), loss="cross_entropy")
+
+
+def test_the_state_of_another_net_or_feedback_loss(net):
+    rule = dp.DifferenceTargetProp(net)
+    others = [dp.DifferenceTargetProp(double_net((5, 7, 4, 3))), dp.DifferenceTargetProp(net, feedback="plain")]
+    before = [g.weight.clone() for g in rule.maps]
+    for other in others:
+        with refused("^state: feedback maps"):
+            rule.load_state_dict(other.state_dict())
+    assert all(torch.equal(g.weight, b) for g, b in zip(rule.maps, before, strict=True))
+
+
+@pytest.mark.parametrize("feedback", ["l-drl", "plain"])
+def test_maps_that_diverge_stop_the_run_and_say_where(net, feedback):
+    """Steps far beyond 2/(2σ²): the loss grows until it is no number."""
+    rule = dp.DifferenceTargetProp(net, K=[1, 400], sigma=0.1, feedback_lr=[1e-3, 1e4], feedback=feedback)
+    with pytest.raises(dp.DivergenceError, match=r"^layer 3: .*feedback map .*400 steps") as caught:
+        rule.backward(*double_batch(6, 5, 3))
+    assert "\n" not in str(caught.value)
+    assert all(p.grad is None for p in net.parameters())

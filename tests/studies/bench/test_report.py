@@ -1,0 +1,114 @@
+"""Tables, remarks, JSON and the chart, from made-up numbers."""
+
+import json
+
+import pytest
+
+from dualprop.studies.bench.ceilings import Ceiling
+from dualprop.studies.bench.chart import draw
+from dualprop.studies.bench.report import COLUMNS, Report, Row
+
+ENVIRONMENT = {
+    "date": "2030-01-02T03:04:05+00:00",
+    "python": "3.11.0",
+    "versions": {"dualprop": "0.1.0", "torch": "2.10.0"},
+    "processor": "A processor",
+    "cores": 2,
+    "threads": 2,
+    "accelerator": None,
+    "git_commit": "0123456789abcdef",
+    "git_dirty": True,
+}
+CEILINGS = [
+    Ceiling("matrix product", "float32", "GFLOP/s", 4e9, [0.02, 0.04, 0.08]),  # 100 GFLOP/s
+    Ceiling("matrix product, oneDNN", "float32", "GFLOP/s", 4e9, [0.02, 0.02, 0.02]),  # 200
+    Ceiling("convolution", "float32", "GFLOP/s", 4e9, [0.01]),  # 400, but no matrix product
+    Ceiling("matrix product", "bf16", "GFLOP/s", 4e9, [0.005]),
+    Ceiling("memory copy", "bytes", "GB/s", 1e9, [0.1]),
+]
+
+
+def row(rule, seconds, bp_seconds, *, precision="float32", peak=8_000_000, operations=10**9):
+    return Row("mlp", precision, rule, 100, seconds, bp_seconds, operations, peak, 4_000_000, 22.0, 10**9)
+
+
+@pytest.fixture
+def report():
+    rows = [
+        row("bp", [0.1] * 10, [0.1] * 10),
+        row("dp", [0.02, 0.09, 0.04], [0.01, 0.03, 0.04], peak=6_000_000),
+        row("convert", [0.4, 0.4], [0.1, 0.1], peak=None),
+        row("dp-fused", [0.1], [0.1], peak=1_500_000),
+        row("bp", [0.1] * 10, [0.1] * 10, precision="bf16"),
+    ]
+    return Report(ENVIRONMENT, {"repeats": 10, "nets": ["mlp"]}, CEILINGS, rows)
+
+
+def test_the_ceiling_is_the_fastest_matrix_product(report):
+    assert report.ceiling("float32") == pytest.approx(200)
+    assert report.ceiling("bf16") == pytest.approx(800)
+
+
+def test_cells(report):
+    """Ratios 2, 3, 1: their median is 2, where the medians' ratio would be 4/3."""
+    cells = dict(zip(COLUMNS, report.rows[1].cells(200), strict=True))
+    assert cells == {
+        "rule": "dp",
+        "ms/step": "40",
+        "images/s": "2,500",
+        "÷ bp": "2.00",
+        "quartiles": "1.50-2.50",
+        "n": "3",
+        "products": "22",
+        "GFLOP": "1",
+        "÷ bp/GFLOP": "2.00",
+        "ceil. %": "12",
+        "peak MB": "6.00",
+    }
+
+
+def test_remarks(report):
+    assert report.remarks() == [
+        "Rows of fewer than 10 pairs (the fewest: 1) say little.",
+        "mlp, float32: dp takes 0.50 of convert's time",
+        "mlp, float32: peak memory of dp is 0.75 of bp's",
+        "mlp, float32: dp-fused peaks 4.50 MB below dp; gradients are 4.00 MB",
+    ]
+    enough = Report(ENVIRONMENT, {}, CEILINGS, [row("bp", [0.1] * 10, [0.1] * 10)])
+    assert enough.remarks() == []
+
+
+def test_a_compiled_bp_that_is_faster_is_said(report):
+    report.rows.append(row("bp compiled", [0.09], [0.1]))
+    assert "mlp, float32: bp compiled takes 0.90 of bp's time and is the one to beat" in report.remarks()
+
+
+def test_json_there_and_back(report):
+    values = json.loads(json.dumps(report.as_dict()))
+    assert Report.from_dict(values) == report
+    dp = values["rows"][1]
+    assert (dp["n"], dp["ratio"]) == (3, {"low": 1.5, "median": 2.0, "high": 2.5})
+    assert dp["images_per_second"] == pytest.approx(2500)
+    assert dp["fraction_of_ceiling"] == pytest.approx(1 / 0.04 / 200)
+    assert values["ceilings"][0]["rate"] == pytest.approx(100)
+    assert values["environment"] == ENVIRONMENT
+
+
+def test_markdown_and_terminal_say_the_same(report, capsys):
+    text = report.markdown()
+    report.print()
+    shown = capsys.readouterr().out
+    for words in (text, " ".join(shown.split())):
+        assert "A processor, 2 cores, 2 threads" in words
+        assert "commit 0123456789 with changes, 2030-01-02" in words
+        assert "mlp, batch 100, bf16" in words
+        assert "1.50-2.50" in words
+        assert "200 GFLOP/s" in words
+    assert text.count("| bp |") == 2
+
+
+@pytest.mark.parametrize(("ending", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_the_chart_is_a_picture(report, tmp_path, ending, begins):
+    path = tmp_path / f"chart.{ending}"
+    draw(report, path)
+    assert path.read_bytes().startswith(begins)

@@ -1,0 +1,35 @@
+"""Imports go one way, as data does: a room imports from itself, from rooms below it, and nothing else of ours."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import dualprop
+
+SRC = Path(dualprop.__file__).parent
+FLOORS = ["errors", "registry", "runs", "nets data", "engines convert", "rules", "training", "studies", "cli"]
+FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms.split()}
+FILES = sorted(file for file in SRC.rglob("*.py") if file.parent != SRC or file.stem in FLOOR)
+
+
+def imported(file: Path) -> set[str]:
+    """The modules below `dualprop` that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "dualprop":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dualprop."):
+            names.add(str(node.module).removeprefix("dualprop."))
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{file}: imports by full names"
+    return names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SRC)))
+def test_imports_go_down(file):
+    room = file.relative_to(SRC).parts[0].removesuffix(".py")
+    for module in imported(file):
+        other = module.split(".")[0]
+        assert other == room or FLOOR[other] < FLOOR[room], f"{room} imports {module}"
