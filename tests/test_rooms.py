@@ -10,7 +10,18 @@ import pytest
 import dualprop
 
 SRC = Path(dualprop.__file__).parent
-FLOORS = ["errors", "registry", "runs", "nets data", "engines convert", "rules", "training", "studies", "cli"]
+FLOORS = [
+    "errors",
+    "registry",
+    "arguments",
+    "runs",
+    "nets data",
+    "engines convert",
+    "rules",
+    "training",
+    "studies",
+    "cli",
+]
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms.split()}
 FILES = sorted(file for file in SRC.rglob("*.py") if file.parent != SRC or file.stem in FLOOR)
 

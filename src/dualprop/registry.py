@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from typing import TypeVar
 
 from dualprop.errors import UnknownNameError
@@ -32,6 +33,12 @@ class Registry(dict[str, T]):
             return self.__missing__(name)
 
     def __missing__(self, name: object) -> T:
-        near = difflib.get_close_matches(str(name).lower(), self, n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise UnknownNameError(f"unknown {self.kind} {name!r}: {hint}Known: {', '.join(self)}")
+        raise UnknownNameError(f"unknown {self.kind} {name!r}: {near(name, self)}")
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """What was perhaps meant by a name, and all that there is."""
+    known = list(known)
+    matches = difflib.get_close_matches(str(name).lower(), known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, matches))}? " if matches else ""
+    return f"{hint}Known: {', '.join(known)}"

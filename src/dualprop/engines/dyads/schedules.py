@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from pydantic import Field
 
+from dualprop.arguments import Count, Seed, checked
 from dualprop.errors import DualpropError
 from dualprop.registry import Registry
 
@@ -49,14 +51,11 @@ class Schedule(ABC):
         """
 
 
-MOST = 1_000_000  # updates, ticks or sweeps of one inference: more is a slip of the pen
+Updates = Annotated[Count, Field(le=1_000_000)]
+"""Updates, ticks or sweeps of one inference: more is a slip of the pen."""
 
 
-def _count(name: str, value: object, least: int = 1, most: int = MOST) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise DualpropError(f"{name}={value!r}: must be a whole number from {least} to {most}")
-
-
+@checked
 @dataclass(frozen=True)
 class Sweep(Schedule):
     """`n` times up k = 1..L-1, then L, then down k = L-1..1.
@@ -71,10 +70,7 @@ class Sweep(Schedule):
         [(1,), (2,), (3,), (2,), (1,)]
     """
 
-    n: int = 1
-
-    def __post_init__(self) -> None:
-        _count("n", self.n)
+    n: Updates = 1
 
     def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
         """Up, the output layer, down; `n` times."""
@@ -83,6 +79,7 @@ class Sweep(Schedule):
                 yield Update((k,))
 
 
+@checked
 @dataclass(frozen=True)
 class Parallel(Schedule):
     """`ticks` times all layers at once; the loss nudges layer L from tick L on, when activity has reached it.
@@ -91,11 +88,7 @@ class Parallel(Schedule):
         ticks: number of ticks, at least 1; 2L - 1 by default, what it takes to go up and down once.
     """
 
-    ticks: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.ticks is not None:
-            _count("ticks", self.ticks)
+    ticks: Updates | None = None
 
     def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
         """All layers at every tick."""
@@ -103,6 +96,7 @@ class Parallel(Schedule):
             yield Update(tuple(range(1, depth + 1)), nudged=tick >= depth)
 
 
+@checked
 @dataclass(frozen=True)
 class Random(Schedule):
     """One layer at a time, drawn uniformly from 1..L, or a given order.
@@ -116,31 +110,26 @@ class Random(Schedule):
         [(2,), (1,), (3,)]
     """
 
-    order: int | Sequence[int] = 100
-    seed: int = 0
+    order: Updates | Sequence[Updates] = 100
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        _count("seed", self.seed, least=0, most=2**63 - 1)
-        if not isinstance(self.order, Sequence):
-            _count("updates", self.order)
-            return
-        object.__setattr__(self, "order", tuple(self.order))
-        if not self.order:
-            raise DualpropError("order=[]: must name at least one layer")
-        for k in self.order:
-            _count("order", k)
+        if not isinstance(self.order, int):
+            object.__setattr__(self, "order", tuple(self.order))
+            if not self.order:
+                raise DualpropError("order=[]: must name at least one layer")
 
     def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
         """The drawn or the given layers, one at a time."""
         order = self.order
-        if not isinstance(order, Sequence):
+        if isinstance(order, int):
             order = torch.randint(1, depth + 1, (order,), generator=generator).tolist()
         for k in order:
             yield Update((k,))
 
     def check(self, depth: int) -> None:
         """Refuse an order that names a layer beyond L."""
-        if isinstance(self.order, Sequence) and max(self.order) > depth:
+        if not isinstance(self.order, int) and max(self.order) > depth:
             raise DualpropError(f"order: names layer {max(self.order)}, but the net's layers are 1..{depth}")
 
 
