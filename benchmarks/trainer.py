@@ -110,7 +110,8 @@ def main() -> None:
     }
     trainer = ClockedTrainer(type(experiment)(**{**vars(experiment), **clocked}))
     with tempfile.TemporaryDirectory() as folder:
-        trainer.fit(Run.create(Path(folder) / "run", settings, trainer.state_dict()))
+        resolved = experiment.resolved.as_dict()
+        trainer.fit(Run.create(Path(folder) / "run", settings, resolved, trainer.state_dict()))
     where = environment()
     machine = f"{where['processor']}, {where['threads']} threads, torch {where['versions']['torch']}"
     print(f"{machine}, n = {a.epochs} epochs")

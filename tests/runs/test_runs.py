@@ -25,7 +25,7 @@ class Malicious:
 def test_a_run_folder_holds_what_the_readme_says(quick, tmp_path):
     result = train(quick, tmp_path / "run")
     names = {p.name.split(".")[0] for p in (tmp_path / "run").iterdir() if p.name != ".lock"}
-    assert names == {"settings", "environment", "metrics", "events", "checkpoint", "best", "result"}
+    assert names == {"settings", "resolved", "environment", "metrics", "events", "checkpoint", "best", "result"}
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert {"python", "versions", "processor", "threads", "accelerator", "git_commit"} <= set(environment)
     assert environment["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
@@ -103,7 +103,8 @@ def unfinished(quick, path):
     from dualprop.training.experiment import build
     from dualprop.training.trainer import Trainer
 
-    return Run.create(path, quick, Trainer(build(quick)).state_dict())
+    experiment = build(quick)
+    return Run.create(path, quick, experiment.resolved.as_dict(), Trainer(experiment).state_dict())
 
 
 def test_a_pickle_in_disguise_is_refused_and_not_run(quick, tmp_path, monkeypatch):
@@ -179,6 +180,7 @@ def test_a_net_is_loaded_without_its_data(quick, tmp_path, monkeypatch):
 def test_weights_without_their_net_s_shape_are_refused(quick, tmp_path):
     train(quick, tmp_path / "run")
     run = Run.open(tmp_path / "run")
+    (run.path / "resolved.json").unlink()  # which says as much, for the same weights in another folder
     weights, _ = run.load_weights("best.safetensors")
     for notes in ({}, {"in_shape": "[64", "num_classes": 10}, {"in_shape": [65], "num_classes": 10}):
         run.save_weights("best.safetensors", weights, **notes)

@@ -13,8 +13,13 @@ from dualprop.nets.potentials import POTENTIALS
 from dualprop.nets.synapses import MaxPool2d, SoftmaxPool2d
 from dualprop.runs.folder import Run
 from dualprop.studies.comparison import compare
-from dualprop.training.experiment import build, build_net
+from dualprop.training.experiment import build
 from dualprop.training.recipes import Recipe
+from dualprop.training.resolved import make_net, net_arguments
+
+
+def build_net(settings, in_shape, num_classes):
+    return make_net(settings.net, net_arguments(settings, in_shape, num_classes), settings.seed)
 
 
 def pools_of(net):
@@ -78,7 +83,7 @@ def test_a_comparison_says_what_is_not_the_same_for_every_rule(tmp_path):
     lines = report.remarks()
     assert lines[:5] == [
         f"activation: relu for bp and dp; {dp.RULES['ep'].activation} for ep",
-        f"init: the net's own for bp and dp; {dp.RULES['ep'].init} for ep",
+        f"init: glorot-uniform for bp and dp; {dp.RULES['ep'].init} for ep",
         "lr: 0.001 for bp and dp; 0.25 for ep",
         "dp has beta=0.5",
         "ep has T1=4, T2=3",

@@ -12,10 +12,16 @@ from dualprop.data import Dataset, Split
 from dualprop.errors import DualpropError
 from dualprop.runs.settings import Settings
 from dualprop.studies.comparison import plan
-from dualprop.training.experiment import build, build_net
+from dualprop.training.experiment import build
 from dualprop.training.optim.optimizers import LR_SCHEDULES
 from dualprop.training.recipes import tomllib
+from dualprop.training.resolved import make_net, net_arguments
 from dualprop.training.trainer import Trainer
+
+
+def build_net(settings, in_shape, num_classes):
+    return make_net(settings.net, net_arguments(settings, in_shape, num_classes), settings.seed)
+
 
 PAPERS = ("cifar10-vgg16", "cifar100-vgg16", "mnist-mlp")
 COMPARATORS = ("chl-mnist", "dtp-cifar10", "ep-cifar10", "ep-mnist", "hep-mnist", "lpom-mnist")

@@ -79,6 +79,23 @@ class Method:
         self.check(settings)
         return self.rule(net, **{**self.settings, **settings})
 
+    def used(self, rule: Rule, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings of a rule that was made with these, defaults included, as JSON holds them.
+
+        Args:
+            rule: what this method made.
+            settings: what it was called with, without the loss.
+
+        Example:
+            >>> import dualprop as dp
+            >>> method = RULES["p-dp"]
+            >>> method.used(method(dp.nets.mlp([4, 8, 3]), beta=0.5), {"beta": 0.5})["schedule"]
+            'parallel:3'
+        """
+        parameters = inspect.signature(self.rule).parameters.values()
+        own = {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "loss"}
+        return rule.plain({**own, **self.settings, **settings})
+
     @property
     def known_settings(self) -> list[str]:
         """The names of the settings that the rule has."""

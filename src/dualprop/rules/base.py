@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -137,6 +138,18 @@ class Rule(ABC):
             for p, grad in saved:
                 p.grad = grad
             self.load_state_dict(kept)
+
+    def plain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that this rule was made with as JSON holds them, from which the same rule is made again.
+
+        Raises:
+            DualpropError: for one that JSON cannot hold.
+        """
+        try:
+            plain: dict[str, Any] = json.loads(json.dumps(dict(settings), allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise DualpropError(f"settings: cannot be recorded ({error}); give numbers, words or lists") from None
+        return plain
 
     def compile(self) -> None:
         """Let torch.compile fuse what it can, from the next batch on: here the net's own forward pass."""

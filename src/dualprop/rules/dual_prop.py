@@ -85,6 +85,10 @@ class DualProp(Rule):
         self._generator = torch.Generator().manual_seed(self.schedule.seed)
         self._dyad = dyad
 
+    def plain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Rule.plain`; the schedule as a word."""
+        return super().plain({**settings, "schedule": self.schedule.at_depth(len(self.net)).word})
+
     def compile(self) -> None:
         """Let torch.compile make one kernel of a hidden layer's block update, from the next batch on."""
         self._dyad = torch.compile(dyad, dynamic=True)

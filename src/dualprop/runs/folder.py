@@ -1,6 +1,7 @@
 """The run folder: settings, environment, metrics, checkpoints and weights of one training run.
 
-settings.json       everything that decides what is computed
+settings.json       what was asked for
+resolved.json       every value that was used, what was left to the rule, the net or the machine included
 environment.json    versions, processor, threads, git commit
 metrics.jsonl       one line of numbers at a time
 events.out.*        the same for TensorBoard
@@ -48,8 +49,16 @@ class Run:
         self._lock = filelock.FileLock(path / ".lock", timeout=0)
 
     @classmethod
-    def create(cls, path: Path, settings: Settings, checkpoint: Mapping[str, Any]) -> Run:
+    def create(
+        cls, path: Path, settings: Settings, resolved: Mapping[str, Any], checkpoint: Mapping[str, Any]
+    ) -> Run:
         """Make the folder with its settings, environment and first checkpoint, all at once or not at all.
+
+        Args:
+            path: where.
+            settings: what was asked for.
+            resolved: the values that are used, as JSON holds them.
+            checkpoint: all that is needed to go on.
 
         Raises:
             CheckpointError: if there is something at `path`, or it cannot be written.
@@ -60,6 +69,7 @@ class Run:
             draft.mkdir(parents=True)
             run = cls(draft)
             write_json(draft / "settings.json", settings.as_dict())
+            write_json(draft / "resolved.json", resolved)
             write_json(draft / "environment.json", environment())
             run.save(checkpoint)
             draft.rename(path)
@@ -85,6 +95,12 @@ class Run:
     def settings(self) -> Settings:
         """The settings it was started with."""
         return Settings.from_dict(read_json(self.path / "settings.json"))
+
+    @property
+    def resolved(self) -> dict[str, Any] | None:
+        """Every value that it uses, or None for a folder from before that was recorded."""
+        path = self.path / "resolved.json"
+        return read_json(path) if path.is_file() else None
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -162,7 +178,9 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics; a last line cut short by a kill does not count."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+        lines = (
+            path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+        )
         try:
             records = [json.loads(line) for line in lines if line.endswith("\n")]
             return [{**record, "step": int(record["step"])} for record in records]
@@ -171,7 +189,7 @@ class Run:
 
     def log(self, **record: Any) -> None:
         """Append one line of metrics."""
-        with (self.path / "metrics.jsonl").open("a") as f:
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
             f.write(json.dumps(record) + "\n")
 
     def events(self, step: int) -> SummaryWriter | None:
@@ -186,7 +204,7 @@ class Run:
         """Drop the lines that belong to steps after `step`: they will be computed again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        _replace(self.path / "metrics.jsonl", lambda f: f.write(text.encode()))
+        _replace(self.path / "metrics.jsonl", lambda f: f.write(text.encode("utf-8")))
 
 
 class Watched(Run):
@@ -221,7 +239,7 @@ class Watched(Run):
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Replace a JSON file."""
     text = json.dumps(values, indent=2) + "\n"
-    _replace(path, lambda f: f.write(text.encode()))
+    _replace(path, lambda f: f.write(text.encode("utf-8")))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -231,7 +249,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: if it is missing or damaged.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged or unreadable ({error})") from None
     if not isinstance(values, dict):
@@ -252,24 +270,40 @@ def check_free(path: Path) -> Path:
 
 def environment() -> dict[str, Any]:
     """What the numbers of a run depend on besides its settings."""
-    names = ("dualprop", "torch", "torchvision", "numpy", "scikit-learn")
+    names = ("dualprop", "torch", "torchvision", "torchmetrics", "numpy", "scikit-learn")
+    commit = _commit()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
-        "versions": {name: metadata.version(name) for name in names},
+        "versions": {name: _version(name) for name in names},
         "system": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain")),
+        "git_commit": commit,
+        "git_dirty": None
+        if commit is None or (changes := _git("status", "--porcelain")) is None
+        else changes != "",
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit that the package runs from: None unless it is a checkout's own file that runs."""
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
+    return _git("rev-parse", "HEAD") if tracked else None
 
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -35,6 +35,11 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
         raise DualpropError(f"{name}={text!r}: must be numbers, for example 1,0.6,0.4") from None
 
 
+def thread_count(name: str, text: str) -> int | str:
+    """A number of threads, or another word as it stands."""
+    return int(text) if text.isdecimal() else text
+
+
 def rule_settings(name: str, text: str) -> dict[str, Any]:
     """A rule's settings from a word like "alpha=0.25;beta=[1,1,0.5];schedule=random:50;lazy=true".
 
@@ -118,6 +123,12 @@ class Settings:
     seed: int = _setting(0, "Of the initial weights, the split, the order of the data and the augmentation.")
     alignment: bool = _setting(True, "After each epoch, compare the rule's gradient with back-propagation's.")
     device: str = _setting("auto", "auto, cpu, cuda or mps.", identity=False)
+    threads: int | str = _setting(
+        "auto",
+        "Threads of the products on a CPU: a number, or auto (1 where all products of a batch are small).",
+        parse=thread_count,
+        identity=False,
+    )
     data_root: str | None = _setting(
         None, "Where the data is; else DUALPROP_DATA, else the user's cache folder.", identity=False
     )
@@ -158,6 +169,10 @@ class Settings:
             "val_fraction": (0 <= self.val_fraction < 1, "must be in [0, 1)"),
             "std_scale": (0 < self.std_scale < math.inf, "must be positive and finite"),
             "checkpoint_every": (self.checkpoint_every >= 0, "must be at least 0"),
+            "threads": (
+                self.threads == "auto" or (isinstance(self.threads, int) and 1 <= self.threads < 2**31),
+                "must be auto or a whole number of at least 1",
+            ),
         }
         for name, (holds, allowed) in checks.items():
             if not holds:

@@ -19,8 +19,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from dualprop.runs.folder import Run, environment, read_json
 from dualprop.runs.settings import Settings
-from dualprop.training.experiment import activation, init, pool
 from dualprop.training.meter import Means
+from dualprop.training.resolved import net_arguments
 
 COLUMNS = ("rule", "seeds", "test accuracy %", "s / epoch", "time ÷ bp", "cosine to bp")
 PRODUCTS = "products / batch"
@@ -36,9 +36,10 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run: its settings, result and the numbers of its epochs."""
+    """One finished run: its settings, the net that was made of them, result and the numbers of its epochs."""
 
     settings: Settings
+    net: Mapping[str, Any]
     result: dict[str, Any]
     epochs: list[dict[str, Any]]
 
@@ -47,7 +48,9 @@ class Record:
         """Read a finished run folder."""
         run = Run.open(path)
         epochs = [record for record in run.metrics() if record["kind"] == "epoch"]
-        return cls(run.settings, read_json(path / "result.json"), epochs)
+        settings, resolved = run.settings, run.resolved
+        net = resolved["net"] if resolved else net_arguments(settings, (), 0)
+        return cls(settings, net, read_json(path / "result.json"), epochs)
 
     @property
     def cosine(self) -> float | None:
@@ -59,7 +62,7 @@ class Record:
         """All that was chosen for it besides rule and seed, what was left to the rule included."""
         s, others = self.settings, ("rule", "seed", "rule_settings")
         chosen = [f.name for f in fields(s) if f.metadata["identity"] and f.name not in others]
-        own = {"activation": activation(s), "pool": pool(s), "init": init(s) or "the net's own"}
+        own = {name: self.net.get(name) for name in ("activation", "pool", "init")}
         return {**{name: getattr(s, name) for name in chosen}, **own}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import Parameter
@@ -12,17 +12,18 @@ from torch.nn import Parameter
 from dualprop import data
 from dualprop.data import Batches, Dataset, Split
 from dualprop.errors import DualpropError
-from dualprop.nets import NETS
 from dualprop.nets.losses import LOSSES, Loss
 from dualprop.nets.net import Net
 from dualprop.registry import Registry
 from dualprop.rules import RULES, Rule
 from dualprop.runs.settings import Settings
+from dualprop.training import threads
 from dualprop.training.optim.average import Average
 from dualprop.training.optim.fused import FusedUpdate, acting
 from dualprop.training.optim.optimizers import LR_SCHEDULES, OPTIMIZERS, grouped, layer_factors
 from dualprop.training.processes import torchrun
 from dualprop.training.processes.group import Alone
+from dualprop.training.resolved import Resolved, make_net, net_arguments
 
 PRECISIONS: Registry[torch.dtype] = Registry("precision", {"float32": torch.float32, "bf16": torch.bfloat16})
 EVALUATION_BATCH = 1000
@@ -33,6 +34,7 @@ class Experiment:
     """Everything that one run trains with."""
 
     settings: Settings
+    resolved: Resolved
     dataset: Dataset
     net: Net
     rule: Rule
@@ -80,41 +82,6 @@ def device(name: str) -> torch.device:
     return chosen
 
 
-def activation(settings: Settings) -> str:
-    """The hidden layers' potential: the one that was chosen, or else the rule's own."""
-    return settings.activation or RULES[settings.rule].activation
-
-
-def pool(settings: Settings) -> str | None:
-    """Likewise the pooling; None for a net that has none to choose."""
-    own = RULES[settings.rule].pool if NETS[settings.net].pools else None
-    return settings.pool or own
-
-
-def init(settings: Settings) -> str | None:
-    """Likewise the initial weights; None for the net's own."""
-    return settings.init or RULES[settings.rule].init
-
-
-def build_net(settings: Settings, in_shape: tuple[int, ...], num_classes: int) -> Net:
-    """The untrained net of these settings, the same for every rule but for what its method chooses itself."""
-    make, feedback = NETS[settings.net], RULES[settings.rule].feedback
-    try:
-        return make(
-            in_shape,
-            num_classes,
-            hidden=settings.hidden,
-            pool=pool(settings),
-            init=init(settings),
-            activation=activation(settings),
-            feedback=feedback,
-            generator=torch.Generator().manual_seed(settings.seed),
-        )
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise DualpropError(f"hidden={list(settings.hidden or ())}: a net too large to make ({reason})") from None
-
-
 MakeOptimizer = Callable[[list[Parameter]], torch.optim.Optimizer]
 
 
@@ -128,12 +95,13 @@ def _fused_update(parameters: Iterable[Parameter], make: MakeOptimizer, processe
     return FusedUpdate(parameters, make, before=lambda parameter: processes.average_gradients([parameter]))
 
 
-def build(settings: Settings, processes: Alone | None = None) -> Experiment:
+def build(settings: Settings, processes: Alone | None = None, recorded: Resolved | None = None) -> Experiment:
     """Look up every name, read the data, draw the weights and bind the rule.
 
     Args:
         settings: what to train, on what, how.
         processes: those that train together; by default this one alone.
+        recorded: what was resolved when the run was started; by default it is resolved now.
 
     Raises:
         DualpropError: for the first thing that is wrong, before anything is written.
@@ -156,12 +124,12 @@ def build(settings: Settings, processes: Alone | None = None) -> Experiment:
         raise DualpropError(f"device={settings.device!r}: several processes train together on cpu or cuda only")
     dataset = data.load(settings.data, settings.data_root, settings.image_size)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    net = (
-        build_net(settings, dataset.in_shape, dataset.num_classes)
-        .to(device=chosen)
-        .to(memory_format=memory_format)
-    )
-    rule = method(net, loss=learnt, **settings.rule_settings)
+    arguments = recorded.net if recorded else net_arguments(settings, dataset.in_shape, dataset.num_classes)
+    net = make_net(settings.net, arguments, settings.seed).to(device=chosen).to(memory_format=memory_format)
+    own = recorded.rule if recorded else settings.rule_settings
+    rule = method(net, loss=learnt, **own)
+    used = method.used(rule, own)
+    settings = replace(settings, rule_settings={name: used[name] for name in settings.rule_settings})
     factors = None if settings.lr_factors is None else layer_factors(net, settings.lr_factors)
     average = Average(net, settings.ema) if settings.ema else None
     update = _fused_update if settings.fused_update else _plain_update
@@ -184,18 +152,27 @@ def build(settings: Settings, processes: Alone | None = None) -> Experiment:
             memory_format=memory_format,
         )
 
-    def optimizer(parameters: list[Parameter]) -> torch.optim.Optimizer:
+    def make(parameters: list[Parameter]) -> torch.optim.Optimizer:
         return make_optimizer(grouped(parameters, factors) if factors else parameters, settings)
 
     if settings.compile:
         rule.compile()
+    optimizer = update(net.parameters(), make, processes)
+    resolved = Resolved(
+        arguments,
+        used,
+        optimizer.defaults,
+        chosen.type if settings.device == "auto" else settings.device,
+        threads.choose(settings.threads, net, dataset.in_shape, settings.batch_size),
+    )
     return Experiment(
         settings,
+        resolved,
         dataset,
         net,
         rule,
         loss,
-        update(net.parameters(), optimizer, processes),
+        optimizer,
         average,
         batches(part, settings.batch_size, settings.augment, settings.seed),
         batches(held_out, EVALUATION_BATCH) if len(held_out) else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,13 @@ from dualprop.errors import CheckpointError
 from dualprop.nets.net import Net
 from dualprop.runs.folder import Run, Watched, check_free
 from dualprop.runs.settings import Settings
-from dualprop.training.experiment import build, build_net
+from dualprop.training.experiment import build
 from dualprop.training.processes.group import Alone, join
+from dualprop.training.resolved import Resolved, make_net, net_arguments
+from dualprop.training.threads import computing_in
 from dualprop.training.trainer import Result, Trainer
+
+logger = logging.getLogger("dualprop")
 
 
 @contextmanager
@@ -54,12 +59,14 @@ def train(settings: Settings, run: str | Path) -> Result:
     processes = join()
     path = processes.led(lambda: check_free(Path(run)))
     torch.manual_seed(settings.seed)  # for rules and losses that draw from torch's global generator
-    trainer = Trainer(build(settings, processes))
-    state = trainer.state_dict()
-    processes.led(lambda: Run.create(path, settings, state).path)
-    opened = _opened(path, processes)
-    with _claimed(opened, processes):
-        return trainer.fit(opened)
+    experiment = build(settings, processes)
+    with computing_in(experiment.resolved.threads):
+        trainer = Trainer(experiment)
+        state, resolved = trainer.state_dict(), experiment.resolved.as_dict()
+        processes.led(lambda: Run.create(path, experiment.settings, resolved, state).path)
+        opened = _opened(path, processes)
+        with _claimed(opened, processes):
+            return trainer.fit(opened)
 
 
 def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Result:
@@ -77,7 +84,9 @@ def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Result:
     """
     processes = join()
     opened = _opened(Path(run), processes)
-    settings = opened.settings.replaced(changes or {})
+    recorded = _recorded(opened)
+    kept = {"device": recorded.device, "threads": recorded.threads} if recorded else {}
+    settings = opened.settings.replaced({**kept, **(changes or {})})
     if (finished := opened.result) is not None:
         try:
             return Result(**finished)
@@ -85,14 +94,34 @@ def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Result:
             raise CheckpointError(f"{opened.path / 'result.json'}: damaged ({error})") from None
     with _claimed(opened, processes):
         checkpoint = opened.load()
-        trainer = Trainer(build(settings, processes))
-        trainer.load_state_dict(checkpoint, opened.path / "checkpoint.pt")
-        return trainer.fit(opened)
+        experiment = build(settings, processes, recorded)
+        with computing_in(experiment.resolved.threads):
+            trainer = Trainer(experiment)
+            trainer.load_state_dict(checkpoint, opened.path / "checkpoint.pt")
+            return trainer.fit(opened)
 
 
 def _opened(path: Path, processes: Alone) -> Run:
     """The run folder, for one process to write and for all to read."""
     return Run.open(path) if processes.leads else Watched.open(path)
+
+
+def _recorded(run: Run) -> Resolved | None:
+    """What a run uses, or None for one from before that was recorded.
+
+    Raises:
+        CheckpointError: if the record is damaged.
+    """
+    if (values := run.resolved) is None:
+        logger.warning(
+            "%s: has no resolved.json; what was left to the rule, the net or the machine is as it is today",
+            run.path,
+        )
+        return None
+    try:
+        return Resolved.from_dict(values)
+    except TypeError as error:
+        raise CheckpointError(f"{run.path / 'resolved.json'}: damaged ({error})") from None
 
 
 def load_net(run: str | Path) -> Net:
@@ -103,9 +132,14 @@ def load_net(run: str | Path) -> Net:
     """
     opened = Run.open(Path(run))
     weights, notes = opened.load_weights("best.safetensors")
+    settings, recorded = opened.settings, _recorded(opened)
     try:
-        in_shape, num_classes = tuple(json.loads(notes["in_shape"])), int(notes["num_classes"])
-        net = build_net(opened.settings, in_shape, num_classes)
+        if recorded is None:
+            in_shape, num_classes = tuple(json.loads(notes["in_shape"])), int(notes["num_classes"])
+            arguments = net_arguments(settings, in_shape, num_classes)
+        else:
+            arguments = dict(recorded.net)
+        net = make_net(settings.net, arguments, settings.seed)
         net.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{opened.path}: weights of another net ({' '.join(str(error).split())})") from None

@@ -6,6 +6,7 @@ References:
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,27 @@ class Schedule(ABC):
         Raises:
             DualpropError: if it names layers that a net of L = `depth` layers lacks.
         """
+
+    def at_depth(self, depth: int) -> Schedule:
+        """This schedule with whatever it derives from L = `depth` written out."""
+        return self
+
+    @property
+    def word(self) -> str:
+        """What `parse` makes this schedule from: its name and every value, for example "sweep:2".
+
+        Raises:
+            DualpropError: for a schedule whose class is not in `SCHEDULES`.
+
+        Example:
+            >>> Random([2, 1, 3], seed=7).word
+            'random:[2,1,3]:7'
+        """
+        names = [name for name, kind in SCHEDULES.items() if kind is type(self)]
+        if not names:
+            raise DualpropError(f"schedule={self!r}: has no word, for its class is not in SCHEDULES")
+        values = (json.dumps(value, separators=(",", ":")) for value in vars(self).values())
+        return ":".join([names[0], *values])
 
 
 Updates = Annotated[Count, Field(le=1_000_000)]
@@ -95,6 +117,10 @@ class Parallel(Schedule):
         for tick in range(1, (self.ticks or 2 * depth - 1) + 1):
             yield Update(tuple(range(1, depth + 1)), nudged=tick >= depth)
 
+    def at_depth(self, depth: int) -> Parallel:
+        """With its number of ticks."""
+        return Parallel(self.ticks or 2 * depth - 1)
+
 
 @checked
 @dataclass(frozen=True)
@@ -139,13 +165,18 @@ SCHEDULES: Registry[type[Schedule]] = Registry(
 
 
 def parse(text: str) -> Schedule:
-    """A schedule from a word on the command line: NAME or NAME:N, for example "sweep:2" or "random:100".
+    """A schedule from a word: NAME, or NAME:N, for example "sweep:2", "random:100" or "random:[2,1,3]".
+
+    Further values follow further colons, as in "random:100:7" with its seed; each is JSON.
 
     Raises:
-        DualpropError: for an unknown name or an N that is not a whole number.
+        DualpropError: for an unknown name or a value that the schedule does not take.
     """
-    name, colon, count = text.partition(":")
+    name, *words = text.split(":")
     kind = SCHEDULES[name]
-    if colon and not count.isdecimal():
-        raise DualpropError(f"schedule={text!r}: expected NAME or NAME:N with a whole number N")
-    return kind(*([int(count)] if colon else []))
+    try:
+        return kind(*map(json.loads, words))
+    except (json.JSONDecodeError, TypeError):
+        raise DualpropError(
+            f"schedule={text!r}: expected NAME or NAME:N with a whole number N, or random:[2,1,3] with layers"
+        ) from None

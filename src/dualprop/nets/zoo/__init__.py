@@ -7,8 +7,9 @@ Example:
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualprop.nets.net import Net
@@ -25,13 +26,25 @@ def _mlp(num_classes: int, in_shape: tuple[int, ...], hidden: Sequence[int], **o
     return mlp([math.prod(in_shape), *hidden, num_classes], **options)
 
 
+def _defaults(make: Callable[..., Net], *names: str) -> dict[str, Any]:
+    """The default values of a function's arguments."""
+    parameters = inspect.signature(make).parameters
+    return {name: parameters[name].default for name in names}
+
+
+_VGG = _defaults(vgg, "init", "pool")
+
 NETS: Registry[NetKind] = Registry(
     "net",
     {
-        "mlp": NetKind(_mlp, sizes=(256, 256)),
-        "vgg_like": NetKind(vgg_like, pools=True),
-        "vgg11": NetKind(vgg11, pools=True),
-        "vgg16": NetKind(vgg16, pools=True),
-        "hopfield_cnn": NetKind(hopfield_cnn, pools=True),
+        "mlp": NetKind(_mlp, sizes=(256, 256), options=_defaults(mlp, "init", "output")),
+        "vgg_like": NetKind(vgg_like, pools=True, options=_VGG),
+        "vgg11": NetKind(vgg11, pools=True, options=_VGG),
+        "vgg16": NetKind(vgg16, pools=True, options=_VGG),
+        "hopfield_cnn": NetKind(
+            hopfield_cnn,
+            pools=True,
+            options=_defaults(hopfield_cnn, "channels", "pool", "padding", "output", "init"),
+        ),
     },
 )

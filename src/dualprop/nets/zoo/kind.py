@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dualprop.errors import DualpropError
@@ -20,6 +20,7 @@ class NetKind:
         sizes: the hidden layers' neurons where the user chooses none, handed on as `hidden`; None for a net that
             has sizes of its own.
         pools: whether it has a `pool` to choose.
+        options: what else `make` takes by keyword, with its values: a record of the net holds them.
 
     Example:
         >>> from dualprop.nets import NETS
@@ -32,8 +33,13 @@ class NetKind:
     make: Callable[..., Net]
     sizes: tuple[int, ...] | None = None
     pools: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(
+    def __call__(self, in_shape: tuple[int, ...], num_classes: int, **options: Any) -> Net:
+        """The net, with arguments as for `choose`."""
+        return self.make(**self.choose(in_shape, num_classes, **options))
+
+    def choose(
         self,
         in_shape: tuple[int, ...],
         num_classes: int,
@@ -42,8 +48,8 @@ class NetKind:
         pool: Pool | str | None = None,
         init: str | None = None,
         **options: Any,
-    ) -> Net:
-        """The net.
+    ) -> dict[str, Any]:
+        """Every argument of `make`, what is left to the net included.
 
         Args:
             in_shape: the shape of a sample.
@@ -61,9 +67,11 @@ class NetKind:
             raise DualpropError(f"hidden={list(hidden)}: {name} has sizes of its own; leave it out")
         if pool is not None and not self.pools:
             raise DualpropError(f"pool={pool!r}: {name} has no pooling; leave it out")
-        chosen: dict[str, Any] = {} if init is None else {"init": init}
+        chosen: dict[str, Any] = {"num_classes": num_classes, "in_shape": in_shape, **self.options}
+        if init is not None:
+            chosen["init"] = init
         if self.sizes is not None:
             chosen["hidden"] = self.sizes if hidden is None else hidden
         if pool is not None:
             chosen["pool"] = pool
-        return self.make(num_classes, in_shape, **chosen, **options)
+        return {**chosen, **options}

@@ -68,6 +68,11 @@ class FusedUpdate:
         """The settings of all optimizers, to change the learning rate in."""
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The settings that every optimizer was made with."""
+        return self._optimizers[0].defaults if self._optimizers else {}
+
     def step(self) -> None:
         """Nothing is left to do: every parameter has had its step."""
 

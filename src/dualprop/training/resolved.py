@@ -1,0 +1,93 @@
+"""All that a run uses: what its settings leave to rule, net or machine, decided once and written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from dualprop.errors import DualpropError
+from dualprop.nets import NETS
+from dualprop.nets.net import Net
+from dualprop.rules import RULES
+from dualprop.runs.settings import Settings
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Every value from which the net, the rule and the optimizer of a run are made, by name.
+
+    A record of it makes the same net and rule again after a default has changed.
+
+    Attributes:
+        net: the arguments of the function behind `NETS[settings.net]`.
+        rule: the settings of the rule behind `RULES[settings.rule]`; schedules are words.
+        optimizer: those of PyTorch's optimizer.
+        device: the kind of device, for example "cpu".
+        threads: the threads that products are computed in.
+    """
+
+    net: Mapping[str, Any]
+    rule: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    device: str
+    threads: int
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Resolved:
+        """What `as_dict` gave.
+
+        Raises:
+            TypeError: if a value is missing or of another kind.
+        """
+        resolved = cls(**values)
+        for name in ("net", "rule", "optimizer"):
+            if not isinstance(getattr(resolved, name), dict):
+                raise TypeError(f"{name} should be an object")
+        return resolved
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON holds them."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+
+def net_arguments(settings: Settings, in_shape: tuple[int, ...], num_classes: int) -> dict[str, Any]:
+    """Every argument that the net of these settings is made with, the same for every rule but for its own choices.
+
+    Raises:
+        DualpropError: for a choice that the net does not leave.
+    """
+    kind, method = NETS[settings.net], RULES[settings.rule]
+    return kind.choose(
+        in_shape,
+        num_classes,
+        hidden=settings.hidden,
+        pool=settings.pool or (method.pool if kind.pools else None),
+        init=settings.init or method.init,
+        activation=settings.activation or method.activation,
+        feedback=method.feedback,
+    )
+
+
+def make_net(name: str, arguments: Mapping[str, Any], seed: int) -> Net:
+    """The untrained net.
+
+    Args:
+        name: in `NETS`.
+        arguments: as `net_arguments` gives them, or as a record holds them.
+        seed: of the initial weights.
+
+    Raises:
+        DualpropError: for an argument that the net refuses, or a net too large to make.
+    """
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    try:
+        return NETS[name].make(**arguments, generator=torch.Generator().manual_seed(seed))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        hidden = list(arguments.get("hidden", ()))
+        raise DualpropError(f"hidden={hidden}: a net too large to make ({reason})") from None
