@@ -19,6 +19,7 @@ from .nets import NETS as NETS
 from .nets import losses as losses
 from .nets import potentials as potentials
 from .nets import synapses as synapses
+from .nets.counting import counting as counting
 from .nets.losses import LOSSES as LOSSES
 from .nets.losses import Loss as Loss
 from .nets.net import Layer as Layer

@@ -193,11 +193,9 @@ class FeedbackLoss(ABC):
 
     Attributes:
         biased: whether its maps have a bias c.
-        products: matrix products of a step.
     """
 
     biased: bool
-    products: int
 
     @abstractmethod
     def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
@@ -223,7 +221,6 @@ class LDRL(FeedbackLoss):
     """
 
     biased = False
-    products = 4
 
     def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
         """See `FeedbackLoss.gradient`."""
@@ -249,7 +246,6 @@ class Reconstruction(FeedbackLoss):
     """
 
     biased = True
-    products = 3
 
     def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
         """See `FeedbackLoss.gradient`."""

@@ -29,7 +29,6 @@ class Step:
             under the target's influence (random, parallel or repeated updates), f_L(a_L) at the last one.
         products: matrix products that inference made, as far as the rule counts them (the gradient's own not
             counted).
-        naive_products: those of a loop that computes both drives at every update.
         measures: what else the rule can say of its inference on this batch, numbers by name: the steps that a
             phase took, the residual that it left.
     """
@@ -37,7 +36,6 @@ class Step:
     loss: Tensor
     output: Tensor
     products: int = 0
-    naive_products: int = 0
     measures: Mapping[str, float] = field(default_factory=dict)
 
 

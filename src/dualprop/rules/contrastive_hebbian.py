@@ -100,4 +100,4 @@ class ContrastiveHebbian(Relaxing):
         settled = relaxation.run(self.T2, self.tolerance, "clamped")
         states = [torch.cat(pair) for pair in zip(relaxation.z, free.states, strict=True)]
         weights = [1 / self.beta, -1 / self.beta]
-        return Contrast(Copies(len(x), 2), weights, states, None, settled, relaxation.products)
+        return Contrast(Copies(len(x), 2), weights, states, None, settled)

@@ -130,7 +130,7 @@ class DualProp(Rule):
         state = inference.state() if keep else None
         if self.lazy and state is not None:
             self._slots.keep([*state.plus[1:], *state.minus[1:]])
-        return Step(loss, output, inference.products, inference.naive_products), state
+        return Step(loss, output, inference.counts.total.products), state
 
     def _run(
         self,

@@ -70,14 +70,13 @@ class Nudging(Relaxing):
         settled = relaxation.run(self.T2, self.tolerance, "nudged")
         states = relaxation.z
         readout = self._readout_gradient(x, y, copies, nudged, states)
-        products = relaxation.products + (copies.products if readout is not None else 0)
         if len(nudged) < len(points):  # the free equilibrium is one of two, the first or the second
             copies, way = Copies(len(x), 2), 1 if points[0].beta else -1
             states = [torch.cat([z, at_rest][::way]) for z, at_rest in zip(states, free.states, strict=True)]
             if readout is not None:  # at which β = 0
                 readout = torch.cat([readout, torch.zeros_like(readout)][::way])
         weights = [point.weight for point in points]
-        return Contrast(copies, weights, states, readout, settled, products)
+        return Contrast(copies, weights, states, readout, settled)
 
     def _nudged(
         self,
@@ -99,13 +98,11 @@ class Nudging(Relaxing):
         def outside(z: Tensor) -> Tensor:
             p, seen = strand.see(z.to(product_dtype(z)))
             error = self._error(y, copies, strand.drive(p).to(z.dtype))
-            relaxation.products += 2 * copies.products
             return strand.down(copies.scaled(error, pulls).to(p.dtype), seen)
 
         force = inside if self.loss.link is None else outside
         drive = None if drive is None else copies.spread(drive)
-        relaxation = self._relaxation(drive, states, copies, force=force, noise=noise)
-        return relaxation
+        return self._relaxation(drive, states, copies, force=force, noise=noise)
 
     def _error(self, y: Tensor, copies: Copies, output: Tensor) -> Tensor:
         """∂ℓ of every copy's output."""

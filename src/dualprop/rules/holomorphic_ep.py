@@ -117,19 +117,17 @@ class HolomorphicEP(Nudging):
         points = [Point(beta, 1 / (self.N * beta)) for beta in circle]
         one, all_of_them = Copies(len(x), 0, 1), Copies(len(x), 0, self.N)
         states = [one.spread(z) for z in free.states]
-        visited, steps, residual, products = [], 0, 0.0, 0
+        visited, steps, residual = [], 0, 0.0
         for point in points:
             relaxation = self._nudged(y, one, [point], free.drive, states, lambda a: self._noise(one, a))
             settled = relaxation.run(self.T2, self.tolerance, "nudged")
             states = relaxation.z
             visited.append([one.parts(z)[0] for z in states])
             steps, residual = steps + settled.steps, max(residual, settled.residual)
-            products += relaxation.products
         gathered = [all_of_them.joined([torch.cat(parts)]) for parts in zip(*visited, strict=True)]
         readout = self._readout_gradient(x, y, all_of_them, points, gathered)
-        products += all_of_them.products if readout is not None else 0
         weights = [point.weight for point in points]
-        return Contrast(all_of_them, weights, gathered, readout, Settled(steps, residual), products)
+        return Contrast(all_of_them, weights, gathered, readout, Settled(steps, residual))
 
     def _noise(self, copies: Copies, a: Tensor) -> Tensor:
         """Noise on the real parts."""

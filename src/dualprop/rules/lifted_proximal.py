@@ -16,6 +16,7 @@ from dualprop.engines.dyads.states import DyadicState, Nudge
 from dualprop.engines.lifted.descent import Descent, Minimum
 from dualprop.engines.lifted.objective import Lifted
 from dualprop.errors import DualpropError, at_least_one, positive
+from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import standing_still
@@ -111,7 +112,8 @@ class LiftedProximal(Rule):
     @torch.no_grad()
     def _learn(self, x: Tensor, y: Tensor) -> Step:
         """One inference and its gradient."""
-        minimum, problem = self._solved(x, y)
+        with counting() as counts:
+            minimum, problem = self._solved(x, y)
         below = [x, *(level.state for level in minimum.levels)]
         for k in range(len(self.net), 0, -1):
             scale = -problem.sign / (self.nudge.beta[k - 1] * len(x))
@@ -124,7 +126,7 @@ class LiftedProximal(Rule):
             "objective": problem.sign * float(minimum.objective.mean()),
             "residual": float(minimum.residual.max()),
         }
-        return Step(self.loss.value(output, y).mean(), output, problem.products, measures=measures)
+        return Step(self.loss.value(output, y).mean(), output, counts.total.products, measures)
 
     def _solved(self, x: Tensor, y: Tensor) -> tuple[Minimum, Lifted]:
         sign = 1.0 if self.nudge.alpha else -1.0

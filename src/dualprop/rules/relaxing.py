@@ -15,6 +15,7 @@ from dualprop.engines.hopfield.copies import Copies
 from dualprop.engines.hopfield.relaxation import ORDERS, Relaxation, Settled
 from dualprop.engines.slots import Slots, check_states
 from dualprop.errors import DualpropError, at_least_one, not_negative, seeds
+from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Layer, Net
 from dualprop.nets.potentials import Box
@@ -32,7 +33,6 @@ class Contrast:
         states: z_1 .. z_M of all copies.
         readout: for a read-out that is no state, w_t β_t ∂ℓ/∂a_L at every copy.
         settled: how the phases with a target ended.
-        products: matrix products that they made.
     """
 
     copies: Copies
@@ -40,7 +40,6 @@ class Contrast:
     states: Sequence[Tensor]
     readout: Tensor | None
     settled: Settled
-    products: int
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,12 @@ class Free:
         states: z_1 .. z_M.
         output: what the net says.
         settled: how the phase ended.
-        products: matrix products that it made.
     """
 
     drive: Tensor | None
     states: Sequence[Tensor]
     output: Tensor
     settled: Settled
-    products: int
 
 
 class Relaxing(Rule):
@@ -147,7 +144,7 @@ class Relaxing(Rule):
 
     @torch.no_grad()
     def _backward(self, x: Tensor, y: Tensor) -> Step:
-        with self._still():
+        with self._still(), counting(batch=len(x)) as counts:
             free = self._free(x, self._start(x))
             contrast = self._contrast(x, y, free)
         if self.warm:
@@ -161,7 +158,7 @@ class Relaxing(Rule):
             "nudged_residual": contrast.settled.residual,
         }
         loss = self.loss.value(free.output, y).mean()
-        return Step(loss, free.output, free.products + contrast.products, 0, measures)
+        return Step(loss, free.output, counts.total.products, measures)
 
     @torch.no_grad()
     def infer(self, x: Tensor, y: Tensor) -> DyadicState:
@@ -204,8 +201,7 @@ class Relaxing(Rule):
         relaxation = self._relaxation(drive, start or self._zeros(x), Copies(len(x), 1))
         settled = relaxation.run(self.T1, self.tolerance, "free")
         states = relaxation.z
-        products = relaxation.products + (drive is not None) + (self.loss.link is not None)
-        return Free(drive, states, self._output(x, states).to(x.dtype), settled, products)
+        return Free(drive, states, self._output(x, states).to(x.dtype), settled)
 
     def _relaxation(
         self,

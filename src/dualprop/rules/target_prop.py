@@ -19,6 +19,7 @@ from torch import Tensor
 from dualprop.engines.dyads.states import DyadicState, Nudge
 from dualprop.engines.feedback_maps import FEEDBACK_LOSSES, Block, FeedbackMap, Noise
 from dualprop.errors import DivergenceError, DualpropError, positive, seeds
+from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Weighted, product_dtype, standing_still
@@ -146,16 +147,18 @@ class DifferenceTargetProp(Rule):
     @torch.no_grad()
     def _update(self, x: Tensor, y: Tensor) -> Step:
         self._follow(x)
-        with standing_still(layer.synapse for layer in self.net.chain):
+        with standing_still(layer.synapse for layer in self.net.chain), counting() as counts:
             blocks = self._feed_forward(x)
             feedback_losses = self._train_maps(blocks)
         output = blocks[-1].state
         loss = self.loss.value(output, y).mean()
-        for block, target in zip(blocks[::-1], self._targets(blocks, y), strict=True):
+        targets = self._targets(blocks, y)
+        for block in reversed(blocks):
+            with counts:
+                target = next(targets)
             block.learn(torch.sub(block.state, target).div_(len(x)))
-        products = len(blocks) + len(self.maps) + self.feedback.products * sum(self.K)
         mean = {"feedback_loss": sum(feedback_losses) / len(feedback_losses)} if feedback_losses else {}
-        return Step(loss, output, products, measures=mean)
+        return Step(loss, output, counts.total.products, mean)
 
     def _feed_forward(self, x: Tensor) -> list[Block]:
         """Layers 1..L in the feed-forward pass."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dualprop.engines.dyads.schedules import Update
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
+from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Seen, layout, product_dtype, standing_still
@@ -44,8 +45,7 @@ class Inference:
         dyad: how that mean and difference are computed: `states.dyad`, or that compiled.
 
     Attributes:
-        products: matrix products made so far, without those of the gradients.
-        naive_products: what a loop would have made that computes both drives at every update.
+        counts: the products made so far, without those that synapses make to learn.
     """
 
     def __init__(
@@ -77,8 +77,7 @@ class Inference:
         if start is not None:
             for k in range(1, self.depth + 1):
                 self._write(self._block_of(k, start.plus[k], start.minus[k]))
-        self.products = 0
-        self.naive_products = 0
+        self.counts = counting()
 
     def run(self, updates: Iterable[Update], learn: bool) -> None:
         """Update the blocks that a schedule names, in its order.
@@ -111,7 +110,6 @@ class Inference:
                     spend = learn and k < self.depth and last[k + 1] < number == last[k]
                     blocks.append(self._update(k, forced, spend))
                     self._settled[k] = forced
-                self.naive_products += 2 - (k == self.depth)
             for block in blocks:
                 self._commit(block)
             for k in due.get(number, ()):
@@ -191,11 +189,11 @@ class Inference:
         drive = self._drive[k]
         if drive is None:
             synapse = self.layers[k - 1].synapse
-            p, self._seen[k - 1] = synapse.see(self.mean(k - 1))
-            if self._plain[k - 1]:
-                self._mean[k - 1] = None  # its drive is kept: there is no room for both
-            drive = self._drive[k] = synapse.affine(p)
-            self.products += 1
+            with self.counts:
+                p, self._seen[k - 1] = synapse.see(self.mean(k - 1))
+                if self._plain[k - 1]:
+                    self._mean[k - 1] = None  # its drive is kept: there is no room for both
+                drive = self._drive[k] = synapse.affine(p)
         return drive
 
     def feedback(self, k: int) -> Tensor | None:
@@ -208,8 +206,8 @@ class Inference:
             seen = self._seen[k]
             if seen is None:
                 seen = self._seen[k] = synapse.see(self.mean(k))[1]
-            feedback = self._feedback[k] = synapse.send_down(above, seen)
-            self.products += 1
+            with self.counts:
+                feedback = self._feedback[k] = synapse.send_down(above, seen)
         return feedback
 
     @property

@@ -38,11 +38,6 @@ class Copies:
         real = sum(not isinstance(n, complex) for n in numbers)
         return cls(batch, real, len(numbers) - real)
 
-    @property
-    def products(self) -> int:
-        """Products with a batch that one product with all rows is worth."""
-        return self.reals + 2 * self.complexes
-
     def spread(self, z: Tensor) -> Tensor:
         """Every copy the same real z, of shape (batch, ...)."""
         if self.reals == 1 and not self.complexes:

@@ -66,7 +66,6 @@ class Relaxation:
 
     Attributes:
         z: the states as they are now; z[k - 1] is layer k's.
-        products: matrix products made, each counted once for every copy of the batch.
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class Relaxation:
         self.gain, self.force, self.noise = gain, force, noise
         self.depth = len(layers)
         self.z = list(states)
-        self.products = 0
         self._first = drive
         self._strands = [copies.on(layer.synapse) for layer in layers]
         self._seen: list[tuple[Tensor, Any] | None] = [None] * self.depth  # of z_k, by the synapse above
@@ -156,15 +154,12 @@ class Relaxation:
         if k == 1:
             assert self._first is not None, "there is a layer, so there is its drive"
             return self._first
-        if self.layers[k - 1].synapse.behind is None:
-            self.products += self.copies.products
         return self._strands[k - 1].drive(self._look(k - 1)[0])
 
     def _pull(self, k: int) -> Tensor | None:
         """A_{k+1}^T z_{k+1}, or what the world does to layer M."""
         if k == self.depth:
             return None if self.force is None else self.force(self.z[-1])
-        self.products += self.copies.products
         above = self.z[k]
         return self._strands[k].down(above.to(product_dtype(above)), self._look(k)[1])
 
@@ -173,8 +168,6 @@ class Relaxation:
         seen = self._seen[k - 1]
         if seen is None:
             z = self.z[k - 1]
-            if self.layers[k].synapse.behind is not None:  # to see is to drive
-                self.products += self.copies.products
             seen = self._seen[k - 1] = self._strands[k].see(z.to(product_dtype(z)))
         return seen
 

@@ -103,28 +103,22 @@ class Lifted:
         sign: s.
         beta: β_1 .. β_L.
         x: inputs, whose type the products and the states are made in (states in float32 at least).
-
-    Attributes:
-        products: matrix products made.
     """
 
     def __init__(self, net: Net, loss: Loss, sign: float, beta: Sequence[float], x: Tensor) -> None:
         self.layers, self.loss, self.sign, self.beta = net.chain, loss, sign, beta
         self.product_dtype = product_dtype(x)
         self.dtype = torch.promote_types(x.dtype, torch.float32)
-        self.products = 0
         self._eps = torch.finfo(self.product_dtype).eps
 
     def drive(self, k: int, z: Tensor) -> tuple[Tensor, Seen]:
         """a_k = A_k(z) of the state below, and what sending down needs to know of that."""
         synapse = self.layers[k - 1].synapse
         p, seen = synapse.see(z.to(self.product_dtype))
-        self.products += 1
         return synapse.affine(p).to(self.dtype), seen
 
     def feedback(self, k: int, delta: Tensor, seen: Seen) -> Tensor:
         """r_k A_{k+1}^T delta."""
-        self.products += 1
         sent = self.layers[k].synapse.send_down(delta.to(self.product_dtype), seen)
         return sent.to(self.dtype) * (self.beta[k - 1] / self.beta[k])
 

@@ -6,8 +6,10 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dualprop.errors import DualpropError, check_type
+from dualprop.nets.counting import Kind, listeners, report, report_forward
 from dualprop.nets.synapses.base import AffineMap, accumulate
 from dualprop.nets.synapses.pools import Pool
 from dualprop.registry import Registry
@@ -40,29 +42,37 @@ class Affine(AffineMap):
         check_type("module", module, nn.Module)
         self.module = module
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._work: dict[tuple[int, ...], int] = {}
         self.feedback: nn.Module | None = None
         TWINS[feedback](self)
 
     def affine(self, p: Tensor) -> Tensor:
         """module(p)."""
-        return _apart(self.module(p), p)
+        drive: Tensor = self.module(p)
+        learns = any(w.requires_grad for w in self.module.parameters())
+        report_forward(drive, p, self._multiply_adds(p), learns=learns)
+        return _apart(drive, p)
 
     @torch.enable_grad()
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
-        """The vector-Jacobian product of the module, or of its twin, with delta."""
+        """The vector-Jacobian product of the module, or of its twin, with delta, by two products."""
         p = delta.new_zeros(shape).requires_grad_()
         module = self.module if self.feedback is None else self.feedback
         drive = module(p)
+        self._report("forward", p)
+        self._report("feedback", p)
         (feedback,) = torch.autograd.grad(drive, p, delta.to(drive.dtype))
         return _apart(feedback.to(delta.dtype), delta)
 
     @torch.enable_grad()
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
-        """The gradients of the module's parameters; a twin's weights get a copy of theirs."""
+        """The gradients of the module's parameters, by two products; a twin's weights get a copy of theirs."""
         parameters = {n: w for n, w in self.module.named_parameters() if w.requires_grad}
         if not parameters:
             return
         drive = self.module(p.detach())
+        self._report("forward", p)
+        self._report("gradient", p)
         gradients = torch.autograd.grad(drive, list(parameters.values()), delta.to(drive.dtype), allow_unused=True)
         twins = dict(self.feedback.named_parameters()) if self.feedback is not None else {}
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
@@ -70,6 +80,20 @@ class Affine(AffineMap):
                 if name in twins and twins[name].requires_grad:
                     accumulate(twins[name], gradient.clone())
                 accumulate(parameter, gradient)
+
+    def _report(self, kind: Kind, p: Tensor) -> None:
+        report(kind, len(p), self._multiply_adds(p))
+
+    def _multiply_adds(self, p: Tensor) -> int:
+        """Those of the module on p, as PyTorch counts them, if anyone asks: as many as any of its products has."""
+        if not listeners():
+            return 0
+        shape = tuple(p.shape[1:])
+        if shape not in self._work:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                self.module(p[:1].detach())
+            self._work[shape] = counter.get_total_flops() // 2
+        return len(p) * self._work[shape]
 
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one sample of module(p)."""

@@ -131,7 +131,8 @@ class Synapse(nn.Module, ABC):
 class AffineMap(Synapse):
     """A(z) = W p + b with p the pooled state z, or z itself.
 
-    A new one implements `affine`, `transposed`, `hebbian` and `affine_shape`, which know nothing of the pool.
+    A new one implements `affine`, `transposed`, `hebbian` and `affine_shape`, which know nothing of the pool, and
+    reports the products that it makes (`dualprop.nets.counting`).
 
     Args:
         pool: the pooling in front, linearised where the state is; none by default.

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dualprop.errors import DualpropError, at_least_one
+from dualprop.nets.counting import counted
 from dualprop.nets.kernels import products
 from dualprop.nets.synapses.base import Weighted
 from dualprop.nets.synapses.pools import Pool
@@ -75,16 +76,19 @@ class Conv2d(Weighted):
         """The number of channels below."""
         return self.in_channels
 
+    @counted("forward")
     def affine(self, p: Tensor) -> Tensor:
         """W ∗ p + b, shape (B, out_channels, H', W')."""
         if torch.is_grad_enabled():
             return F.conv2d(p, self.weight, self.bias, *self.geometry)
         return products.conv_forward(p, self.upward(p.dtype), self.bias, self.geometry)
 
+    @counted("feedback")
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
         """The transposed convolution of delta with W, or with B."""
         return products.conv_adjoint(delta, self.downward(delta.dtype), shape, self.geometry)
 
+    @counted("gradient")
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ over the batch and all places of delta times the patch below it, of the shape of W."""
         return products.conv_outer(delta, p, self.weight, self.geometry)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dualprop.errors import DualpropError, at_least_one
+from dualprop.nets.counting import counted
 from dualprop.nets.kernels import products
 from dualprop.nets.synapses.base import Weighted
 from dualprop.nets.synapses.pools import Pool
@@ -60,16 +61,19 @@ class Dense(Weighted):
         """The number of neurons below."""
         return self.in_features
 
+    @counted("forward")
     def affine(self, p: Tensor) -> Tensor:
         """W p + b, shape (B, out_features)."""
         if torch.is_grad_enabled():
             return F.linear(p.flatten(1), self.weight, self.bias)
         return products.forward(p.flatten(1), self.upward(p.dtype), self.bias)
 
+    @counted("feedback")
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
         """W^T delta, or B^T delta, in the given shape."""
         return products.adjoint(delta, self.downward(delta.dtype)).view(shape)
 
+    @counted("gradient")
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ_batch delta p^T, shape (out_features, in_features)."""
         return products.outer(delta, p.flatten(1))

@@ -103,8 +103,8 @@ def _loop(
         optimizer.step()
         optimizer.zero_grad()
 
-    each = arithmetic.costs(workload.net(RULES["bp"]), workload.kind.in_shape, workload.batch_size)
-    return Subject(step, lambda: arithmetic.needed(each), list(model.parameters()))
+    work = arithmetic.needed(workload.net(RULES["bp"]), workload.kind.in_shape, workload.batch_size)
+    return Subject(step, lambda: work, list(model.parameters()))
 
 
 def _rule(name: str, workload: Workload, compiled: bool, fused: bool = False) -> Subject:
@@ -121,7 +121,7 @@ def _rule(name: str, workload: Workload, compiled: bool, fused: bool = False) ->
                 optimizer.zero_grad()
 
     def count() -> Arithmetic:
-        return arithmetic.made(net, workload.kind.in_shape, workload.batch_size, step)
+        return arithmetic.made(step, workload.batch_size)
 
     if compiled:
         counted = [count() for _ in range(2)][-1]  # a lazy rule's first inference starts from nothing

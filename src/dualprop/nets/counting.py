@@ -1,0 +1,160 @@
+"""Products with weights, counted as the synapses make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from functools import wraps
+from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+Kind = Literal["forward", "feedback", "gradient"]
+
+
+@dataclass
+class Tally:
+    """How many products.
+
+    Attributes:
+        products: their number.
+        rows: samples in all of them together; several copies of a batch side by side are as many rows.
+        multiply_adds: in all of them together, without biases.
+    """
+
+    products: int = 0
+    rows: int = 0
+    multiply_adds: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.products + other.products, self.rows + other.rows, self.multiply_adds + other.multiply_adds
+        )
+
+
+class counting:
+    """A context in which every product is counted that a synapse makes, of any net, in this thread.
+
+    A product is W p for all rows p at once, W^T δ, or δ p^T summed over the rows. Those that autograd makes on the
+    way back from a drive count too; those of a compiled net do not. Contexts nest: each counts what is made inside
+    it. Entering one again goes on counting.
+
+    Args:
+        batch: samples in a batch: a product with several copies of it side by side counts as several, and one with
+            fewer rows as none. None: every product counts once.
+
+    Attributes:
+        forward: W p.
+        feedback: W^T δ, or B^T δ where a synapse has feedback weights B of its own.
+        gradient: δ p^T.
+
+    Example:
+        >>> import torch, dualprop as dp
+        >>> rule = dp.DualProp(dp.nets.mlp([4, 8, 3]))
+        >>> with counting() as counts:
+        ...     step = rule.backward(torch.randn(5, 4), torch.randint(3, (5,)))
+        >>> counts.forward.products, counts.feedback.products, counts.gradient.products
+        (2, 1, 2)
+        >>> counts.feedback.multiply_adds == 5 * 8 * 3
+        True
+    """
+
+    def __init__(self, batch: int | None = None) -> None:
+        self.batch = batch
+        self.forward, self.feedback, self.gradient = Tally(), Tally(), Tally()
+        self._tokens: list[Token[tuple[counting, ...]]] = []
+
+    @property
+    def total(self) -> Tally:
+        """Products of all kinds."""
+        return self.forward + self.feedback + self.gradient
+
+    def __enter__(self) -> counting:
+        others = _OPEN.get()
+        self._tokens.append(_OPEN.set(others if self in others else (*others, self)))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _OPEN.reset(self._tokens.pop())
+
+    def add(self, kind: Kind, rows: int, multiply_adds: int) -> None:
+        """Count one product of all these rows."""
+        tally: Tally = getattr(self, kind)
+        tally.products += 1 if self.batch is None else rows // self.batch
+        tally.rows += rows
+        tally.multiply_adds += multiply_adds
+
+
+_OPEN: ContextVar[tuple[counting, ...]] = ContextVar("open", default=())
+
+
+def listeners() -> tuple[counting, ...]:
+    """The contexts that are open here; none while torch.compile looks."""
+    return () if torch.compiler.is_compiling() else _OPEN.get()
+
+
+def report(kind: Kind, rows: int, multiply_adds: int) -> None:
+    """Tell the open contexts of one product."""
+    for counts in listeners():
+        counts.add(kind, rows, multiply_adds)
+
+
+def report_forward(drive: Tensor, p: Tensor, multiply_adds: int, *, learns: bool) -> None:
+    """Tell the open contexts of the product that made a drive, and of those that autograd makes of its gradient.
+
+    Args:
+        drive: what was made.
+        p: what it was made of.
+        multiply_adds: of one product.
+        learns: whether autograd makes a weight gradient.
+    """
+    rows, counts = len(drive), listeners()
+    report("forward", rows, multiply_adds)
+    if not counts or not drive.requires_grad:
+        return
+    feeds_back = p.requires_grad
+
+    def backward(_: Tensor) -> None:
+        for one in counts:  # autograd may run in another thread
+            if learns:
+                one.add("gradient", rows, multiply_adds)
+            if feeds_back:
+                one.add("feedback", rows, multiply_adds)
+
+    drive.register_hook(backward)  # type: ignore[no-untyped-call]
+
+
+class _Weighted(Protocol):
+    weight: torch.nn.Parameter
+
+
+_S = TypeVar("_S", bound=_Weighted)
+_P = ParamSpec("_P")
+_Product = Callable[Concatenate[_S, Tensor, _P], Tensor]
+
+
+def counted(kind: Kind) -> Callable[[_Product[_S, _P]], _Product[_S, _P]]:
+    """Report what a method of a synapse with weights W makes: one product.
+
+    Its first argument is p for a forward product, δ for others. The multiply-adds are the numbers of the drive or
+    of δ times those of W[0].
+    """
+
+    def decorate(method: _Product[_S, _P]) -> _Product[_S, _P]:
+        @wraps(method)
+        def call(synapse: _S, first: Tensor, /, *others: _P.args, **named: _P.kwargs) -> Tensor:
+            made = method(synapse, first, *others, **named)
+            if not listeners():
+                return made
+            fan_in = synapse.weight[0].numel()
+            if kind == "forward":
+                report_forward(made, first, made.numel() * fan_in, learns=synapse.weight.requires_grad)
+            else:
+                report(kind, len(first), first.numel() * fan_in)
+            return made
+
+        return call
+
+    return decorate
