@@ -1,0 +1,217 @@
+"""Does the suite turn red? One line of the library is spoilt at a time, and the tests that hold it must fail.
+
+    python -m tests.sabotage                # all of them, two minutes
+    python -m tests.sabotage pool resume    # those with one of these words in their name
+
+A sabotage is what a slip of the pen might do: nothing crashes, numbers are a little wrong. It is made in a copy of
+`src`. When its line has been rewritten, `test_sabotage.py` says so: find what holds the same promise now.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "dualprop"
+
+
+class Sabotage(NamedTuple):
+    """One line spoilt.
+
+    Attributes:
+        file: below `src/dualprop`.
+        old: text that it holds once.
+        new: what takes its place.
+        tests: below `tests`, with options of pytest; they must fail.
+    """
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    def spoil(self, sources: Path) -> None:
+        """Put the new text in place of the old one.
+
+        Raises:
+            ValueError: if the file does not hold it exactly once.
+        """
+        path = sources / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.file} holds {self.old!r} {text.count(self.old)} times, not once")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+    def turns_red(self) -> bool:
+        """Whether the tests fail.
+
+        Raises:
+            RuntimeError: if they could not even be run.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "dualprop"
+            shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("__pycache__"))
+            self.spoil(copy)
+            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+            tests, *options = self.tests.split()
+            own = {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+            answer = subprocess.run(
+                [*command, f"tests/{tests}", *options], cwd=ROOT, env=os.environ | own, capture_output=True, text=True
+            )
+        if answer.returncode not in (0, 1):
+            raise RuntimeError(f"{self.tests}: pytest ended with {answer.returncode}\n{answer.stdout[-2000:]}")
+        return answer.returncode == 1
+
+
+SABOTAGES = {
+    "engine: an old drive is taken for news": Sabotage(
+        "engines/dyads/inference.py",
+        "self._drive[k + 1] = self._settled[k + 1] = None",
+        "self._settled[k + 1] = None",
+        "engines/dyads/test_twin.py",
+    ),
+    "engine: the winners of before get the feedback": Sabotage(
+        "engines/dyads/inference.py",
+        "self._feedback[k] = self._settled[k] = None  # other neurons may win now",
+        "pass",
+        "engines/dyads/test_conv_twin.py",
+    ),
+    "engine: the ratio of two nudges upside down": Sabotage(
+        "engines/dyads/states.py",
+        "ratio = self.beta[k - 1] / self.beta[k]",
+        "ratio = self.beta[k] / self.beta[k - 1]",
+        "engines/dyads/test_twin.py",
+    ),
+    "engine: the transposed mean forgotten": Sabotage(
+        "engines/dyads/states.py",
+        "return 1 - self.alpha if self.transpose else self.alpha",
+        "return self.alpha",
+        "engines/dyads/test_facts.py",
+    ),
+    "engine: a small batch takes the slots of others": Sabotage(
+        "engines/slots.py",
+        "return torch.cat([top, base[len(top) :].to(top)]) if len(base) > len(top) else top",
+        "return top",
+        "rules/test_variants.py",
+    ),
+    "schedules: the way down ends one layer early": Sabotage(
+        "engines/dyads/schedules.py",
+        "(*range(1, depth), *range(depth, 0, -1))",
+        "(*range(1, depth), *range(depth, 1, -1))",
+        "engines/dyads/test_twin.py",
+    ),
+    "copies: imaginary parts get a bias": Sabotage(
+        "engines/hopfield/copies.py",
+        "self.copies.imaginary(drive).sub_(self._offset)",
+        "pass",
+        "rules/test_holomorphic_ep.py",
+    ),
+    "lifted: a penalty half as steep": Sabotage(
+        "engines/lifted/objective.py",
+        "penalty = _total(rise * (z - a - 0.5 * rise))",
+        "penalty = _total(rise * (z - a - rise))",
+        "engines/lifted/test_lifted.py",
+    ),
+    "feedback maps: noise on one side alone": Sabotage(
+        "engines/feedback_maps.py",
+        ".sub_(outer(u, dx.to(dtype)))",
+        ".sub_(outer(v, dx.to(dtype)))",
+        "rules/test_target_prop_feedback.py",
+    ),
+    "pools: a neuron wins twice and is paid once": Sabotage(
+        "nets/synapses/pools.py",
+        "if self.stride >= self.size:",
+        "if self.stride >= 1:",
+        "nets/test_pools.py",
+    ),
+    "pools: a soft-max that forgets where its mean is": Sabotage(
+        "nets/synapses/pools.py",
+        "constant = torch.addcmul(scale, mean, rate, value=-1)",
+        "constant = scale",
+        "rules/test_holomorphic_pools.py",
+    ),
+    "products: a kernel that is not turned": Sabotage(
+        "nets/kernels/products.py",
+        "weight.transpose(0, 1).flip(2, 3)",
+        "weight.transpose(0, 1)",
+        "nets/test_conv_products.py",
+    ),
+    "products: patches without their padding": Sabotage(
+        "nets/kernels/products.py",
+        "begin = offset + stride * first",
+        "begin = max(offset, 0) + first",
+        "nets/test_conv_products.py",
+    ),
+    "synapses: W and B share the memory of a gradient": Sabotage(
+        "nets/synapses/base.py",
+        "accumulate(parameter, gradient.to(parameter.dtype, copy=True))",
+        "accumulate(parameter, gradient.to(parameter.dtype))",
+        "rules/test_conformance.py -k kp-dp",
+    ),
+    "losses: the nudge away is divided as the nudge towards": Sabotage(
+        "nets/losses.py",
+        "minus = torch.sub(a, y, alpha=down).div_(1 - down)",
+        "minus = torch.sub(a, y, alpha=down).div_(1 + down)",
+        "nets/test_losses.py",
+    ),
+    "losses: smoothing that leaves less than one": Sabotage(
+        "nets/losses.py",
+        "self.label_smoothing / shape[1]",
+        "self.label_smoothing / (shape[1] + 1)",
+        "training/test_options.py",
+    ),
+    "convert: the two shares of a nudge swapped": Sabotage(
+        "convert/activations.py",
+        "plus = f(torch.add(a, g, alpha=(1 - alpha) * scale), *settings)",
+        "plus = f(torch.add(a, g, alpha=alpha * scale), *settings)",
+        "convert/test_activations.py",
+    ),
+    "resume: images are augmented by their place since the start": Sabotage(
+        "data/batches.py",
+        "_generator(self.seed, epoch, number)",
+        "_generator(self.seed, epoch, number - start)",
+        "data/test_batches.py",
+    ),
+    "resume: a record too many is dropped": Sabotage(
+        "runs/folder.py",
+        'if record["step"] <= step]',
+        'if record["step"] < step]',
+        "runs/test_runs.py",
+    ),
+    "data parallel: every process counts alike": Sabotage(
+        "training/processes/group.py",
+        ".mul_(self._share)",
+        ".div_(self.count)",
+        "training/test_parallel.py",
+    ),
+    "data parallel: outputs come back in another order": Sabotage(
+        "training/processes/group.py",
+        "torch.stack(parts, 1)",
+        "torch.stack(parts, 0)",
+        "training/test_parallel.py -k parts",
+    ),
+}
+
+
+def main(words: list[str]) -> int:
+    """Try the sabotages with one of these words in their name, or all of them; how many stayed green."""
+    chosen = {name: s for name, s in SABOTAGES.items() if not words or any(word in name for word in words)}
+    if not chosen:
+        raise SystemExit(f"no sabotage has one of these words in its name: {', '.join(words)}")
+    green = 0
+    for name, sabotage in chosen.items():
+        red = sabotage.turns_red()
+        green += not red
+        print(f"{'red  ' if red else 'GREEN'}  {name}  (tests/{sabotage.tests})", flush=True)
+    print(f"{len(chosen) - green} of {len(chosen)} sabotages turned the suite red")
+    return green
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(sys.argv[1:]), 1))
