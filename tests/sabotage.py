@@ -62,7 +62,11 @@ class Sabotage(NamedTuple):
             tests, *options = self.tests.split()
             own = {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
             answer = subprocess.run(
-                [*command, f"tests/{tests}", *options], cwd=ROOT, env=os.environ | own, capture_output=True, text=True
+                [*command, f"tests/{tests}", *options],
+                cwd=ROOT,
+                env=os.environ | own,
+                capture_output=True,
+                text=True,
             )
         if answer.returncode not in (0, 1):
             raise RuntimeError(f"{self.tests}: pytest ended with {answer.returncode}\n{answer.stdout[-2000:]}")

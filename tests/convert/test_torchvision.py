@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import dualprop as dp
+from tests.slow import but_slow
 
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "torchvision_models.py"))
 KINDS = {
@@ -18,7 +19,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", EXAMPLE["MODELS"])
+@pytest.mark.parametrize("name", but_slow(EXAMPLE["MODELS"], "vgg16_bn", "vit_b_16"))
 def test_models_that_nobody_here_wrote(name):
     make, side = EXAMPLE["MODELS"][name]
     torch.manual_seed(1)

@@ -46,8 +46,9 @@ def weights(path):
 @pytest.mark.parametrize("rule", dp.RULES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_fused_update_gives_the_same_weights(rule, optimizer, quick, tmp_path):
-    """Through whole epochs, with the alignment that asks for gradients in between."""
+    """Through two epochs, with the alignment that asks for gradients in between."""
     settings = replace(quick, rule=rule, optimizer=optimizer, lr=0.01, weight_decay=0.01, alignment=True)
+    settings = replace(settings, batch_size=500)
     train(settings, tmp_path / "whole")
     train(replace(settings, fused_update=True), tmp_path / "fused")
     assert_equal(weights(tmp_path / "fused"), weights(tmp_path / "whole"))

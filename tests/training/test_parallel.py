@@ -21,18 +21,20 @@ from dualprop.training.processes import group
 from dualprop.training.processes.group import Alone, Together
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+pytestmark = pytest.mark.xdist_group("torchrun")  # one start of it for all
+
 COMMON = Settings(
-    hidden=(24, 16), epochs=2, batch_size=76, optimizer="sgd", lr=0.05, weight_decay=1e-3, log_every=5
+    hidden=(24, 16), epochs=1, batch_size=76, optimizer="sgd", lr=0.05, weight_decay=1e-3, log_every=5
 )
 """The last batch has a single sample: one process has none of it."""
 
 CASES = {
     "bp": {"rule": "bp", "loss": "cross_entropy", "label_smoothing": 0.1},
-    "dp": {"rule": "dp", "augment": True, "standardise": True},
+    "dp": {"rule": "dp", "augment": True, "standardise": True, "epochs": 2},
     "kp-dp": {"rule": "kp-dp", "clip_norm": 0.5},
-    "l-dp": {"rule": "l-dp", "batch_size": 75, "epochs": 1},
+    "l-dp": {"rule": "l-dp", "batch_size": 75},
     "ms-dp": {"rule": "ms-dp", "lr": 0.02},
-    "r-dp": {"rule": "r-dp", "epochs": 1},
+    "r-dp": {"rule": "r-dp"},
     "fused": {"rule": "kp-dp", "fused_update": True, "ema": 0.9},
 }
 
@@ -130,6 +132,7 @@ def test_another_number_of_processes_cannot_go_on(folder):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_command_line_under_torchrun(tmp_path):
     """Ctrl-C stops both after a checkpoint; one of them speaks."""
     options = ["--hidden", "24", "--epochs", "100000", "--batch-size", "100", "--out", "run"]

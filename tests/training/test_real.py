@@ -13,6 +13,7 @@ needs_mnist = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @needs_mnist
 def test_one_epoch_of_dual_propagation_on_mnist(tmp_path):

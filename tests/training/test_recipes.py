@@ -17,6 +17,7 @@ from dualprop.training.optim.optimizers import LR_SCHEDULES
 from dualprop.training.recipes import tomllib
 from dualprop.training.resolved import make_net, net_arguments
 from dualprop.training.trainer import Trainer
+from tests.slow import but_slow
 
 
 def build_net(settings, in_shape, num_classes):
@@ -101,7 +102,9 @@ def few_images(monkeypatch):
     monkeypatch.setattr(data, "load", load)
 
 
-@pytest.mark.parametrize("name", recipes.shipped())
+@pytest.mark.parametrize(
+    "name", but_slow(recipes.shipped(), "cifar10-vgg16", "cifar100-vgg16", "dtp-cifar10", "ep-cifar10")
+)
 @pytest.mark.usefixtures("few_images")
 def test_every_recipe_makes_a_step(name):
     """With all that it says, on a batch of two: nothing that it names is missing, and every layer learns."""

@@ -13,9 +13,10 @@ from dualprop.runs.folder import Run
 from dualprop.training.experiment import build
 from dualprop.training.optim.optimizers import LR_SCHEDULES, OPTIMIZERS
 from dualprop.training.trainer import Best, Trainer
+from tests.slow import but_slow
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", but_slow(RULES, *(name for name in RULES if name != "dp")))
 def test_every_rule_learns_real_digits(rule, quick, tmp_path):
     settings = replace(
         quick, rule=rule, hidden=(64, 64), epochs=15, batch_size=50, optimizer="sgd", lr=0.05, weight_decay=5e-3

@@ -9,6 +9,7 @@ import pytest
 
 import dualprop as dp
 from dualprop import cli
+from dualprop.studies.bench import ceilings
 from dualprop.studies.bench import run as measurement
 from dualprop.studies.bench.report import Report
 
@@ -20,6 +21,8 @@ def bench(monkeypatch, capsys, tmp_path):
     """Run `dualprop bench` in an empty folder: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    for name, small in {"SIDE": 64, "BATCH": 2, "CHANNELS": 8, "COPIED": 2**16}.items():
+        monkeypatch.setattr(ceilings, name, small)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["dualprop", "bench", *map(str, arguments)])
