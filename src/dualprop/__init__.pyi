@@ -10,6 +10,7 @@ from .engines.dyads.schedules import Random as Random
 from .engines.dyads.schedules import Schedule as Schedule
 from .engines.dyads.schedules import Sweep as Sweep
 from .engines.dyads.states import DyadicState as DyadicState
+from .engines.states import State as State
 from .errors import CheckpointError as CheckpointError
 from .errors import DataError as DataError
 from .errors import DivergenceError as DivergenceError

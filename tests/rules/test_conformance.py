@@ -26,24 +26,20 @@ def test_the_names_of_the_first_milestone_are_there() -> None:
 class DirectFeedback(dp.Rule):
     """A toy: the error goes to every hidden layer through fixed random weights (direct feedback alignment)."""
 
-    def updates(self, x: Tensor, y: Tensor) -> Iterator[dp.Step]:
-        with torch.no_grad():
-            drives, states = [], [x]
-            for layer in self.net.chain:
-                drives.append(layer.synapse(states[-1]))
-                states.append(layer.potential(drives[-1]))
-            generator = torch.Generator().manual_seed(0)
-            error = self.loss.gradient(states[-1], y) / len(x)
-            for layer, a, z in zip(self.net.chain[::-1], drives[::-1], states[-2::-1], strict=True):
-                sent = error
-                if layer is not self.net.chain[-1]:
-                    weights = torch.randn(error.shape[1], a.shape[1], generator=generator, dtype=torch.float64)
-                    sent = (
-                        error @ weights.to(error) * (layer.potential(a + 1e-3) - layer.potential(a - 1e-3)) / 2e-3
-                    )
-                layer.synapse.add_grad(sent, z)
-            loss = self.loss.value(states[-1], y).mean()
-        yield dp.Step(loss, states[-1])
+    def update(self, x: Tensor, y: Tensor) -> dp.Step:
+        drives, states = [], [x]
+        for layer in self.net.chain:
+            drives.append(layer.synapse(states[-1]))
+            states.append(layer.potential(drives[-1]))
+        generator = torch.Generator().manual_seed(0)
+        error = self.loss.gradient(states[-1], y) / len(x)
+        for layer, a, z in zip(self.net.chain[::-1], drives[::-1], states[-2::-1], strict=True):
+            sent = error
+            if layer is not self.net.chain[-1]:
+                weights = torch.randn(error.shape[1], a.shape[1], generator=generator, dtype=torch.float64)
+                sent = error @ weights.to(error) * (layer.potential(a + 1e-3) - layer.potential(a - 1e-3)) / 2e-3
+            layer.synapse.add_grad(sent, z)
+        return dp.Step(self.loss.value(states[-1], y).mean(), states[-1])
 
 
 @pytest.fixture
@@ -113,14 +109,16 @@ class KeepsAGraph(DirectFeedback):
 
     def updates(self, x, y):
         for step in super().updates(x, y):
-            yield dp.Step(step.loss, self.net(x))
+            with torch.enable_grad():
+                output = self.net(x)
+            yield dp.Step(step.loss, output)
 
 
-class LeaksItsGradMode(DirectFeedback):
-    """Yields inside no_grad."""
+class LeaksAutocast(DirectFeedback):
+    """Yields inside a context of its own."""
 
     def updates(self, x, y):
-        with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
             yield from super().updates(x, y)
 
 
@@ -150,7 +148,7 @@ FAULTS = [
     (ForgetsItsState, "its_state_goes_through_a_file_and_the_run_goes_on_bit_exactly"),
     (ForgetsItsState, "predict_and_gradients_and_alignment_touch_nothing"),
     (KeepsAGraph, "yields_steps_with_loss_and_output"),
-    (LeaksItsGradMode, "the_loop_body_runs_in_the_callers_modes"),
+    (LeaksAutocast, "the_loop_body_runs_in_the_callers_modes"),
     (MovesAWeight, "backward_changes_only_grad_and_its_own_state"),
     (WritesOnTheInput, "leaves_the_batch_alone"),
 ]

@@ -275,7 +275,7 @@ def test_maps_momenta_and_noise_go_on_where_a_file_left_them(feedback):
         for seed in (0, 1)
     )
     whole.backward(*image_batch(4))
-    assert all(optimizer.state for optimizer in whole._optimizers)
+    assert all(optimizer.state for optimizer in whole.optimizers)
     file = io.BytesIO()
     torch.save(whole.state_dict(), file)
     file.seek(0)
@@ -312,7 +312,7 @@ def test_maps_and_momenta_follow_the_net_to_another_precision():
     net.double()
     net.zero_grad()
     rule.backward(x, y)
-    (momentum,) = (state["momentum_buffer"] for state in rule._optimizers[0].state.values())
+    (momentum,) = (state["momentum_buffer"] for state in rule.optimizers[0].state.values())
     assert rule.maps[0].weight.dtype == momentum.dtype == torch.float64
 
 

@@ -89,7 +89,7 @@ def test_the_state_of_another_net_or_feedback_loss(net):
     others = [dp.DifferenceTargetProp(double_net((5, 7, 4, 3))), dp.DifferenceTargetProp(net, feedback="plain")]
     before = [g.weight.clone() for g in rule.maps]
     for other in others:
-        with refused("^state: feedback maps"):
+        with refused(r"^state: maps\.0"):
             rule.load_state_dict(other.state_dict())
     assert all(torch.equal(g.weight, b) for g, b in zip(rule.maps, before, strict=True))
 

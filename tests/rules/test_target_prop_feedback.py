@@ -103,7 +103,7 @@ def test_a_step_of_a_map_is_one_of_sgd_with_momentum_in_the_order_of_the_layers(
         TwinBlock(layer, g.weight.detach().clone()) for layer, g in zip(net.chain[1:], rule.maps, strict=True)
     ]
     drawn = torch.Generator()
-    drawn.set_state(rule._generator.get_state())
+    drawn.set_state(rule.generator.get_state())
     seed = int(torch.randint(2**62, (), generator=drawn))
     noise = torch.Generator().manual_seed(seed)
     p = net.chain[0](x).detach()

@@ -16,7 +16,9 @@ from dualprop.training.meter import Means
 class Counting(dp.Backprop):
     """Back-propagation twice a batch; the n-th update measures n, and every fourth something more."""
 
-    updates_made = 0
+    def __init__(self, net, *, loss="mse"):
+        super().__init__(net, loss=loss)
+        self.add_state("updates_made", 0)
 
     def updates(self, x, y):
         for _ in range(2):
@@ -24,12 +26,6 @@ class Counting(dp.Backprop):
                 self.updates_made += 1
                 rare = {"rare": 0.25} if self.updates_made % 4 == 0 else {}
                 yield replace(step, products=7, measures={"n": self.updates_made, **rare})
-
-    def state_dict(self):
-        return {"updates_made": self.updates_made}
-
-    def load_state_dict(self, state):
-        self.updates_made = state["updates_made"]
 
 
 @pytest.fixture

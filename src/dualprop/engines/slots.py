@@ -12,20 +12,42 @@ from dualprop.nets.net import Layer
 
 
 class Slots:
-    """What the last batch left in each slot of the batch, for several tensors with one row a slot.
+    """One state of every layer, as the last batch left it in each slot of the batch.
 
     Sample i starts from what the last batch of more than i samples left in slot i. A smaller batch uses the first
     slots and leaves the others; new slots start at zero.
 
+    Args:
+        layers: whose states these are, the first of them on the input.
+        above: the layers that read the last of the states and keep none.
+
     Attributes:
-        kept: the tensors, one row a slot; empty before the first batch.
+        kept: a tensor for each layer, one row a slot; empty before the first batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Sequence[Layer], above: Sequence[Layer] = ()) -> None:
+        self.layers, self.above = layers, above
         self.kept: list[Tensor] = []
 
     def start(self, x: Tensor) -> list[Tensor]:
-        """The first len(x) rows of every tensor in x's type, zeros where it has fewer; none at first."""
+        """The states that a batch starts from.
+
+        Args:
+            x: its inputs, shape (B, ...).
+
+        Returns:
+            The first B rows of every tensor in x's type, zeros where it has fewer; none before the first batch.
+
+        Raises:
+            DualpropError: if this input gives states of other shapes.
+        """
+        kept, shapes = [tuple(z.shape[1:]) for z in self.kept], [tuple(x.shape[1:])]
+        for layer in self.layers if kept else ():
+            shapes.append(layer.synapse.out_shape(shapes[-1]))
+        if kept and kept != shapes[1:]:
+            raise DualpropError(
+                f"x: gives states of shapes {shapes[1:]}, but those kept from the batch before are {kept}"
+            )
         return [_first_rows(z.to(x), len(x)) for z in self.kept]
 
     def keep(self, states: Sequence[Tensor]) -> None:
@@ -33,28 +55,29 @@ class Slots:
         old = self.kept or states
         self.kept = [_overlay(before, now) for before, now in zip(old, states, strict=True)]
 
+    def state_dict(self) -> list[Tensor]:
+        """The kept states, which nobody changes in place."""
+        return list(self.kept)
 
-def check_states(states: Sequence[Tensor], layers: Sequence[Layer], above: Sequence[Layer] = ()) -> None:
-    """Refuse kept states that are not those of these layers, the first of them on the input.
+    def load_state_dict(self, states: Sequence[Tensor]) -> None:
+        """Take back what `state_dict` gave.
 
-    Args:
-        states: one tensor for each layer, one row a slot.
-        layers: the layers.
-        above: those that read the last of the states and keep none.
-
-    Raises:
-        DualpropError: naming the layer that they do not fit.
-    """
-    shapes = [tuple(z.shape[1:]) for z in states]
-    if len(shapes) != len(layers):
-        raise DualpropError(f"state: kept states of {len(shapes)} layers, but there are {len(layers)}")
-    for k, (layer, below) in enumerate(zip([*layers[1:], *above], shapes, strict=False), 2):
-        try:
-            fits = layer.synapse.out_shape(below) in shapes[k - 1 : k] or k > len(shapes)
-        except DualpropError:
-            fits = False
-        if not fits:
-            raise DualpropError(f"state: kept states of shapes {shapes} do not fit layer {k} of the net")
+        Raises:
+            DualpropError: naming the layer that it does not fit.
+        """
+        if not isinstance(states, list | tuple) or not all(isinstance(z, Tensor) for z in states):
+            raise DualpropError("state: kept states must be a list of tensors")
+        shapes = [tuple(z.shape[1:]) for z in states]
+        if shapes and len(shapes) != len(self.layers):
+            raise DualpropError(f"state: kept states of {len(shapes)} layers, but there are {len(self.layers)}")
+        for k, (layer, below) in enumerate(zip([*self.layers[1:], *self.above], shapes, strict=False), 2):
+            try:
+                fits = layer.synapse.out_shape(below) in shapes[k - 1 : k] or k > len(shapes)
+            except DualpropError:
+                fits = False
+            if not fits:
+                raise DualpropError(f"state: kept states of shapes {shapes} do not fit layer {k} of the net")
+        self.kept = list(states)
 
 
 def _overlay(base: Tensor, top: Tensor) -> Tensor:

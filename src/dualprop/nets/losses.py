@@ -38,6 +38,9 @@ class Loss(ABC):
     link: Potential | None = None
     holomorphic = False
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @abstractmethod
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         """ℓ per sample.
@@ -49,6 +52,23 @@ class Loss(ABC):
         Returns:
             The losses, shape (B,).
         """
+
+    def check_value(self, z: Tensor, y: Tensor) -> None:
+        """Refuse a `value` that is not one number for each sample.
+
+        Args:
+            z: any output, shape (B, ...).
+            y: encoded targets, of the same shape.
+
+        Raises:
+            DualpropError: naming the shape that it gives.
+        """
+        shape = tuple(self.value(z, y).shape)
+        if shape != (len(z),):
+            raise DualpropError(
+                f"loss: {type(self).__name__}.value gives shape {shape} for {len(z)} samples, but it must be "
+                f"({len(z)},), one number for each"
+            )
 
     def gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """∂ℓ/∂z, of the shape of z; here by differentiating `value` alone, a graph that spans no layer."""
@@ -195,6 +215,9 @@ class CrossEntropy(Loss):
         if not 0 <= label_smoothing < 1:
             raise DualpropError(f"label_smoothing={label_smoothing!r}: must be in [0, 1)")
         self.label_smoothing = label_smoothing
+
+    def __repr__(self) -> str:
+        return f"CrossEntropy(label_smoothing={self.label_smoothing:g})"
 
     def smoothed(self, label_smoothing: float) -> CrossEntropy:
         """Cross-entropy with this ε."""

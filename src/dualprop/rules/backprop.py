@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -24,12 +22,9 @@ class Backprop(Rule):
         torch.Size([5, 3])
     """
 
-    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
-        """One update per batch; see `Rule.updates`."""
-        yield self._backward(x, y)
-
     @torch.enable_grad()
-    def _backward(self, x: Tensor, y: Tensor) -> Step:
+    def update(self, x: Tensor, y: Tensor) -> Step:
+        """The gradient by autograd; arguments as in `Rule.update`."""
         torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
         output = self.net(x)
         loss = self.loss.value(output.to(y.dtype), y).mean()

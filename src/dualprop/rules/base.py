@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import copy
+import functools
+import inspect
 import json
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import torch
 from torch import Tensor
 
-from dualprop.engines.dyads.states import DyadicState, Nudge
+from dualprop.engines.states import State
 from dualprop.errors import DualpropError, check_type
 from dualprop.nets.losses import LOSSES, Loss
 from dualprop.nets.net import Net
+from dualprop.rules.state import restored, saved
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one call of `Rule.backward` saw.
+    """What a rule saw on a batch, at one weight update.
 
     Attributes:
         loss: the batch's mean loss at `output`, a tensor without dimensions.
@@ -39,36 +43,101 @@ class Step:
     measures: Mapping[str, float] = field(default_factory=dict)
 
 
-class Rule(ABC):
+def _remembered(init: Callable[Concatenate[Rule, P], None]) -> Callable[Concatenate[Rule, P], None]:
+    """A constructor after which the rule knows the settings that it was given, for `repr`."""
+
+    @functools.wraps(init)
+    def constructor(self: Rule, /, *args: P.args, **settings: P.kwargs) -> None:
+        vars(self).setdefault("_given", settings)  # the outermost constructor is the one that was called
+        init(self, *args, **settings)
+
+    return constructor
+
+
+class Rule:
     """A method that adds gradients to the `.grad` of a net's parameters.
 
-    A new rule implements `updates` and, if it keeps anything from batch to batch, `state_dict` and
-    `load_state_dict`. One line in `dualprop.RULES` gives it a name.
+    A new rule implements `update`. Where the method's states or its prediction are not those of the feed-forward
+    pass, it implements `inference` or `prediction`, too; where it makes several weight updates on a batch,
+    `updates` in place of `update`. All of these get checked tensors and run under `torch.no_grad`.
+
+    What a rule keeps from batch to batch it declares by `add_state`: then `state_dict` holds it, and `infer` and
+    `gradients` leave it as it was. One line in `dualprop.RULES` gives a rule its name.
 
     Args:
         net: the net to train. Its parameters are read at every call; the rule holds no copies.
         loss: a name in `LOSSES` or a `Loss`.
     """
 
+    @_remembered
     def __init__(self, net: Net, *, loss: Loss | str = "mse") -> None:
         check_type("net", net, Net)
         self.net = net
-        self._out_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # by the input's
-        self._dtype_of = next(net.parameters(), None)  # bound at construction, as an optimizer's parameters are
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         check_type("loss", self.loss, Loss)
+        self._kept: list[str] = []  # the attributes that are state
+        self._out_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # by the input's
+        self._dtype_of = next(net.parameters(), None)  # bound at construction, as an optimizer's parameters are
+        self._loss_checked = False
 
-    @abstractmethod
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            setattr(cls, "__init__", _remembered(cls.__init__))  # noqa: B010 - mypy lets no method be assigned
+
+    def __repr__(self) -> str:
+        """The rule's class and the settings that are not its defaults."""
+        defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
+        settings = {k: v for k, v in vars(self).get("_given", {}).items() if k != "net" and v != defaults.get(k)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+
+    def update(self, x: Tensor, y: Tensor) -> Step:
+        """One weight update: what a new rule implements.
+
+        Adds the batch mean of the gradient to `.grad`.
+
+        Args:
+            x: inputs, checked, shape (B, ...).
+            y: encoded targets, floats of the output's shape.
+
+        Returns:
+            What it saw.
+        """
+        raise NotImplementedError(f"{type(self).__name__} implements neither update nor updates")
+
     def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
-        """The weight updates on one batch: what a new rule implements.
+        """The weight updates on one batch, in order: here a single `update`.
 
-        Adds the batch mean of the gradient to `.grad` and yields, once for each time the optimizer is to step.
-        Does not leave `torch.no_grad` or another context open while it yields.
+        Args:
+            x: inputs, checked, shape (B, ...).
+            y: encoded targets, floats of the output's shape.
+
+        Returns:
+            An iterator that has added a gradient to `.grad` each time that it yields. It goes on once the caller's
+            optimizer has made its step.
+        """
+        yield self.update(x, y)
+
+    def inference(self, x: Tensor, y: Tensor) -> State:
+        """The states that the next update would learn from: here the feed-forward activities, un-nudged.
 
         Args:
             x: inputs, checked, shape (B, ...).
             y: encoded targets, floats of the output's shape.
         """
+        states = [x]
+        for layer in self.net.chain:
+            states.append(layer(states[-1]))
+        return State(tuple(states), tuple(states))
+
+    def prediction(self, x: Tensor) -> Tensor:
+        """What the net says without a target: here net(x), the feed-forward pass.
+
+        Args:
+            x: inputs, checked, shape (B, ...).
+        """
+        output: Tensor = self.net(x)
+        return output
 
     def iterate(self, x: Tensor, y: Tensor) -> Iterator[Step]:
         """The weight updates that the method makes on one batch: one item each, gradients ready in `.grad`.
@@ -91,51 +160,60 @@ class Rule(ABC):
             ...     opt.step()
             ...     opt.zero_grad()
         """
-        return self.updates(*self._checked(x, y))
+        return _without_graph(self.updates(*self._checked(x, y)))
 
     def backward(self, x: Tensor, y: Tensor) -> Step:
         """Add the batch mean of the gradient to `.grad`: the first round of `iterate`, with its arguments."""
         return next(self.iterate(x, y))
 
+    @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """The method's own inference without a target: here net(x), the feed-forward pass, without a graph.
+        """The method's own inference without a target, by which it is evaluated.
+
+        Args:
+            x: inputs, shape (B, ...).
+
+        Returns:
+            The output, shape (B, ...), without a graph.
 
         Raises:
             DualpropError: for inputs that the net cannot take.
+            DivergenceError: if the method's inference diverges.
         """
         x = self._checked_x(x)
         torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
-        with torch.no_grad():
-            output: Tensor = self.net(x)
-        return output
+        return self.prediction(x)
 
     @torch.no_grad()
-    def infer(self, x: Tensor, y: Tensor) -> DyadicState:
-        """The states that the next `backward` would learn from: here the feed-forward activities, un-nudged.
+    def infer(self, x: Tensor, y: Tensor) -> State:
+        """The states that the next `backward` on this batch would learn from.
+
+        Leaves `.grad`, the parameters and all that the rule keeps as they are.
 
         Args:
             x: inputs, shape (B, ...).
             y: class indices (B,) or float targets of the output's shape.
+
+        Raises:
+            DualpropError: for a batch that the net or the loss cannot take.
+            DivergenceError: if the method's inference diverges.
         """
-        x, _ = self._checked(x, y)
-        states = [x]
-        for layer in self.net.chain:
-            states.append(layer(states[-1]))
-        return DyadicState(tuple(states), tuple(states), Nudge(0.5, (1.0,) * len(self.net)))
+        x, y = self._checked(x, y)
+        with self._unchanged():
+            return self.inference(x, y)
 
     def gradients(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The gradients that `backward` would add, by parameter name; changes neither `.grad` nor the rule."""
-        kept = copy.deepcopy(self.state_dict())
-        saved = [(p, p.grad) for p in self.net.parameters()]
-        try:
-            for p, _ in saved:
-                p.grad = None
-            self.backward(x, y)
-            return {n: p.grad for n, p in self.net.named_parameters() if p.grad is not None}
-        finally:
-            for p, grad in saved:
-                p.grad = grad
-            self.load_state_dict(kept)
+        grads = [(p, p.grad) for p in self.net.parameters()]
+        with self._unchanged():
+            try:
+                for p, _ in grads:
+                    p.grad = None
+                self.backward(x, y)
+                return {n: p.grad for n, p in self.net.named_parameters() if p.grad is not None}
+            finally:
+                for p, grad in grads:
+                    p.grad = grad
 
     def plain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings that this rule was made with as JSON holds them, from which the same rule is made again.
@@ -153,29 +231,79 @@ class Rule(ABC):
         """Let torch.compile fuse what it can, from the next batch on: here the net's own forward pass."""
         self.net.compile()
 
+    def add_state(self, name: str, value: Any) -> None:
+        """Declare what the rule keeps from batch to batch: afterwards the attribute of this name.
+
+        `state_dict` and `load_state_dict` take care of it, whether the rule changes it in place or assigns anew.
+
+        Args:
+            name: of the attribute.
+            value: at first; a tensor, number, generator, module or optimizer, or a list or dictionary of these.
+
+        Raises:
+            DualpropError: for anything else.
+
+        Example:
+            >>> import torch, dualprop as dp
+            >>> class Counting(dp.Backprop):
+            ...     def __init__(self, net, *, loss="mse"):
+            ...         super().__init__(net, loss=loss)
+            ...         self.add_state("batches", 0)
+            ...     def update(self, x, y):
+            ...         self.batches += 1
+            ...         return super().update(x, y)
+            >>> rule = Counting(dp.nets.mlp([4, 8, 3]))
+            >>> step = rule.backward(torch.randn(5, 4), torch.randint(3, (5,)))
+            >>> rule.state_dict()
+            {'batches': 1}
+        """
+        saved(value)
+        setattr(self, name, value)
+        self._kept.append(name)
+
     def state_dict(self) -> dict[str, Any]:
-        """What the rule keeps from batch to batch, as tensors in plain containers; empty for most."""
-        return {}
+        """A snapshot of what the rule keeps from batch to batch: tensors and numbers in plain containers."""
+        return {name: saved(getattr(self, name)) for name in self._kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave.
 
         Raises:
-            DualpropError: if it is another rule's.
+            DualpropError: if it is another rule's or another net's; the rule is then as it was.
         """
-        self._same_keys(state)
-
-    def _same_keys(self, state: Mapping[str, Any]) -> None:
         check_type("state", state, dict)
-        if set(state) != set(self.state_dict()):
-            raise DualpropError(f"state: holds {sorted(state)}, but this rule keeps {sorted(self.state_dict())}")
+        if set(state) != set(self._kept):
+            raise DualpropError(f"state: holds {sorted(state)}, but this rule keeps {sorted(self._kept)}")
+        before = self.state_dict()
+        try:
+            self._restore(state)
+        except DualpropError:
+            self._restore(before)
+            raise
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        for name in self._kept:
+            setattr(self, name, restored(getattr(self, name), state[name], f"state: {name}"))
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Puts back afterwards what the rule keeps."""
+        before = self.state_dict()
+        try:
+            yield
+        finally:
+            self._restore(before)
 
     def _checked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The batch, detached, with encoded targets; or an error."""
         x = self._checked_x(x)
         check_type("y", y, Tensor)
-        shape = self._out_shapes[tuple(x.shape[1:])]
-        return x, self.loss.encode(y.detach(), torch.Size((len(x), *shape)), x.dtype)
+        shape = torch.Size((len(x), *self._out_shapes[tuple(x.shape[1:])]))
+        y = self.loss.encode(y.detach(), shape, x.dtype)
+        if not self._loss_checked:
+            self.loss.check_value(x.new_zeros(shape), y)
+            self._loss_checked = True
+        return x, y
 
     def _checked_x(self, x: Tensor) -> Tensor:
         """The inputs, detached; or an error."""
@@ -192,3 +320,9 @@ class Rule(ABC):
         if not all(map(math.isfinite, torch.aminmax(x))):  # one pass; isfinite().all() takes ten times as long
             raise DualpropError("x: NaN or infinite inputs")
         return x
+
+
+@torch.no_grad()
+def _without_graph(updates: Iterator[Step]) -> Iterator[Step]:
+    """The same updates, each made under no_grad; between them the caller's own mode holds."""
+    yield from updates

@@ -17,7 +17,8 @@ class Alignment(NamedTuple):
     """A rule's gradient beside back-propagation's, for layers 1..L (so index 0 is layer 1).
 
     Attributes:
-        cosine: cosine of the angle between the two, weights and bias of a layer taken together; in [-1, 1].
+        cosine: cosine of the angle between the two, in [-1, 1]; all parameters of a layer that the rule trains
+            taken together.
         norm_ratio: norm of the rule's gradient divided by that of back-propagation's.
     """
 
@@ -40,7 +41,8 @@ def alignment(
         average: makes gradients, in place, the mean over several processes that hold a part of the batch each.
 
     Returns:
-        The cosines and norm ratios; NaN where one of the gradients is zero or the layer is frozen.
+        The cosines and norm ratios; NaN where one of the gradients is zero, the layer is frozen, or the rule does
+        not train it.
 
     Example:
         >>> import torch, dualprop as dp
@@ -55,7 +57,7 @@ def alignment(
         average(gradients.values())
     cosines, ratios = [], []
     for k in range(len(rule.net)):
-        names = [name for name in true if name.startswith(f"layers.{k}.")]  # none if the layer is frozen
+        names = [name for name in true if name.startswith(f"layers.{k}.") and name in own]
         ours, theirs = (torch.cat([x.new_zeros(0), *(g[name].flatten() for name in names)]) for g in (own, true))
         ours, theirs = ours.double(), theirs.double()
         norms = float(ours.norm()), float(theirs.norm())

@@ -16,7 +16,7 @@ from torch import Tensor
 from dualprop.engines.dyads.inference import Inference
 from dualprop.engines.dyads.schedules import Schedule, parse
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
-from dualprop.engines.slots import Slots, check_states
+from dualprop.engines.slots import Slots
 from dualprop.errors import DualpropError, check_type
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
@@ -56,6 +56,10 @@ class DualProp(Rule):
         (torch.Size([5, 8]), torch.Size([5, 3]))
     """
 
+    generator: torch.Generator
+    plus: Slots
+    minus: Slots
+
     def __init__(
         self,
         net: Net,
@@ -81,8 +85,10 @@ class DualProp(Rule):
         check_type("schedule", self.schedule, Schedule)
         self.schedule.check(depth)
         self.lazy, self.rounds = lazy, rounds
-        self._slots = Slots()  # z^+ of layers 1..L, then z^-
-        self._generator = torch.Generator().manual_seed(self.schedule.seed)
+        self.add_state("generator", torch.Generator().manual_seed(self.schedule.seed))
+        if lazy:
+            self.add_state("plus", Slots(net.chain))
+            self.add_state("minus", Slots(net.chain))
         self._dyad = dyad
 
     def plain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,81 +99,31 @@ class DualProp(Rule):
         """Let torch.compile make one kernel of a hidden layer's block update, from the next batch on."""
         self._dyad = torch.compile(dyad, dynamic=True)
 
-    @torch.no_grad()
-    def infer(self, x: Tensor, y: Tensor) -> DyadicState:
-        """The states that the next `backward` on this batch would learn from.
-
-        Leaves `.grad`, the parameters, a lazy rule's kept states and the random order as they are.
-
-        Args:
-            x: inputs, shape (B, ...).
-            y: class indices (B,) or float targets of the output's shape.
-
-        Returns:
-            The `DyadicState` after the schedule has run once.
-        """
-        x, y = self._checked(x, y)
-        generator = torch.Generator()
-        generator.set_state(self._generator.get_state())
-        return self._run(x, y, self._start(x), generator, keep=True, learn=False).state()
+    def inference(self, x: Tensor, y: Tensor) -> DyadicState:
+        """The dyadic states after the schedule has run once; arguments as in `Rule.inference`."""
+        return self._run(x, y, self._start(x), keep=True, learn=False).state()
 
     def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
-        """One update a round; see `Rule.updates`."""
+        """An inference and an update for each round; arguments as in `Rule.updates`."""
         start = self._start(x)
-        for remaining in range(self.rounds, 0, -1):
-            step, start = self._round(x, y, start, last=remaining == 1)
-            yield step
+        for left in reversed(range(self.rounds)):
+            keep = self.lazy or left > 0
+            inference = self._run(x, y, start, keep, learn=True)
+            output = inference.output
+            loss = self.loss.value(output, y).mean()
+            start = inference.state() if keep else None
+            if self.lazy and start is not None:
+                self.plus.keep(start.plus[1:])
+                self.minus.keep(start.minus[1:])
+            yield Step(loss, output, inference.counts.total.products)
 
-    @torch.no_grad()
-    def _round(
-        self, x: Tensor, y: Tensor, start: DyadicState | None, last: bool
-    ) -> tuple[Step, DyadicState | None]:
-        """One inference and its gradient; the states it leaves, unless nobody will ask for them."""
-        keep = self.lazy or not last
-        inference = self._run(x, y, start, self._generator, keep, learn=True)
-        output = inference.output
-        loss = self.loss.value(output, y).mean()
-        state = inference.state() if keep else None
-        if self.lazy and state is not None:
-            self._slots.keep([*state.plus[1:], *state.minus[1:]])
-        return Step(loss, output, inference.counts.total.products), state
-
-    def _run(
-        self,
-        x: Tensor,
-        y: Tensor,
-        start: DyadicState | None,
-        generator: torch.Generator,
-        keep: bool,
-        learn: bool,
-    ) -> Inference:
+    def _run(self, x: Tensor, y: Tensor, start: DyadicState | None, keep: bool, learn: bool) -> Inference:
         inference = Inference(self.net, self.loss, x, y, self.nudge, start, keep, self._dyad)
-        inference.run(self.schedule.updates(len(self.net), generator), learn)
+        inference.run(self.schedule.updates(len(self.net), self.generator), learn)
         return inference
 
     def _start(self, x: Tensor) -> DyadicState | None:
-        """Where the states of this batch start: lazily where the last batch left them, else at zero."""
-        start, depth = self._slots.start(x), len(self.net)
-        return DyadicState((x, *start[:depth]), (x, *start[depth:]), self.nudge) if start else None
-
-    def state_dict(self) -> dict[str, Any]:
-        """The random order's generator and, for a lazy rule, the kept states of layers 1..L."""
-        kept, depth = self._slots.kept, len(self.net)
-        return {"generator": self._generator.get_state(), "plus": kept[:depth], "minus": kept[depth:]}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave.
-
-        Raises:
-            DualpropError: if it is another rule's or another net's.
-        """
-        self._same_keys(state)
-        plus, minus = list(state["plus"]), list(state["minus"])
-        if plus and not self.lazy:
-            raise DualpropError("state: holds the kept states of a lazy rule, and this one is not lazy")
-        for side in (plus, minus) if plus or minus else ():
-            check_states(side, self.net.chain)
-        if [z.shape for z in plus] != [z.shape for z in minus]:
-            raise DualpropError("state: kept states z^+ and z^- of different shapes")
-        self._generator.set_state(state["generator"].cpu())
-        self._slots.kept = [*plus, *minus]
+        """Where the states of a batch start: lazily where the last batch left them, otherwise at zero."""
+        if not self.lazy or not self.plus.kept:
+            return None
+        return DyadicState((x, *self.plus.start(x)), (x, *self.minus.start(x)), self.nudge)

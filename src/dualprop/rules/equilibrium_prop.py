@@ -214,5 +214,5 @@ class EquilibriumProp(Nudging):
         self.beta, self.variant = float(beta), VARIANTS[variant]
 
     def _points(self) -> list[Point]:
-        high, low = self.variant(self.beta, self._generator)
+        high, low = self.variant(self.beta, self.generator)
         return [Point(high, 1 / (high - low)), Point(low, -1 / (high - low))]

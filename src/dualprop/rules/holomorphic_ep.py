@@ -131,7 +131,7 @@ class HolomorphicEP(Nudging):
 
     def _noise(self, copies: Copies, a: Tensor) -> Tensor:
         """Noise on the real parts."""
-        drawn = torch.randn(len(a) // 2, *a.shape[1:], generator=self._generator, dtype=a.dtype).to(a.device)
+        drawn = torch.randn(len(a) // 2, *a.shape[1:], generator=self.generator, dtype=a.dtype).to(a.device)
         return torch.cat([self.noise * drawn, torch.zeros_like(drawn)])
 
     def _pair(self) -> tuple[int, int]:

@@ -7,14 +7,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from dualprop.engines.dyads.states import DyadicState, Nudge
+from dualprop.engines.dyads.states import Nudge
 from dualprop.engines.lifted.descent import Descent, Minimum
 from dualprop.engines.lifted.objective import Lifted
+from dualprop.engines.states import State
 from dualprop.errors import DualpropError, at_least_one, positive
 from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
@@ -91,27 +91,18 @@ class LiftedProximal(Rule):
             if not layer.potential.convex:
                 raise DualpropError(f"net: layer {k}'s potential {layer.potential} is not convex")
 
-    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
-        """One update per batch; see `Rule.updates`."""
-        yield self._learn(x, y)
-
-    @torch.no_grad()
-    def infer(self, x: Tensor, y: Tensor) -> DyadicState:
+    def inference(self, x: Tensor, y: Tensor) -> State:
         """The minimiser, or at α = 0 the maximiser, beside what the drives alone would make of every layer.
 
-        Args:
-            x: inputs, shape (B, ...).
-            y: class indices (B,) or float targets of the output's shape.
+        The mean is that minimiser or maximiser. Arguments as in `Rule.inference`.
         """
-        x, y = self._checked(x, y)
         minimum, _ = self._solved(x, y)
         lifted = (x, *(level.state.to(x.dtype) for level in minimum.levels))
         plain = (x, *((level.state - level.rise).to(x.dtype) for level in minimum.levels))
-        return DyadicState(*((lifted, plain) if self.nudge.alpha else (plain, lifted)), self.nudge)
+        return State(*((lifted, plain) if self.nudge.alpha else (plain, lifted)), self.nudge.share)
 
-    @torch.no_grad()
-    def _learn(self, x: Tensor, y: Tensor) -> Step:
-        """One inference and its gradient."""
+    def update(self, x: Tensor, y: Tensor) -> Step:
+        """One inference and its gradient; arguments as in `Rule.update`."""
         with counting() as counts:
             minimum, problem = self._solved(x, y)
         below = [x, *(level.state for level in minimum.levels)]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dualprop.engines.dyads.states import DyadicState, Nudge
 from dualprop.engines.hopfield.copies import Copies
 from dualprop.engines.hopfield.relaxation import ORDERS, Relaxation, Settled
-from dualprop.engines.slots import Slots, check_states
+from dualprop.engines.slots import Slots
+from dualprop.engines.states import State
 from dualprop.errors import DualpropError, at_least_one, not_negative, seeds
 from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
@@ -79,6 +79,8 @@ class Relaxing(Rule):
     """
 
     gain = 1.0
+    generator: torch.Generator
+    free: Slots
 
     def __init__(
         self,
@@ -104,8 +106,9 @@ class Relaxing(Rule):
             raise DualpropError("net: the last layer reads out logits for this loss, so it must be linear")
         self.layers = self._relaxing()
         self.groups = ORDERS[order](len(self.layers))
-        self._slots = Slots()
-        self._generator = torch.Generator().manual_seed(seed)
+        self.add_state("generator", torch.Generator().manual_seed(seed))
+        if warm:
+            self.add_state("free", Slots(self.layers, net.chain[len(self.layers) :]))
 
     @abstractmethod
     def _relaxing(self) -> Sequence[Layer]:
@@ -123,32 +126,18 @@ class Relaxing(Rule):
         """A factor of layer k's gradient."""
         return 1.0
 
-    @torch.no_grad()
-    def predict(self, x: Tensor) -> Tensor:
-        """The output at the end of the free phase, from zero.
-
-        Args:
-            x: inputs, shape (B, ...).
-
-        Raises:
-            DualpropError: for inputs that the net cannot take.
-            DivergenceError: if the phase diverges.
-        """
-        x = self._checked_x(x)
+    def prediction(self, x: Tensor) -> Tensor:
+        """The output at the end of the free phase, from zero; arguments as in `Rule.prediction`."""
         with self._still():
             return self._free(x, []).output
 
-    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
-        """One update per batch; see `Rule.updates`."""
-        yield self._backward(x, y)
-
-    @torch.no_grad()
-    def _backward(self, x: Tensor, y: Tensor) -> Step:
+    def update(self, x: Tensor, y: Tensor) -> Step:
+        """Both kinds of phases, and the contrast of where they end; arguments as in `Rule.update`."""
         with self._still(), counting(batch=len(x)) as counts:
             free = self._free(x, self._start(x))
             contrast = self._contrast(x, y, free)
         if self.warm:
-            self._slots.keep(free.states)
+            self.free.keep(free.states)
         with torch.autocast(x.device.type, enabled=False):  # the contrast of nearby states needs their precision
             self._learn(x, contrast)
         measures = {
@@ -160,26 +149,15 @@ class Relaxing(Rule):
         loss = self.loss.value(free.output, y).mean()
         return Step(loss, free.output, counts.total.products, measures)
 
-    @torch.no_grad()
-    def infer(self, x: Tensor, y: Tensor) -> DyadicState:
-        """The first two of the states that are contrasted, as plus and minus, at the end of their phases.
+    def inference(self, x: Tensor, y: Tensor) -> State:
+        """Two of the states that are contrasted, as plus and minus, at the end of their phases.
 
-        Args:
-            x: inputs, shape (B, ...).
-            y: class indices (B,) or float targets of the output's shape.
-
-        Returns:
-            The state; a read-out outside the dynamics counts as layer L.
+        A read-out outside the dynamics counts as layer L. Arguments as in `Rule.inference`.
         """
-        x, y = self._checked(x, y)
-        drawn = self._generator.get_state()
-        try:
-            with self._still():
-                contrast = self._contrast(x, y, self._free(x, self._start(x)))
-                plus, minus = (self._side(x, contrast, i) for i in self._pair())
-        finally:
-            self._generator.set_state(drawn)
-        return DyadicState(plus, minus, Nudge(0.5, (1.0,) * len(self.net)))
+        with self._still():
+            contrast = self._contrast(x, y, self._free(x, self._start(x)))
+            plus, minus = (self._side(x, contrast, i) for i in self._pair())
+        return State(plus, minus)
 
     def _pair(self) -> tuple[int, int]:
         """Which copies `infer` shows."""
@@ -225,13 +203,7 @@ class Relaxing(Rule):
 
     def _start(self, x: Tensor) -> list[Tensor]:
         """What the batch before left in the slots of this one; nothing for a cold start."""
-        start = self._slots.start(x)
-        shapes = [tuple(z.shape[1:]) for z in start]
-        if start and shapes != self._shapes(x):
-            raise DualpropError(
-                f"x: gives states of shapes {self._shapes(x)}, but those kept for the warm start are {shapes}"
-            )
-        return start
+        return self.free.start(x) if self.warm else []
 
     def _zeros(self, x: Tensor) -> list[Tensor]:
         """z_1 .. z_M at zero."""
@@ -256,22 +228,3 @@ class Relaxing(Rule):
                 synapse.add_grad(copies.total(deltas[0]), x)
             else:
                 copies.on(synapse).learn(deltas[k - 1], below[k - 1])
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator and, for a warm start, the free states of layers 1..M."""
-        return {"generator": self._generator.get_state(), "states": list(self._slots.kept)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave.
-
-        Raises:
-            DualpropError: if it is another rule's or another net's.
-        """
-        self._same_keys(state)
-        states = list(state["states"])
-        if states:
-            if not self.warm:
-                raise DualpropError("state: holds the kept states of a warm start, and this rule starts cold")
-            check_states(states, self.layers, self.net.chain[len(self.layers) :])
-        self._generator.set_state(state["generator"].cpu())
-        self._slots.kept = states

@@ -8,16 +8,15 @@ References:
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dualprop.engines.dyads.states import DyadicState, Nudge
 from dualprop.engines.feedback_maps import FEEDBACK_LOSSES, Block, FeedbackMap, Noise
+from dualprop.engines.states import State
 from dualprop.errors import DivergenceError, DualpropError, positive, seeds
 from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
@@ -76,6 +75,10 @@ class DifferenceTargetProp(Rule):
         (torch.Size([5, 8]), ['feedback_loss'])
     """
 
+    maps: list[FeedbackMap]
+    optimizers: list[torch.optim.Optimizer]
+    generator: torch.Generator
+
     def __init__(
         self,
         net: Net,
@@ -114,38 +117,32 @@ class DifferenceTargetProp(Rule):
         for value in () if self._own_rates else rates:
             positive(feedback_lr=value)
         self.feedback = FEEDBACK_LOSSES[feedback]
-        self._generator = torch.Generator().manual_seed(seed)
-        biased = self.feedback.biased
-        self.maps = [FeedbackMap(layer, self._generator, biased=biased) for layer in reversed_layers]
-        self._optimizers = [
+        generator = torch.Generator().manual_seed(seed)
+        maps = [FeedbackMap(layer, generator, biased=self.feedback.biased) for layer in reversed_layers]
+        optimizers = [
             torch.optim.SGD(g.parameters(), lr=lr or 0.0, momentum=feedback_momentum)
-            for g, lr in zip(self.maps, rates, strict=True)
+            for g, lr in zip(maps, rates, strict=True)
         ]
+        self.add_state("maps", maps)
+        self.add_state("optimizers", optimizers)
+        self.add_state("generator", generator)
 
-    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
-        """One update per batch; see `Rule.updates`."""
-        yield self._update(x, y)
-
-    @torch.no_grad()
-    def infer(self, x: Tensor, y: Tensor) -> DyadicState:
+    def inference(self, x: Tensor, y: Tensor) -> State:
         """The targets of the feedback maps as they are, in `plus`, and the feed-forward states, in `minus`.
 
         The next `backward` trains the maps before it asks them. The mean is the feed-forward state.
 
-        Args:
-            x: inputs, shape (B, ...).
-            y: class indices (B,) or float targets of the output's shape.
+        Arguments as in `Rule.inference`.
         """
-        x, y = self._checked(x, y)
         self._follow(x)
         with standing_still(layer.synapse for layer in self.net.chain):
             blocks = self._feed_forward(x)
         targets = list(self._targets(blocks, y))
         states = [block.state for block in blocks]
-        return DyadicState((x, *targets[::-1]), (x, *states), Nudge(0.0, (float(self.beta),) * len(blocks)))
+        return State((x, *targets[::-1]), (x, *states), share=0.0)
 
-    @torch.no_grad()
-    def _update(self, x: Tensor, y: Tensor) -> Step:
+    def update(self, x: Tensor, y: Tensor) -> Step:
+        """Train the maps, then the layers towards their targets; arguments as in `Rule.update`."""
         self._follow(x)
         with standing_still(layer.synapse for layer in self.net.chain), counting() as counts:
             blocks = self._feed_forward(x)
@@ -185,11 +182,11 @@ class DifferenceTargetProp(Rule):
         if not any(self.K):
             return []
         device = blocks[0].a.device
-        seed = int(torch.randint(2**62, (), generator=self._generator))  # so that what is kept is of no device
+        seed = int(torch.randint(2**62, (), generator=self.generator))  # so that what is kept is of no device
         generator = torch.Generator(device).manual_seed(seed)
         losses: list[Tensor] = []
         layers: list[int] = []
-        for k, (g, optimizer) in enumerate(zip(self.maps, self._optimizers, strict=True), 2):
+        for k, (g, optimizer) in enumerate(zip(self.maps, self.optimizers, strict=True), 2):
             block, steps = blocks[k - 1], self.K[k - 2]
             noise = Noise(generator, self.sigma[k - 2])
             if self._own_rates:
@@ -212,35 +209,10 @@ class DifferenceTargetProp(Rule):
 
     def _follow(self, x: Tensor) -> None:
         """Bring the maps to the type and device of the net, which the batch has been checked against."""
-        for g, optimizer in zip(self.maps, self._optimizers, strict=True):
+        for g, optimizer in zip(self.maps, self.optimizers, strict=True):
             if g.weight.dtype != x.dtype or g.weight.device != x.device:
                 g.to(x.device, x.dtype)
                 optimizer.load_state_dict(optimizer.state_dict())  # its momenta follow their parameters
-
-    def state_dict(self) -> dict[str, Any]:
-        """The feedback maps' weights, their optimizers' states, and the generator of the noise."""
-        return {
-            "maps": [{name: p.detach().clone() for name, p in g.named_parameters()} for g in self.maps],
-            "optimizers": [copy.deepcopy(optimizer.state_dict()) for optimizer in self._optimizers],
-            "generator": self._generator.get_state(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave.
-
-        Raises:
-            DualpropError: if it is another rule's or another net's.
-        """
-        self._same_keys(state)
-        given = [{name: tuple(p.shape) for name, p in kept.items()} for kept in state["maps"]]
-        own = [{name: tuple(p.shape) for name, p in g.named_parameters()} for g in self.maps]
-        if given != own:
-            raise DualpropError(f"state: feedback maps {given}, but those of this net are {own}")
-        for g, kept in zip(self.maps, state["maps"], strict=True):
-            g.load_state_dict(kept)
-        for optimizer, kept in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(copy.deepcopy(kept))
-        self._generator.set_state(state["generator"].cpu())
 
 
 def _per_layer(name: str, value: Any, count: int) -> tuple[Any, ...]:

@@ -330,14 +330,14 @@ def test_divergence_leaves_gradients_and_kept_states_as_they_were(name):
     net, (x, y) = wild_net(0.3), double_batch(4, 5, 3)
     rule = RULES[name](net, warm=True, T1=20)
     before = gradient_of(rule, x, y)
-    kept = {str(k): z.clone() for k, z in enumerate(rule.state_dict()["states"])}
+    kept = {str(k): z.clone() for k, z in enumerate(rule.state_dict()["free"])}
     with torch.no_grad():
         for layer in net.chain:
             layer.synapse.weight.mul_(10)
     with diverges("^the free phase diverged by step 20"):
         rule.backward(*double_batch(4, 5, 3, seed=1))
     assert len(kept) == 3
-    assert_identical({str(k): z for k, z in enumerate(rule.state_dict()["states"])}, kept)
+    assert_identical({str(k): z for k, z in enumerate(rule.state_dict()["free"])}, kept)
     assert_identical({n: p.grad for n, p in net.named_parameters()}, before)
 
 

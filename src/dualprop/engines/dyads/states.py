@@ -1,15 +1,15 @@
-"""Dyadic states: every neuron's z^+ and z^-, their mean and their difference."""
+"""Dyadic states: how a neuron's z^+ and z^- are nudged, updated and averaged."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from dualprop.engines.states import State
 from dualprop.errors import DualpropError
 from dualprop.nets.kernels.blockwise import blockwise
 from dualprop.nets.potentials import Potential
@@ -130,27 +130,17 @@ def dyad(
 
 
 @dataclass(frozen=True)
-class DyadicState:
-    """The states of all neurons for one batch; index k = 0..L, k = 0 is the input.
+class DyadicState(State):
+    """The states z^+ and z^- of dyadic neurons, whose difference is proportional to the error.
 
-    Attributes:
-        plus: z_k^+, each of shape (B, ...).
-        minus: z_k^-, of the same shapes; the very tensor of plus[k] where nothing has nudged layer k yet.
-        nudge: how they were nudged.
-        mean: z̄_k, the activity (computed).
-        difference: z_k^+ - z_k^-, proportional to the error (computed).
+    Args:
+        plus: z_k^+ for k = 0..L, each of shape (B, ...).
+        minus: z_k^-, of the same shapes; where nothing has nudged layer k yet, the very tensor of plus[k].
+        nudge: how they were nudged, with its alpha and beta; the share of z^+ in the mean follows from it.
     """
 
-    plus: tuple[Tensor, ...]
-    minus: tuple[Tensor, ...]
+    share: float = field(init=False)
     nudge: Nudge
 
-    @cached_property
-    def mean(self) -> tuple[Tensor, ...]:
-        """z̄_k for k = 0..L."""
-        return tuple(map(self.nudge.mean, self.plus, self.minus))
-
-    @cached_property
-    def difference(self) -> tuple[Tensor, ...]:
-        """z_k^+ - z_k^- for k = 0..L."""
-        return tuple(map(torch.sub, self.plus, self.minus))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "share", self.nudge.share)
