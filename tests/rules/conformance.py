@@ -338,24 +338,29 @@ def a_net_that_is_frozen_altogether_still_gives_its_step(method: dp.Method, on: 
 
 @check
 def duplicating_every_sample_changes_no_gradient(method: dp.Method, on: Problem) -> None:
+    """A nudge belongs to a sample: it does not depend on how many others share the batch."""
     method = without_noise(method)
     net = on.bound(method).net
-    for n, copies in ((1, 2), (3, 4), (5, 2)):
-        x, y = on.batch(n)
-        once = gradient_of(method(net), x, y)
-        often = gradient_of(method(net), torch.cat([x] * copies), y.repeat(copies))
-        assert_same(often, once, rtol=1e-11)
+    for loss in dp.LOSSES:
+        for n, copies in ((1, 2), (3, 4)):
+            x, y = on.batch(n)
+            once = gradient_of(method(net, loss=loss), x, y)
+            often = gradient_of(method(net, loss=loss), torch.cat([x] * copies), y.repeat(copies))
+            assert_same(often, once, rtol=1e-11)
 
 
 @check
 def parts_of_a_batch_average_to_the_whole(method: dp.Method, on: Problem) -> None:
+    """By their sizes."""
     method = without_noise(method)
     net, (x, y) = on.bound(method).net, on.batch()
-    whole = gradient_of(method(net), x, y)
-    for size in (1, 2, 3):
-        parts = [gradient_of(method(net), x[i : i + size], y[i : i + size]) for i in range(0, 6, size)]
-        mean = {n: torch.stack([g[n] for g in parts]).mean(0) for n in whole}
-        assert_same(mean, whole, rtol=1e-11)
+    for loss in dp.LOSSES:
+        whole = gradient_of(method(net, loss=loss), x, y)
+        for sizes in ((1,) * 6, (3, 2, 1)):
+            batches = zip(x.split(sizes), y.split(sizes), strict=True)
+            parts = [gradient_of(method(net, loss=loss), *batch) for batch in batches]
+            mean = {n: sum(g[n] * size / 6 for g, size in zip(parts, sizes, strict=True)) for n in whole}
+            assert_same(mean, whole, rtol=1e-11)
 
 
 @check

@@ -61,6 +61,12 @@ def conversion(module: nn.Module) -> Conversion:
 
     Raises:
         DualpropError: if it is not converted.
+
+    Example:
+        >>> import dualprop as dp
+        >>> module = dp.convert(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+        >>> conversion(module).converted
+        {'1': 'ReLU'}
     """
     found = module.__dict__.get(KEY)
     if not isinstance(found, Conversion):

@@ -17,6 +17,12 @@ class Layer(nn.Module):
     Args:
         synapse: the affine map A_k from the layer below.
         potential: the potential G_k of its neurons, or a name in `POTENTIALS`.
+
+    Example:
+        >>> import torch, dualprop as dp
+        >>> layer = Layer(dp.Dense(4, 3), "tanh")
+        >>> layer(torch.zeros(2, 4)).tolist()
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
 
     synapse: Synapse

@@ -70,6 +70,14 @@ def feedback_cosines(net: Net) -> tuple[float, ...]:
     """cos(B, W) of every layer that has feedback weights B of its own, from the input up; empty if none has.
 
     Under Kolen-Pollack learning with weight decay B - W decays geometrically and the cosines grow to 1.
+
+    Example:
+        >>> import dualprop as dp
+        >>> net = dp.nets.mlp([4, 8, 3], feedback="kolen-pollack")
+        >>> synapse = net.chain[1].synapse
+        >>> _ = synapse.feedback.data.copy_(2 * synapse.weight)
+        >>> [round(cosine, 4) for cosine in feedback_cosines(net)]
+        [1.0]
     """
     pairs = [layer.synapse.feedback_pairs() for layer in net.chain]
     flat = [

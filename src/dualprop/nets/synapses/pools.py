@@ -142,7 +142,15 @@ class MaxPool2d(Pool):
 
 
 class AvgPool2d(Pool):
-    """The mean of each window; of complex states too."""
+    """The mean of each window; of complex states too.
+
+    Example:
+        >>> import torch
+        >>> pool, z = AvgPool2d(2), torch.arange(16.0).view(1, 1, 4, 4)
+        >>> p, seen = pool.see(z)
+        >>> p.flatten(), pool.adjoint(torch.ones_like(p), seen).unique()
+        (tensor([ 2.5000,  4.5000, 10.5000, 12.5000]), tensor([0.2500]))
+    """
 
     linear = True
     holomorphic = True
