@@ -173,9 +173,9 @@ class Twin:
         for _ in range(count - 1):
             self.once_more(y)
 
-    def ticks(self, count: int, y: np.ndarray) -> None:
-        """MATHS §5, P-DP: all layers at once, the loss from tick L on."""
-        for tick in range(1, count + 1):
+    def ticks(self, count: int, y: np.ndarray, done: int = 0) -> None:
+        """MATHS §5, P-DP: all layers at once, the loss from tick L on; `done` ticks have been before these."""
+        for tick in range(done + 1, done + count + 1):
             self.update(range(1, self.L + 1), y if tick >= self.L else None)
 
     def in_order(self, order: Sequence[int], y: np.ndarray) -> None:

@@ -187,7 +187,24 @@ def test_orders_that_name_layers_beyond_the_net(net, order):
     dp.DualProp(net, schedule=dp.Random([1, 2, 1]))
 
 
-@pytest.mark.parametrize("text", ["sweep:x", "sweep:", "sweep:-1", "swep", "random:0", "parallel:1.5", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sweep:x",
+        "sweep:",
+        "sweep:-1",
+        "sweep:1,2",
+        "sweep:" + "9" * 5000,
+        "swep",
+        "random:0",
+        "random:5:",
+        "random:[]",
+        "random:[1,2",
+        "random:[0]",
+        "parallel:1.5",
+        "",
+    ],
+)
 def test_schedules_in_words(text):
     with refused("schedule|n=|updates|order|ticks"):
         dp.schedules.parse(text)
@@ -199,6 +216,9 @@ def test_schedules_in_words_that_are_right():
     assert dp.schedules.parse("parallel:7") == dp.Parallel(7)
     assert dp.schedules.parse("parallel") == dp.Parallel()
     assert dp.schedules.parse("random:50") == dp.Random(50)
+    assert dp.schedules.parse("random:50:3") == dp.Random(50, seed=3)
+    assert dp.schedules.parse("random:[2,1,3]") == dp.Random([2, 1, 3])
+    assert dp.schedules.parse("random:[2]") == dp.Random([2])
 
 
 @pytest.mark.parametrize("sizes", [[], [4], (4,)], ids=str)

@@ -11,6 +11,8 @@ import dualprop as dp
 from dualprop.engines.dyads.inference import Inference
 from tests.oracles.builders import assert_identical, gradient_of, image_batch, image_net, small_conv_net, suited
 
+pytestmark = pytest.mark.filterwarnings("ignore:schedule")  # not every order here lets every layer learn
+
 SCHEDULES = [
     dp.Sweep(),
     dp.Sweep(2),

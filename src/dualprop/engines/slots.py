@@ -80,6 +80,47 @@ class Slots:
         self.kept = list(states)
 
 
+class Ages:
+    """How many updates the states in each slot of the batch have seen since they were at zero.
+
+    Attributes:
+        kept: a number for each slot; empty before the first batch.
+
+    Example:
+        >>> ages = Ages()
+        >>> ages.add(5, count=2)
+        >>> ages.youngest(2), ages.youngest(3)
+        (5, 0)
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[int] = []
+
+    def youngest(self, count: int) -> int:
+        """The fewest updates that a state in the first `count` slots has seen; 0 where there is a new one."""
+        return min(self.kept[:count]) if len(self.kept) >= count else 0
+
+    def add(self, updates: int, count: int) -> None:
+        """So many updates more for the states in the first `count` slots."""
+        new = count - len(self.kept)
+        self.kept += [0] * new
+        self.kept[:count] = [age + updates for age in self.kept[:count]]
+
+    def state_dict(self) -> list[int]:
+        """The numbers."""
+        return list(self.kept)
+
+    def load_state_dict(self, ages: Sequence[int]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            DualpropError: for anything but whole numbers.
+        """
+        if not isinstance(ages, list | tuple) or not all(type(age) is int and age >= 0 for age in ages):
+            raise DualpropError("state: ages must be a list of whole numbers of at least 0")
+        self.kept = list(ages)
+
+
 def _overlay(base: Tensor, top: Tensor) -> Tensor:
     """The rows of `top`, followed by those of `base` beyond them."""
     return torch.cat([top, base[len(top) :].to(top)]) if len(base) > len(top) else top

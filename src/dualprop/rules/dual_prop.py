@@ -16,7 +16,7 @@ from torch import Tensor
 from dualprop.engines.dyads.inference import Inference
 from dualprop.engines.dyads.schedules import Schedule, parse
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
-from dualprop.engines.slots import Slots
+from dualprop.engines.slots import Ages, Slots
 from dualprop.errors import DualpropError, check_type
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
@@ -35,7 +35,8 @@ class DualProp(Rule):
         loss: a name in `LOSSES` or a `Loss`. "mse" nudges exactly and needs (1-α)β_L < 1.
         alpha: α in [0, 1]. ½ makes the gradient's error second order in β, anything else first.
         beta: the strength of the nudges, positive: one number, or one for each layer 1..L.
-        schedule: the order of updates: a `Sweep`, `Parallel` or `Random`, or a word for one, as "random:100".
+        schedule: the order of updates: a `Sweep`, `Parallel` or `Random`, or a word for one, as "random:100". A
+            warning names the layers that cannot learn in it.
         transpose: DP-transpose, z̄ = ᾱ z^+ + α z^-: stable under repeated sweeps for every α.
         lazy: start from the states that the batch before left, not from zero. States belong to the slots of
             the batch: sample i starts from what the last batch of more than i samples left in slot i. A
@@ -43,7 +44,8 @@ class DualProp(Rule):
         rounds: weight updates per batch; later rounds start from the states that the round before left.
 
     Raises:
-        DualpropError: for a value out of range, or a schedule or loss that does not fit the net.
+        DualpropError: for a value out of range, or a schedule or loss that does not fit the net; also for an order
+            in which no layer can learn.
 
     Example:
         >>> import torch, dualprop as dp
@@ -59,6 +61,7 @@ class DualProp(Rule):
     generator: torch.Generator
     plus: Slots
     minus: Slots
+    ages: Ages
 
     def __init__(
         self,
@@ -83,12 +86,13 @@ class DualProp(Rule):
         self.loss.check(net.chain[-1].potential, self.nudge.down)
         self.schedule = parse(schedule) if isinstance(schedule, str) else schedule
         check_type("schedule", self.schedule, Schedule)
-        self.schedule.check(depth)
+        self.schedule.fit(depth, rounds, lazy)
         self.lazy, self.rounds = lazy, rounds
         self.add_state("generator", torch.Generator().manual_seed(self.schedule.seed))
         if lazy:
             self.add_state("plus", Slots(net.chain))
             self.add_state("minus", Slots(net.chain))
+            self.add_state("ages", Ages())
         self._dyad = dyad
 
     def plain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,11 +119,13 @@ class DualProp(Rule):
             if self.lazy and start is not None:
                 self.plus.keep(start.plus[1:])
                 self.minus.keep(start.minus[1:])
+                self.ages.add(inference.updates, len(x))
             yield Step(loss, output, inference.counts.total.products)
 
     def _run(self, x: Tensor, y: Tensor, start: DyadicState | None, keep: bool, learn: bool) -> Inference:
         inference = Inference(self.net, self.loss, x, y, self.nudge, start, keep, self._dyad)
-        inference.run(self.schedule.updates(len(self.net), self.generator), learn)
+        done = self.ages.youngest(len(x)) if self.lazy else 0
+        inference.run(self.schedule.plan(len(self.net), self.generator, done), learn)
         return inference
 
     def _start(self, x: Tensor) -> DyadicState | None:

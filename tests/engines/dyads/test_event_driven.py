@@ -14,6 +14,8 @@ from dualprop.engines.dyads.inference import Inference
 from dualprop.engines.dyads.schedules import Update
 from tests.oracles.builders import assert_same, double_batch, double_net, gradient_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:schedule")  # not every order here lets every layer learn
+
 ZERO = -1
 
 
@@ -60,7 +62,10 @@ class Ledger:
 def counted(depth: int, schedule: dp.Schedule) -> tuple[dp.Step, Ledger]:
     """What the engine says it made, and what was needed."""
     net = double_net([4] * (depth + 1), "tanh")
-    step = dp.DualProp(net, beta=0.5, schedule=schedule).backward(*double_batch(3, 4, 4))
+    rule = dp.DualProp(net, beta=0.5)
+    rule.schedule = schedule  # also one that a new rule refuses, for nothing learns in it
+    rule.generator.manual_seed(schedule.seed)
+    step = rule.backward(*double_batch(3, 4, 4))
     ledger = Ledger(depth)
     generator = torch.Generator().manual_seed(schedule.seed)
     for layers, nudged in schedule.updates(depth, generator):
@@ -183,7 +188,7 @@ class Forgetful(Inference):
 @pytest.mark.parametrize("lazy", [False, True], ids=["fresh", "lazy"])
 @pytest.mark.parametrize("alpha", [0.25, 0.5, 1.0])
 @pytest.mark.parametrize(
-    "schedule", [dp.Sweep(3), dp.Parallel(2), dp.Parallel(12), dp.Random(100), dp.Random(100, seed=7)], ids=str
+    "schedule", [dp.Sweep(3), dp.Parallel(5), dp.Parallel(12), dp.Random(100), dp.Random(100, seed=7)], ids=str
 )
 def test_caches_change_no_result(schedule, alpha, lazy, feedback, monkeypatch):
     net = double_net((5, 6, 4, 5, 3), "sigmoid", feedback=feedback)

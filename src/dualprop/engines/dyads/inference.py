@@ -46,6 +46,7 @@ class Inference:
 
     Attributes:
         counts: the products made so far, without those that synapses make to learn.
+        updates: how many it has made so far.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Inference:
             for k in range(1, self.depth + 1):
                 self._write(self._block_of(k, start.plus[k], start.minus[k]))
         self.counts = counting()
+        self.updates = 0
 
     def run(self, updates: Iterable[Update], learn: bool) -> None:
         """Update the blocks that a schedule names, in its order.
@@ -91,6 +93,7 @@ class Inference:
                 spent afterwards, but for `output` and `state`.
         """
         updates = list(updates)
+        self.updates += len(updates)
         with standing_still(layer.synapse for layer in self.layers):
             self._run(updates, learn)
 

@@ -7,17 +7,27 @@ References:
 from __future__ import annotations
 
 import json
+import math
+import reprlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
 
 from dualprop.arguments import Count, Seed, checked
+from dualprop.engines.dyads.reach import learning_layers
 from dualprop.errors import DualpropError
 from dualprop.registry import Registry
+
+MOST = 1_000_000  # updates, ticks or sweeps of one inference: more is a slip of the pen
+
+_names = reprlib.Repr()
+_names.maxother = _names.maxstring = 72  # letters of a schedule in a message: an order may be long
 
 
 class Update(NamedTuple):
@@ -30,26 +40,42 @@ class Update(NamedTuple):
 class Schedule(ABC):
     """An order of block updates for a net of L layers, numbered 1..L.
 
+    One's own gives `updates`. They may depend on L and on what the generator draws, and on nothing else.
+
     `seed` is that of the generator which a rule keeps for random orders.
+
+    Example:
+        >>> class TopDown(Schedule):
+        ...     def updates(self, depth, generator):
+        ...         for k in range(depth, 0, -1):
+        ...             yield Update((k,))
+        >>> [update.layers for update in TopDown().plan(3, torch.Generator())]
+        [(3,), (2,), (1,)]
     """
 
     seed: int = 0
 
     @abstractmethod
     def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
-        """The updates of one inference.
+        """The updates of one inference that starts from states at zero.
 
         Args:
             depth: L.
             generator: where random orders come from; every rule has one of its own.
         """
 
-    def check(self, depth: int) -> None:
-        """Refuse a net that this schedule does not fit.
+    def updates_after(self, done: int, depth: int, generator: torch.Generator) -> Iterator[Update]:
+        """The updates of one inference of a lazy rule: the same, unless a schedule knows better.
 
-        Raises:
-            DualpropError: if it names layers that a net of L = `depth` layers lacks.
+        Args:
+            done: updates that all of its states have seen since they were at zero.
+            depth: L.
+            generator: where random orders come from.
         """
+        return self.updates(depth, generator)
+
+    def check(self, depth: int) -> None:
+        """Refuse a net of L = `depth` layers that this schedule does not fit, where `plan` would not find it."""
 
     def at_depth(self, depth: int) -> Schedule:
         """This schedule with whatever it derives from L = `depth` written out."""
@@ -68,13 +94,85 @@ class Schedule(ABC):
         """
         names = [name for name, kind in SCHEDULES.items() if kind is type(self)]
         if not names:
-            raise DualpropError(f"schedule={self!r}: has no word, for its class is not in SCHEDULES")
+            raise DualpropError(f"schedule={_names.repr(self)}: has no word, for its class is not in SCHEDULES")
         values = (json.dumps(value, separators=(",", ":")) for value in vars(self).values())
         return ":".join([names[0], *values])
 
+    def plan(self, depth: int, generator: torch.Generator, done: int = 0) -> list[Update]:
+        """The updates of one inference, checked.
 
-Updates = Annotated[Count, Field(le=1_000_000)]
-"""Updates, ticks or sweeps of one inference: more is a slip of the pen."""
+        Args:
+            depth: L.
+            generator: where random orders come from.
+            done: updates that all states have seen since they were at zero.
+
+        Raises:
+            DualpropError: if an update names a layer that is not one of 1..L, or one of them twice.
+        """
+        updates = list(islice(self.updates_after(done, depth, generator), MOST + 1))
+        if len(updates) > MOST:
+            raise DualpropError(f"schedule={_names.repr(self)}: more than {MOST:,} updates in one inference")
+        for update in updates:
+            if problem := _problem(update, depth):
+                raise DualpropError(f"schedule={_names.repr(self)}: {problem}")
+        return updates
+
+    def fit(self, depth: int, rounds: int = 1, lazy: bool = False) -> None:
+        """Refuse a net on which nothing could learn in this order, and warn of layers that cannot.
+
+        Args:
+            depth: L.
+            rounds: inferences on a batch, each from the states that the one before left.
+            lazy: whether states are kept from batch to batch as well.
+
+        Raises:
+            DualpropError: if no layer can learn, or the schedule does not fit the net.
+        """
+        learning = self.learning(depth, rounds, lazy)
+        idle = [str(k) for k in range(1, depth + 1) if k not in learning]
+        why = "a layer needs the nudge to come down to it, and activity to come up to the one below"
+        if len(idle) == depth:
+            raise DualpropError(f"schedule={_names.repr(self)}: none of the net's {depth} layers can learn: {why}")
+        if idle:
+            layers = f"layer{'s' * (len(idle) > 1)} {', '.join(idle)} of {depth}"
+            warnings.warn(f"schedule={_names.repr(self)}: {layers} cannot learn: {why}", stacklevel=2)
+
+    def learning(self, depth: int, rounds: int = 1, lazy: bool = False) -> set[int]:
+        """The layers whose weights can get a gradient that is not zero, now or on a later batch.
+
+        An order that is drawn anew for every inference may bring it to any of them.
+
+        Args:
+            depth: L.
+            rounds: inferences on a batch.
+            lazy: whether states are kept from batch to batch.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        before, done, plans = generator.get_state(), 0, []
+        # after so many every flag has come as far as it can: L for the activity, L for the nudge
+        for _ in range(2 * depth if lazy else min(rounds, 2 * depth)):
+            plans.append(self.plan(depth, generator, done))
+            done += len(plans[-1]) if lazy else 0
+        drawn = not torch.equal(before, generator.get_state())
+        return set(range(1, depth + 1)) if drawn else learning_layers(plans, depth)
+
+
+def _problem(update: object, depth: int) -> str | None:
+    """What is wrong with an update of a net of L = `depth` layers."""
+    if not isinstance(update, tuple) or len(update) != 2 or not isinstance(update[0], Sequence):
+        return f"yields {_names.repr(update)}, but it must be an Update(layers, nudged)"
+    layers, nudged = update
+    if not isinstance(nudged, bool):
+        return f"nudged={_names.repr(nudged)} in an update, but it must be true or false"
+    for k in layers:
+        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= depth:
+            return f"names layer {_names.repr(k)}, but the net's layers are 1..{depth}"
+    twice = next((k for k in layers if layers.count(k) > 1), None)
+    return twice and f"names layer {twice} twice in one update"
+
+
+Updates = Annotated[Count, Field(le=MOST)]
+"""Updates, ticks or sweeps of one inference."""
 
 
 @checked
@@ -106,6 +204,13 @@ class Sweep(Schedule):
 class Parallel(Schedule):
     """`ticks` times all layers at once; the loss nudges layer L from tick L on, when activity has reached it.
 
+    Activity goes up one layer a tick, and so the nudge goes down: layer k learns if there are 2L - k ticks.
+
+    A lazy rule's ticks are counted on from batch to batch: activity has reached the output when every state of the
+    batch has seen L - 1 ticks since it was at zero. From then on every tick is nudged, a batch's first one too. So
+    one tick a sample is enough. Where a batch has more slots than any before, the new ones are at zero, and the
+    batch waits for them.
+
     Args:
         ticks: number of ticks, at least 1; 2L - 1 by default, what it takes to go up and down once.
     """
@@ -114,7 +219,11 @@ class Parallel(Schedule):
 
     def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
         """All layers at every tick."""
-        for tick in range(1, (self.ticks or 2 * depth - 1) + 1):
+        return self.updates_after(0, depth, generator)
+
+    def updates_after(self, done: int, depth: int, generator: torch.Generator) -> Iterator[Update]:
+        """All layers at every tick; nudged from the L-th on that the states have seen."""
+        for tick in range(done + 1, done + (self.ticks or 2 * depth - 1) + 1):
             yield Update(tuple(range(1, depth + 1)), nudged=tick >= depth)
 
     def at_depth(self, depth: int) -> Parallel:
@@ -153,10 +262,12 @@ class Random(Schedule):
         for k in order:
             yield Update((k,))
 
-    def check(self, depth: int) -> None:
-        """Refuse an order that names a layer beyond L."""
-        if not isinstance(self.order, int) and max(self.order) > depth:
-            raise DualpropError(f"order: names layer {max(self.order)}, but the net's layers are 1..{depth}")
+    def learning(self, depth: int, rounds: int = 1, lazy: bool = False) -> set[int]:
+        """Of drawn orders those that some draw lets learn: L .. k, then k - 1, in turn."""
+        if not isinstance(self.order, int):
+            return super().learning(depth, rounds, lazy)
+        updates = math.inf if lazy else rounds * self.order
+        return {k for k in range(1, depth + 1) if depth - max(k - 2, 0) <= updates}
 
 
 SCHEDULES: Registry[type[Schedule]] = Registry(
@@ -175,8 +286,9 @@ def parse(text: str) -> Schedule:
     name, *words = text.split(":")
     kind = SCHEDULES[name]
     try:
-        return kind(*map(json.loads, words))
-    except (json.JSONDecodeError, TypeError):
+        values = [json.loads(word) for word in words]
+    except ValueError:
         raise DualpropError(
-            f"schedule={text!r}: expected NAME or NAME:N with a whole number N, or random:[2,1,3] with layers"
+            f"schedule={_names.repr(text)}: expected a word like sweep:2, parallel:7, random:100 or random:[2,1,3]"
         ) from None
+    return kind(*values)
