@@ -164,6 +164,12 @@ SABOTAGES = {
         "minus = torch.sub(a, y, alpha=down).div_(1 + down)",
         "nets/test_losses.py",
     ),
+    "losses: the samples of a batch share a nudge": Sabotage(
+        "nets/losses.py",
+        "force = self.gradient(f(a), y)",
+        "force = self.gradient(f(a), y) / len(a)",
+        "rules/test_conformance.py -k duplicating",
+    ),
     "losses: smoothing that leaves less than one": Sabotage(
         "nets/losses.py",
         "self.label_smoothing / shape[1]",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from tests.oracles.builders import (
     relative_error,
 )
 from tests.oracles.hopfield_twin import Published, one_hot
+from tests.oracles.refused import refused
 from tests.rules.conformance import nothing_changes
 from tests.rules.test_equilibrium_prop import front
 
@@ -171,13 +171,6 @@ def test_kept_states_go_through_a_file(name):
 
 
 # Another net's states
-
-
-@contextmanager
-def refused(match: str) -> Iterator[None]:
-    with pytest.raises(dp.DualpropError, match=match) as caught:
-        yield
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])

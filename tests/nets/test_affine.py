@@ -8,6 +8,7 @@ from torch import nn
 
 import dualprop as dp
 from tests.oracles.builders import autograd_gradient, gradient_of, image_batch, relative_error
+from tests.oracles.refused import refused
 
 
 class TwoWeights(nn.Module):
@@ -179,9 +180,8 @@ def test_what_is_not_affine_is_refused_by_name_before_anything_is_learned(name, 
     module, shape = NOT_AFFINE[name]
     size = module.to(dtype)(torch.zeros(2, *shape, dtype=dtype))[0].numel()
     net = dp.Net([dp.Layer(dp.Affine(module), "relu"), dp.Layer(dp.Dense(size, 3).to(dtype), "linear")])
-    with pytest.raises(dp.DualpropError, match=f"^module: {name} is not affine") as caught:
+    with refused(f"^module: {name} is not affine"):
         dp.DualProp(net).backward(torch.randn(2, *shape, dtype=dtype), torch.tensor([0, 1]))
-    assert "\n" not in str(caught.value)
     assert all(p.grad is None for p in net.parameters())
 
 
@@ -199,6 +199,5 @@ def test_other_bad_modules_in_one_line():
         (lambda: dp.Affine(Gain(), feedback="kolen-pollack"), r"^module: Gain has no reset_parameters"),
         (lambda: dp.Affine(nn.Linear(4, 3), feedback="bogus"), "unknown feedback 'bogus'"),
     ):
-        with pytest.raises(dp.DualpropError, match=match) as caught:
+        with refused(match):
             make()
-        assert "\n" not in str(caught.value)

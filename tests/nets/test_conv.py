@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import dualprop as dp
+from tests.oracles.refused import refused
 
 KINDS = ["symmetric", "kolen-pollack"]
 POOLS = [None, dp.MaxPool2d(2), dp.MaxPool2d(3, stride=1), dp.AvgPool2d(2), dp.AvgPool2d(2, stride=1)]
@@ -188,17 +189,15 @@ BAD = [
 
 @pytest.mark.parametrize(("settings", "name"), BAD, ids=str)
 def test_bad_settings_are_named_in_one_line(settings, name):
-    with pytest.raises(dp.DualpropError, match=f"^{name}") as caught:
+    with refused(f"^{name}"):
         dp.Conv2d(**{"in_channels": 2, "out_channels": 4, "kernel_size": 3, **settings})
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 6), (2, 2, 6), (2, 6, 2), (72,), (2, 36), (1, 2, 6, 6)], ids=str)
 def test_images_that_do_not_fit(shape):
     synapse = dp.Conv2d(2, 3, 3)
-    with pytest.raises(dp.DualpropError, match=r"^x: shape") as caught:
+    with refused(r"^x: shape"):
         synapse.out_shape(shape)
-    assert "\n" not in str(caught.value)
     rule = dp.DualProp(dp.Net([dp.Layer(synapse), dp.Layer(dp.Dense(48, 3), "linear")]))
     with pytest.raises(dp.DualpropError, match=r"^x: shape"):
         rule.backward(torch.randn(2, *shape), torch.tensor([0, 1]))

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import dualprop as dp
 from tests.oracles.builders import gradient_of, image_batch
+from tests.oracles.refused import refused
 
 IN_SHAPE = (2, 9, 8)
 
@@ -124,9 +125,7 @@ def test_the_smallest_image_is_as_it_says(padding, side):
 
 BAD = [
     (lambda: dp.nets.hopfield_cnn(in_shape=(3, 31, 32)), r"^in_shape=\(3, 31, 32\): .*32 x 32 for 4 pools"),
-    (lambda: dp.nets.hopfield_cnn(in_shape=(1, 28, 28)), r"^in_shape"),
     (lambda: small(in_shape=(0, 9, 8)), r"^in_shape"),
-    (lambda: small(in_shape=(784,)), r"^in_shape"),
     (lambda: small(num_classes=0), r"^num_classes=0"),
     (lambda: small(channels=()), r"^channels=\[\]"),
     (lambda: small(channels=(4,)), r"^padding=\[1, 0\]: .*channels=\[4\]"),
@@ -136,7 +135,6 @@ BAD = [
     (lambda: small(padding=(1, 0.5)), r"^padding=\[1, 0.5\]"),
     (lambda: small(pool="mean"), r"^unknown pool 'mean'"),
     (lambda: small(pool=torch.nn.MaxPool2d(2)), r"^pool: of type MaxPool2d"),
-    (lambda: dp.nets.vgg_like(pool="mean"), r"^unknown pool 'mean'"),
     (lambda: small(activation="swish"), r"^unknown .*'swish'"),
     (lambda: small(feedback="none"), r"^unknown feedback 'none'"),
     (lambda: dp.NETS["hopfield_cnn"]((3, 32, 32), 10, hidden=[64]), r"^hidden=\[64\]: hopfield_cnn"),
@@ -146,6 +144,5 @@ BAD = [
 
 @pytest.mark.parametrize(("make", "match"), BAD, ids=[match for _, match in BAD])
 def test_what_is_refused_in_one_line(make, match):
-    with pytest.raises(dp.DualpropError, match=match) as caught:
+    with refused(match):
         make()
-    assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import dualprop as dp
 from dualprop.nets.synapses import POOLS
 from tests.oracles.conv_twin import Link
+from tests.oracles.refused import refused
 
 KINDS = {dp.MaxPool2d: "max", dp.AvgPool2d: "mean"}
 ALL = list(POOLS.values())
@@ -109,16 +110,14 @@ def test_half_precision_and_memory_format_are_kept(kind):
 @pytest.mark.parametrize("kind", ALL)
 def test_bad_pools_and_images(kind):
     for bad in (0, -1, 1.5, "2", None):
-        with pytest.raises(dp.DualpropError, match=r"^size=") as caught:
+        with refused(r"^size="):
             kind(bad)
-        assert "\n" not in str(caught.value)
     for bad in (0, -1, 1.5):
         with pytest.raises(dp.DualpropError, match=r"^stride="):
             kind(2, bad)
     assert kind(2).stride == 2
     for shape in ((3, 1, 4), (3, 4, 1), (16,), (4, 4)):
-        with pytest.raises(dp.DualpropError, match=r"^x: .*2 x 2") as caught:
+        with refused(r"^x: .*2 x 2"):
             kind(2).out_shape(shape)
-        assert "\n" not in str(caught.value)
     with pytest.raises(dp.DualpropError, match=r"^pool"):
         dp.Dense(4, 3, pool=torch.nn.MaxPool2d(2))

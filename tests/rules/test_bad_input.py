@@ -6,7 +6,6 @@ Bad batches are in the conformance suite, for every rule.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -14,20 +13,10 @@ import torch
 import dualprop as dp
 from dualprop.nets.losses import Loss
 from tests.oracles.builders import double_batch, double_net
+from tests.oracles.refused import refused
 from tests.rules.conformance import nothing_changes
 
 SIZES = (5, 6, 3)
-
-
-@contextmanager
-def refused(match: str):
-    """A context in which a DualpropError of one line must be raised."""
-    with pytest.raises(dp.DualpropError, match=match) as caught:
-        yield
-    message = str(caught.value)
-    assert message.strip()
-    assert "\n" not in message
-    assert len(message) < 400
 
 
 @pytest.fixture
@@ -43,19 +32,10 @@ def test_alpha(net, alpha):
 
 @pytest.mark.parametrize(
     "beta",
-    [0, -1, -0.5, math.nan, True, math.inf, "one", None, "ab", [], [1.0], (0.5,), [0.5] * 3, [0.5, 0], [0.5, "x"]],
+    [0, -0.5, math.nan, True, math.inf, "one", None, [], (0.5,), [0.5] * 3, [0, 0.5], [0.5, math.nan], [0.5, "x"]],
     ids=str,
 )
 def test_beta(net, beta):
-    with refused("^beta"):
-        dp.DualProp(net, beta=beta)
-
-
-@pytest.mark.parametrize("bad", [-1.0, 0.0, math.nan, math.inf, -math.inf, "x"], ids=str)
-@pytest.mark.parametrize("layer", [0, 1])
-def test_one_beta_among_good_ones(net, layer, bad):
-    beta = [0.5, 0.5]
-    beta[layer] = bad
     with refused("^beta"):
         dp.DualProp(net, beta=beta)
 
@@ -266,10 +246,8 @@ def test_cross_entropy_on_a_softmax_layer():
 @pytest.mark.parametrize(
     "row", [[0.5, 0.6, 0.0], [1.5, -0.5, 0.0], [0.0, 0.0, 0.0], [math.nan, 0.5, 0.5]], ids=str
 )
-@pytest.mark.parametrize("name", list(dp.RULES))
-def test_float_targets_of_cross_entropy_are_probabilities(name, row):
-    method = dp.RULES[name]
-    rule = method(double_net(SIZES, feedback=method.feedback), loss="cross_entropy")
+def test_float_targets_of_cross_entropy_are_probabilities(row, net):
+    rule = dp.DualProp(net, loss="cross_entropy")
     x, _ = double_batch(2, SIZES[0], SIZES[-1])
     good = torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
     rule.backward(x, good)

@@ -12,11 +12,10 @@ from torch import Tensor
 import dualprop as dp
 from tests.oracles.builders import double_net, image_net
 from tests.oracles.hopfield_twin import ORDERS
-from tests.rules.test_bad_input import refused
+from tests.oracles.refused import refused
 from tests.rules.test_equilibrium_prop import NUDGES, behind, front
 
 RULES = [dp.EquilibriumProp, dp.HolomorphicEP, dp.ContrastiveHebbian]
-NUMBERS = [0, -0.1, math.nan, math.inf, -math.inf, True, None, "0.1", [0.1], 0.1j]
 
 
 @pytest.fixture
@@ -24,12 +23,48 @@ def net() -> dp.Net:
     return double_net((5, 6, 3), "sigmoid")
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, 2.0, math.nan, True, None, "3", [3]], ids=str)
-@pytest.mark.parametrize("name", ["T1", "T2"])
+WHOLE, POSITIVE, NOT_NEGATIVE, FLAG, SEED = (
+    "a whole number of at least 1",
+    "positive and finite",
+    "a finite number of at least 0",
+    "true or false",
+    "a whole number of at least 0",
+)
+NONE_OF_THESE = {
+    WHOLE: [0, -1, 1.5, 2.0, math.nan, True, None, "3", [3]],
+    POSITIVE: [0, -0.1, math.nan, math.inf, -math.inf, True, None, "0.1", [0.1], 0.1j],
+    NOT_NEGATIVE: [-0.1, math.nan, math.inf, True, None, "0.1", [0.1], 0.1j],
+    FLAG: [0, 1, None, "true", [True]],
+    SEED: [-1, 0.5, True, None, "0", 2**63, [0]],
+    "an even whole number of at least 2": [3, 1, 0, -2, 5, 4.0, math.nan, True, None, "4", [4]],
+}
+SETTINGS = {"T1": WHOLE, "T2": WHOLE, "beta": POSITIVE, "tolerance": NOT_NEGATIVE, "warm": FLAG}
+OWN = {
+    dp.EquilibriumProp: {"seed": SEED},
+    dp.HolomorphicEP: {"seed": SEED, "noise": NOT_NEGATIVE, "N": "an even whole number of at least 2"},
+    dp.ContrastiveHebbian: {"gamma": POSITIVE},
+}
+
+
 @pytest.mark.parametrize("rule", RULES)
-def test_steps(rule, name, value, net):
-    with refused(rf"^{name}=.*: must be a whole number of at least 1$"):
-        rule(net, **{name: value})
+def test_every_setting_is_checked(rule, net):
+    """By its first wrong value; by all of them below."""
+    for name, allowed in {**SETTINGS, **OWN[rule]}.items():
+        with refused(rf"^{name}=.*: must be {allowed}"):
+            rule(net, **{name: NONE_OF_THESE[allowed][0]})
+    rule(net, tolerance=0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [(dp.HolomorphicEP, name) for name in ("T1", "beta", "noise", "warm", "seed", "N")],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_what_is_none_of_these(rule, name, net):
+    allowed = {**SETTINGS, **OWN[rule]}[name]
+    for value in NONE_OF_THESE[allowed]:
+        with refused(rf"^{name}=.*: must be {allowed}"):
+            rule(net, **{name: value})
 
 
 @pytest.mark.parametrize("rule", [dp.EquilibriumProp, dp.HolomorphicEP])
@@ -43,19 +78,6 @@ def test_a_linear_output_under_squared_error_needs_beta_below_one(rule, beta):
     rule(double_net((5, 4, 3), "sigmoid"), loss="cross_entropy", beta=beta)
 
 
-@pytest.mark.parametrize("value", NUMBERS, ids=str)
-@pytest.mark.parametrize("rule", RULES)
-def test_beta(rule, value, net):
-    with refused(r"^beta=.*: must be positive and finite$"):
-        rule(net, beta=value)
-
-
-@pytest.mark.parametrize("value", NUMBERS, ids=str)
-def test_gamma(value, net):
-    with refused(r"^gamma=.*: must be positive and finite$"):
-        dp.ContrastiveHebbian(net, gamma=value)
-
-
 @pytest.mark.parametrize("value", [1.0001, 2])
 def test_a_clamp_beyond_the_target(value, net):
     with refused(rf"^beta={value}: must be in \(0, 1\]"):
@@ -63,66 +85,23 @@ def test_a_clamp_beyond_the_target(value, net):
     dp.ContrastiveHebbian(net, beta=1)
 
 
-@pytest.mark.parametrize("value", [n for n in NUMBERS if n != 0], ids=str)
 @pytest.mark.parametrize("rule", RULES)
-def test_tolerance(rule, value, net):
-    with refused(r"^tolerance=.*: must be a finite number of at least 0$"):
-        rule(net, tolerance=value)
-    rule(net, tolerance=0)
-
-
-@pytest.mark.parametrize("value", [n for n in NUMBERS if n != 0], ids=str)
-def test_noise(value, net):
-    with refused(r"^noise=.*: must be a finite number of at least 0$"):
-        dp.HolomorphicEP(net, noise=value)
-
-
-@pytest.mark.parametrize("value", [3, 1, 0, -2, 5, 4.0, math.nan, True, None, "4", [4]], ids=str)
-def test_points(value, net):
-    with refused(r"^N=.*: must be an even whole number of at least 2$"):
-        dp.HolomorphicEP(net, N=value)
-
-
-@pytest.mark.parametrize("value", [0, 1, None, "true", [True]], ids=str)
-@pytest.mark.parametrize("rule", RULES)
-def test_warm(rule, value, net):
-    with refused(r"^warm=.*: must be true or false$"):
-        rule(net, warm=value)
-
-
-@pytest.mark.parametrize("value", [-1, 0.5, True, None, "0", 2**63, [0]], ids=str)
-@pytest.mark.parametrize("rule", RULES[:2])
-def test_seed(rule, value, net):
-    with refused(r"^seed=.*: must be a whole number of at least 0"):
-        rule(net, seed=value)
-
-
-@pytest.mark.parametrize(
-    ("value", "near"),
-    [("evenodd", "even-odd"), ("sync", "synchronous"), ("Forward", "forward"), ("back", "backward")],
-)
-@pytest.mark.parametrize("rule", RULES)
-def test_order(rule, value, near, net):
+def test_order(rule, net):
     with refused(
-        rf"^unknown order '{value}': did you mean .*'{near}'.*Known: synchronous, even-odd, forward, backward"
+        "^unknown order 'evenodd': did you mean 'even-odd'.*Known: synchronous, even-odd, forward, backward"
     ):
-        rule(net, order=value)
+        rule(net, order="evenodd")
+
+
+def test_variant(net):
+    with refused("^unknown variant 'centered': did you mean 'centred'"):
+        dp.EquilibriumProp(net, variant="centered")
 
 
 @pytest.mark.parametrize("value", [None, 3, "", ["forward"], {"order": 1}], ids=str)
-@pytest.mark.parametrize("name", ["order", "variant"])
-def test_what_is_no_name(name, value, net):
-    with refused(rf"^unknown {name} .*Known: "):
-        dp.EquilibriumProp(net, **{name: value})
-
-
-@pytest.mark.parametrize(
-    ("value", "near"),
-    [("centered", "centred"), ("random_sign", "random-sign"), ("pos", "positive"), ("Negative", "negative")],
-)
-def test_variant(value, near, net):
-    with refused(rf"^unknown variant '{value}': did you mean .*'{near}'"):
-        dp.EquilibriumProp(net, variant=value)
+def test_what_is_no_name(value, net):
+    with refused("^unknown order .*Known: "):
+        dp.EquilibriumProp(net, order=value)
 
 
 def test_what_the_tests_know_of_is_all_there_is():
@@ -190,7 +169,7 @@ def test_a_users_loss_without_a_holomorphic_gradient(net):
 # What reads out logits
 
 
-@pytest.mark.parametrize("output", ["tanh", "sigmoid", "relu", "hard-sigmoid", "softmax"])
+@pytest.mark.parametrize("output", ["tanh", "softmax"])
 @pytest.mark.parametrize("rule", RULES)
 def test_cross_entropy_over_a_layer_that_is_not_linear(rule, output):
     with refused(r"^net: the last layer reads out logits|^loss='cross_entropy' takes logits"):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import dualprop as dp
 from dualprop.nets.synapses import POOLS
+from tests.oracles.refused import refused
 
 HOLOMORPHIC = [kind for kind in POOLS.values() if kind.holomorphic]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -162,9 +163,8 @@ def test_what_was_seen_is_the_state_of_then():
 
 @pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), "1", True])
 def test_bad_temperatures(bad):
-    with pytest.raises(dp.DualpropError, match=r"^temperature=") as caught:
+    with refused(r"^temperature="):
         dp.SoftmaxPool2d(temperature=bad)
-    assert "\n" not in str(caught.value)
 
 
 def test_pools_by_name():

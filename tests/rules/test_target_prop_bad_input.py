@@ -10,7 +10,7 @@ import torch
 import dualprop as dp
 from dualprop.nets.synapses import Pooled
 from tests.oracles.builders import double_batch, double_net
-from tests.rules.test_bad_input import refused
+from tests.oracles.refused import refused
 
 SIZES = (5, 6, 4, 3)
 
@@ -21,45 +21,34 @@ def net():
 
 
 @pytest.mark.parametrize("name", ["K", "sigma", "feedback_lr"])
-@pytest.mark.parametrize("values", [[], [1], [1, 2, 3], (1, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize("values", [[], [1], (1, 1, 1)], ids=str)
 def test_lists_of_a_wrong_length(net, name, values):
     with refused(rf"^{name}=.*{len(values)} numbers, but the net has 2 feedback maps"):
         dp.DifferenceTargetProp(net, **{name: values})
 
 
-@pytest.mark.parametrize("bad", [-1, 0.5, "3", None, True, math.nan, [1, -1], [1, 2.0], [True, 1]], ids=str)
-def test_inner_steps(net, bad):
-    with refused("^K="):
-        dp.DifferenceTargetProp(net, K=bad)
-
-
-@pytest.mark.parametrize("name", ["beta", "sigma", "feedback_lr"])
-@pytest.mark.parametrize("bad", [0, -0.1, math.nan, math.inf, "x", None, True], ids=str)
-def test_numbers_that_must_be_positive(net, name, bad):
-    if (name, bad) != ("feedback_lr", None):  # which leaves it to the rule
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "K": [-1, 0.5, "3", None, True, [1, -1], [1, 2.0], [True, 1]],
+        "beta": [0, math.inf, "x", None, True],
+        "sigma": [0, None, [0.1, 0]],
+        "feedback_lr": [0, [0.1, math.nan], [0.1, None]],  # None leaves it to the rule
+        "feedback_momentum": [-0.1, 1, math.nan, None, True, [0.9, 0.9]],
+        "seed": [-1, 0.5, None, True, 2**63],
+    }.items(),
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_settings_out_of_range(net, name, values):
+    for bad in values:
         with refused(f"^{name}="):
             dp.DifferenceTargetProp(net, **{name: bad})
-    if name != "beta":
-        with refused(f"^{name}="):
-            dp.DifferenceTargetProp(net, **{name: [0.1, bad]})
 
 
-@pytest.mark.parametrize("bad", [-0.1, 1, 1.5, math.nan, "x", None, True, [0.9, 0.9]], ids=str)
-def test_momentum(net, bad):
-    with refused("^feedback_momentum="):
-        dp.DifferenceTargetProp(net, feedback_momentum=bad)
-
-
-@pytest.mark.parametrize("bad", [-1, 0.5, "x", None, True, 2**63], ids=str)
-def test_seed(net, bad):
-    with refused("^seed="):
-        dp.DifferenceTargetProp(net, seed=bad)
-
-
-@pytest.mark.parametrize("bad", ["drl", "ldrl", "", None, 3], ids=str)
-def test_feedback_losses_that_are_none(net, bad):
-    with refused("unknown feedback .*l-drl, plain"):
-        dp.DifferenceTargetProp(net, feedback=bad)
+def test_feedback_losses_that_are_none(net):
+    for bad in ("drl", None):
+        with refused("unknown feedback .*l-drl, plain"):
+            dp.DifferenceTargetProp(net, feedback=bad)
 
 
 def test_layers_without_a_map():
@@ -98,7 +87,6 @@ def test_the_state_of_another_net_or_feedback_loss(net):
 def test_maps_that_diverge_stop_the_run_and_say_where(net, feedback):
     """Steps far beyond 2/(2σ²): the loss grows until it is no number."""
     rule = dp.DifferenceTargetProp(net, K=[1, 400], sigma=0.1, feedback_lr=[1e-3, 1e4], feedback=feedback)
-    with pytest.raises(dp.DivergenceError, match=r"^layer 3: .*feedback map .*400 steps") as caught:
+    with refused(r"^layer 3: .*feedback map .*400 steps", dp.DivergenceError):
         rule.backward(*double_batch(6, 5, 3))
-    assert "\n" not in str(caught.value)
     assert all(p.grad is None for p in net.parameters())

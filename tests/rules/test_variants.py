@@ -16,6 +16,7 @@ from tests.oracles.builders import (
     gradient_of,
     relative_error,
 )
+from tests.oracles.refused import refused
 
 SIZES = (5, 6, 4, 3)
 
@@ -302,9 +303,8 @@ def test_a_lazy_rule_refuses_states_of_a_net_of_other_sizes():
     rule.backward(*batch())
     for sizes in ((5, 7, 4, 3), (5, 6, 3)):
         other = dp.RULES["l-dp"](double_net(sizes))
-        with pytest.raises(dp.DualpropError, match="state") as caught:
+        with refused("state"):
             other.load_state_dict(rule.state_dict())
-        assert "\n" not in str(caught.value)
         assert other.state_dict()["plus"] == []
 
 

@@ -20,6 +20,7 @@ from tests.oracles.builders import (
     relative_error,
     small_conv_net,
 )
+from tests.oracles.refused import refused
 
 
 def problem(activation="tanh", sizes=(6, 8, 7, 4), n=5, seed=0):
@@ -257,9 +258,8 @@ BAD = {
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD.items() for v in values])
 def test_a_bad_setting_is_one_line(name, value):
-    with pytest.raises(dp.DualpropError, match=rf"^{name}=") as caught:
+    with refused(rf"^{name}="):
         dp.LiftedProximal(dp.nets.mlp([6, 8, 4]), **{name: value})
-    assert "\n" not in str(caught.value)
 
 
 def test_a_net_that_it_cannot_descend_on_is_one_line():
@@ -271,6 +271,5 @@ def test_a_net_that_it_cannot_descend_on_is_one_line():
         (dp.nets.mlp([6, 8, 4]), {"alpha": 0, "beta": 1.0}, r"^beta: .*below 1"),
         (dp.nets.mlp([6, 8, 4], output="softmax"), {"loss": "cross_entropy"}, r"^loss='cross_entropy'"),
     ):
-        with pytest.raises(dp.DualpropError, match=message) as caught:
+        with refused(message):
             dp.LiftedProximal(net, **settings)
-        assert "\n" not in str(caught.value)
