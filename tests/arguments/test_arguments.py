@@ -51,10 +51,10 @@ ENDS = [
     (Portion, [0, 1, 0.5], [-TINY, ABOVE_ONE], "a number in [0, 1]"),
     (PositivePortion, [TINY, 1], [0, ABOVE_ONE], "a number in (0, 1]"),
     (Fraction, [0, BELOW_ONE], [-TINY, 1], "a number in [0, 1)"),
-    (Count, [1, 2**63 - 1], [0, -1, 2**63], "a whole number of at least 1, below 2**63"),
-    (CountOrZero, [0, 2**63 - 1], [-1, 2**63], "a whole number of at least 0, below 2**63"),
-    (Seed, [0, 2**63 - 1], [-1, 2**63], "a whole number of at least 0, below 2**63"),
-    (Even, [2, 4], [0, 1, 3, -2], "a whole number of at least 2, a multiple of 2, below 2**63"),
+    (Count, [1, 2**63 - 1], [0, -1, 2**63], "a whole number of at least 1"),
+    (CountOrZero, [0, 2**63 - 1], [-1, 2**63], "a whole number of at least 0"),
+    (Seed, [0, 2**63 - 1], [-1, 2**63], "a whole number of at least 0"),
+    (Even, [2, 4], [0, 1, 3, -2], "a whole number of at least 2, a multiple of 2"),
 ]
 NO_NUMBERS = [True, False, np.True_, None, "1", "", b"1", [1], (1,), 1j, math.nan, math.inf, -math.inf, 10**400]
 NO_NUMBERS += [np.array(1), np.array([1.0]), torch.tensor(1), torch.tensor(1.0), object(), int]
@@ -68,7 +68,7 @@ def test_ranges_at_their_ends(kind, inside, outside, words):
     for value in outside:
         with pytest.raises(DualpropError) as caught:
             check("n", value, kind)
-        assert str(caught.value) == f"n={value!r}: must be {words}"
+        assert str(caught.value) == f"n={value!r}: must be {words}{', below 2**63' if value == 2**63 else ''}"
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda v: repr(v)[:20])
@@ -156,7 +156,7 @@ NET = torch.nn.Linear(2, 3)
         (lambda: Rule(NET, flag=1), "flag=1: must be true or false"),
         (lambda: Rule(NET, flag=None), "flag=None: must be true or false"),
         (lambda: Rule(NET, sizes=[0]),
-         "sizes=[0]: must be a list, each a whole number of at least 1, below 2**63 or none"),
+         "sizes=[0]: must be none or a list of whole numbers of at least 1"),
         (lambda: Rule(NET, colour="gren"),
          "unknown colour 'gren': did you mean 'green' or 'red'? Known: red, green"),
         (lambda: Rule(NET, colour=3), "colour=3: must be one of red, green"),
@@ -167,7 +167,7 @@ NET = torch.nn.Linear(2, 3)
          "Known: net, beta, colour, sweep, sizes, other, flag"),
         (lambda: Rule(NET, 1, 2), "Rule: got more arguments than it takes, 2"),
         (lambda: Rule(NET, net=NET), "net: given to Rule twice"),
-        (lambda: Sweep(0), "n=0: must be a whole number of at least 1, below 2**63"),
+        (lambda: Sweep(0), "n=0: must be a whole number of at least 1"),
         (lambda: Sweep(m=1), "m: Sweep has no such argument; Known: n, own"),
         (lambda: Mine(NET, 1, beta=-1), "beta=-1: must be a finite number above 0 or a list of such"),
         (lambda: Rule(NET, beta=[1.0] * 99 + [0]),
@@ -256,5 +256,5 @@ def test_one_for_each_layer():
 
 
 def test_a_list_in_words():
-    assert allowed(Sequence[Count]) == "a list, each a whole number of at least 1, below 2**63"
-    assert allowed(list[torch.nn.Module]) == "a list, each a torch.nn.Module"
+    assert allowed(Sequence[Count]) == "a list of whole numbers of at least 1"
+    assert allowed(list[torch.nn.Module]) == "a list of torch.nn.Modules"

@@ -197,14 +197,14 @@ def test_a_plan_gives_each_rule_its_own_table():
     ("text", "named"),
     [
         ("lr = ", "mine.toml"),
-        ("learning = 1", "learning: no such setting"),
+        ("learning = 1", "learning: Settings has no such argument"),
         ("lr = -1", "lr=-1"),
-        ('lr = "fast"', "lr='fast': must be a number"),
+        ('lr = "fast"', "lr='fast': must be a finite number above 0"),
         ("rules = 3", "rules: must hold"),
         ("rules.dp = 3", "rules: must hold"),
         ("[rules.dpp]", "'dp'"),
         ("[rules.dp]\nlr = -1", "rules.dp: lr=-1"),
-        ("[rules.dp]\nlearning = 1", "rules.dp: learning: no such setting"),
+        ("[rules.dp]\nlearning = 1", "rules.dp: learning: Settings has no such argument"),
         ("epochs = 4\nlr_epochs = 5", "lr_epochs=5"),
         ("hidden = [1.5]", "hidden="),
         ("epochs = 4\nwarmup_epochs = 5", "warmup_epochs=5"),
@@ -224,7 +224,7 @@ def test_unknown_recipes(tmp_path):
         recipes.load("cifar10-vgg61")
     with pytest.raises(DualpropError, match=r"nowhere\.toml: no such file"):
         recipes.load(tmp_path / "nowhere.toml")
-    with pytest.raises(DualpropError, match="learning: no such setting"):
+    with pytest.raises(DualpropError, match="learning: Settings has no such argument"):
         recipes.load("mnist-mlp", learning=1)
 
 

@@ -74,7 +74,7 @@ def check(name: str, value: Any, annotation: Any) -> Any:
         >>> check("rates", [1, 0], list[Positive])
         Traceback (most recent call last):
         ...
-        dualprop.errors.DualpropError: rates=[1, 0]: must be a list, each a finite number above 0
+        dualprop.errors.DualpropError: rates=[1, 0]: must be a list of finite numbers above 0
     """
     try:
         return _adapter(annotation).validate_python(value)
@@ -87,7 +87,7 @@ def read(text: str, annotation: Any) -> Any:
 
     Args:
         text: for example "0.5", "true" or "1,1,0.5".
-        annotation: what it is to become; several of something are separated by commas.
+        annotation: what it is to become; several of something are separated by commas. `Any` is read as JSON.
 
     Returns:
         The value, or what else the word may mean, for the check to refuse.
@@ -97,7 +97,7 @@ def read(text: str, annotation: Any) -> Any:
         >>> read("3", int), read("256,256", Several[Count]), read("1,0.5", PerLayer[Positive]), read("x", float)
         (3, (256, 256), [1.0, 0.5], 'x')
     """
-    for value in (text, text.split(",") if text else []):
+    for value in (text, text.split(",") if text else []) if annotation is not Any else ():
         try:
             return _adapter(annotation).validate_python(value, strict=False)
         except ValidationError:
@@ -132,8 +132,9 @@ def per_layer(name: str, value: PerLayer[T], count: int, what: str = "layers") -
 
 
 def declared(function: Callable[..., Any]) -> dict[str, Any]:
-    """What every argument of a function or constructor may be."""
-    return {name: p.annotation for name, p in inspect.signature(function, eval_str=True).parameters.items()}
+    """What every argument of a function or constructor may be, `Any` where it is not said."""
+    parameters = inspect.signature(function, eval_str=True).parameters
+    return {name: Any if p.annotation is p.empty else p.annotation for name, p in parameters.items()}
 
 
 @functools.cache

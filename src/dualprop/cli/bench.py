@@ -7,51 +7,46 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
-from dualprop.cli.options import run_folder
+from dualprop.arguments import Count, Several, read
+from dualprop.cli.options import names, run_folder
 from dualprop.errors import DualpropError, Interrupted
-from dualprop.runs.settings import whole_numbers
 
 FORMATS = (".png", ".pdf", ".svg")
 
 
 def bench(
     *,
-    rules: Annotated[
-        str | None,
-        typer.Option(
-            help="Names of rules, separated by commas; besides them bp (the loop in plain PyTorch), convert, "
-            "bp-fused and dp-fused.",
-            show_default="all",
-        ),
-    ] = None,
-    nets: Annotated[str, typer.Option(help="Of mlp, vgg_like, vgg16 and hopfield_cnn.")] = "mlp,vgg_like,vgg16",
-    precisions: Annotated[str, typer.Option(help="Of float32 and bf16.")] = "float32,bf16",
-    batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 100,
-    hidden: Annotated[str, typer.Option(help="Neurons in each hidden layer of the mlp.")] = "1000,1000,1000",
-    repeats: Annotated[int, typer.Option(help="Pairs of a rule's step and bp's.")] = 10,
-    budget: Annotated[float, typer.Option(help="Seconds after which a row begins no further pair.")] = 60.0,
-    compile: Annotated[bool, typer.Option("--compile", help="Measure everything compiled, too.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The folder to make, for table, JSON and chart.", show_default="runs/bench-TIME"),
-    ] = None,
-    json: Annotated[
-        Path | None,
-        typer.Option(help="Where to write every number.", show_default="OUT/bench.json"),
-    ] = None,
-    chart: Annotated[
-        Path | None,
-        typer.Option(help="Where to draw the step times: a .png, .pdf or .svg.", show_default="OUT/bench.png"),
-    ] = None,
+    rules: Annotated[str | None, Parameter(show_default="all")] = None,
+    nets: str = "mlp,vgg_like,vgg16",
+    precisions: str = "float32,bf16",
+    batch_size: int = 100,
+    hidden: str = "1000,1000,1000",
+    repeats: int = 10,
+    budget: float = 60.0,
+    compile: Annotated[bool, Parameter(negative="")] = False,
+    device: str = "auto",
+    out: Annotated[Path | None, Parameter(show_default="runs/bench-TIME")] = None,
+    json: Annotated[Path | None, Parameter(show_default="OUT/bench.json")] = None,
+    chart: Annotated[Path | None, Parameter(show_default="OUT/bench.png")] = None,
 ) -> None:
-    """Measure seconds per step and peak memory of every rule beside back-propagation, and the machine's ceilings.
+    """Check what is to be measured and where to write it, then measure.
 
-    A rule's steps alternate with those of bp; what is compared is the median of their ratios.
-
-    For numbers worth keeping, let nothing else run.
+    Args:
+        rules: Names of rules, separated by commas; besides them bp (the loop in plain PyTorch), convert, bp-fused
+            and dp-fused.
+        nets: Of mlp, vgg_like, vgg16 and hopfield_cnn.
+        precisions: Of float32 and bf16.
+        batch_size: Samples in a step.
+        hidden: Neurons in each hidden layer of the mlp.
+        repeats: Pairs of a rule's step and bp's.
+        budget: Seconds after which a row begins no further pair.
+        compile: Measure everything compiled, too.
+        device: auto, cpu, cuda or mps.
+        out: The folder to make, for table, JSON and chart.
+        json: Where to write every number.
+        chart: Where to draw the step times: a .png, .pdf or .svg.
     """
     folder = out or run_folder("bench")
     _check_places(folder, json, chart)
@@ -67,11 +62,11 @@ def bench(
     from dualprop.studies.bench.run import bench as measure
 
     plan = Plan(
-        rules=None if rules is None else _names(rules),
-        nets=_names(nets),
-        precisions=_names(precisions),
+        rules=None if rules is None else names(rules),
+        nets=names(nets),
+        precisions=names(precisions),
         batch_size=batch_size,
-        hidden=whole_numbers("hidden", hidden),
+        hidden=read(hidden, Several[Count]),
         repeats=repeats,
         budget=budget,
         compile=compile,
@@ -87,11 +82,7 @@ def bench(
     if not whole:
         raise Interrupted(f"stopped; what had been measured is in {numbers}")
     report.print()
-    typer.echo(f"table: {folder / 'table.md'}\nnumbers: {numbers}\npicture: {picture}")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    print(f"table: {folder / 'table.md'}\nnumbers: {numbers}\npicture: {picture}")
 
 
 def _check_places(folder: Path, numbers: Path | None, chart: Path | None) -> None:

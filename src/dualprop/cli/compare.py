@@ -3,59 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import typer
+from cyclopts import Parameter
 
-from dualprop.cli.options import RecipeOption, run_folder, with_settings
+from dualprop.arguments import Seed, Several, check, read
+from dualprop.cli.options import CommonOptions, RecipeOption, RuleOptions, merged, names, run_folder
 from dualprop.errors import DivergenceError, DualpropError
-from dualprop.runs.settings import whole_numbers
+from dualprop.rules import RULES
+from dualprop.studies import comparison
 from dualprop.training import recipes
 
-RULES = "bp,dp,ms-dp,l-dp,p-dp,r-dp,kp-dp,dp-t,ep,ep-centred,hep,chl,lpom,dtp"
 SEEDS = "0,1"
 
 
-@with_settings("rule", "seed")
 def compare(
     *,
-    rules: Annotated[
-        str | None, typer.Option(help="Names of rules, separated by commas.", show_default=RULES)
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="A run of every rule for each of these seeds.", show_default=SEEDS)
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder to make.", show_default="runs/compare-DATA-TIME")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(help="Go on with a comparison that was stopped; takes no other option.", show_default=False),
-    ] = None,
+    rules: Annotated[str | None, Parameter(show_default=",".join(RULES))] = None,
+    seeds: Annotated[str | None, Parameter(show_default=SEEDS)] = None,
+    out: Annotated[Path | None, Parameter(show_default="runs/compare-DATA-TIME")] = None,
+    resume: Path | None = None,
     recipe: RecipeOption = None,
-    settings: dict[str, Any],
+    settings: CommonOptions | None = None,
+    own: RuleOptions | None = None,
 ) -> None:
-    """Train several rules from several seeds; end with a table, learning curves and gradient alignments.
+    """Run a comparison, or go on with it.
 
-    A rule's own settings go to the rules that have them.
+    Args:
+        rules: Names of rules, separated by commas.
+        seeds: A run of every rule for each of these seeds.
+        out: The folder to make.
+        resume: Go on with a comparison that was stopped; takes no other option.
     """
+    given = merged(settings, own)
     if resume is not None:
-        for name, value in {"rules": rules, "seeds": seeds, "out": out, "recipe": recipe, **settings}.items():
+        for name, value in {"rules": rules, "seeds": seeds, "out": out, "recipe": recipe, **given}.items():
             if value is not None:
                 raise DualpropError(f"{name}: the comparison has its settings; --resume takes no other option")
-        from dualprop.studies.comparison import resume_comparison
-
-        folder, report = resume, resume_comparison(resume)
+        folder, report = resume, comparison.resume_comparison(resume)
     else:
-        names = [name.strip() for name in (RULES if rules is None else rules).split(",") if name.strip()]
-        numbers = whole_numbers("seeds", SEEDS if seeds is None else seeds)
+        chosen = list(RULES) if rules is None else names(rules)
+        numbers = check("seeds", read(SEEDS if seeds is None else seeds, Several[Seed]), Several[Seed])
         start = recipes.read(recipe) if recipe else recipes.Recipe()
-        folder = out or run_folder("compare", start.settings_for(settings).data)
-        from dualprop.studies.comparison import compare as run_all
-
-        report = run_all(names, numbers, settings, folder, start)
+        folder = out or run_folder("compare", start.settings_for(given).data)
+        report = comparison.compare(chosen, numbers, given, folder, start)
     report.print()
-    typer.echo(f"table: {folder / 'table.md'} and {folder / 'table.csv'}")
-    typer.echo("\n".join(f"picture: {path}" for path in sorted(folder.glob("*.png"))))
+    print(f"table: {folder / 'table.md'} and {folder / 'table.csv'}")
+    print("\n".join(f"picture: {path}" for path in sorted(folder.glob("*.png"))))
     if report.diverged:
         raise DivergenceError(f"{folder}: {', '.join(report.diverged)} diverged; the table is of the other runs")

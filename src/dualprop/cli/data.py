@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
-import typer
+from cyclopts import App, Parameter
 
-app = typer.Typer(help="List, fetch and look into data sets.", no_args_is_help=True)
+app = App(name="data", help="List, fetch and look into data sets.")
 
-Name = Annotated[str, typer.Argument(help="A name that `dualprop data list` shows, or folder:PATH.")]
+Name = Annotated[str, Parameter(help="A name that `dualprop data list` shows, or folder:PATH.")]
 Root = Annotated[
-    Optional[Path],  # noqa: UP045 - typer evaluates it, on Python 3.10 too
-    typer.Option("--data-root", help="Folder of the data sets; else $DUALPROP_DATA, else the user's cache."),
+    Path | None,
+    Parameter(name="--data-root", help="Folder of the data sets; else $DUALPROP_DATA, else the user's cache."),
 ]
 ImageSize = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--image-size", min=1, help="For folder:PATH: height and width to bring images to."),
+    int | None,
+    Parameter(name="--image-size", help="For folder:PATH: height and width to bring images to."),
 ]
 
 
-@app.command("list")
-def list_datasets(data_root: Root = None) -> None:
+@app.command(name="list")
+def list_datasets(*, data_root: Root = None) -> None:
     """Show every data set, and which files it still needs."""
     from rich.console import Console
     from rich.table import Table
@@ -38,7 +38,7 @@ def list_datasets(data_root: Root = None) -> None:
 
 
 @app.command()
-def fetch(name: Name, data_root: Root = None) -> None:
+def fetch(name: Name, /, *, data_root: Root = None) -> None:
     """Download a data set unless it is there, and check its content."""
     from rich.console import Console
 
@@ -50,7 +50,7 @@ def fetch(name: Name, data_root: Root = None) -> None:
 
 
 @app.command()
-def info(name: Name, data_root: Root = None, image_size: ImageSize = None) -> None:
+def info(name: Name, /, *, data_root: Root = None, image_size: ImageSize = None) -> None:
     """Read a data set and show what is in it."""
     from rich.console import Console
     from rich.table import Table

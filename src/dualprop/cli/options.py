@@ -1,129 +1,139 @@
-"""Command-line options made from the fields of `Settings`, so that each is described once."""
+"""Command-line options derived from declarations: those of `Settings`, and those of every rule in `RULES`.
+
+A type and a range come from the annotation, the help from the docstring's `Args:`. Importing this loads the rules,
+and torch with them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
-import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Union
 
-import typer
+import docstring_parser
+from cyclopts import Group, Parameter, Token
 
+from dualprop.arguments import declared, read
 from dualprop.errors import DualpropError
+from dualprop.rules import RULES
 from dualprop.runs.settings import Settings
 from dualprop.training import recipes
 
+GROUPS = ("what", "rule", "optimizer", "schedule", "data", "precision", "run")
+"""In the order of the help."""
+
 RecipeOption = Annotated[
     str | None,
-    typer.Option(
-        "--recipe",
+    Parameter(
         help=f"Settings to start from: {', '.join(recipes.shipped())}, or the path of a TOML file. Options given "
         "here override it; its schedule scales with --epochs.",
-        show_default=False,
     ),
 ]
 
 
+def _help(described: Callable[..., Any]) -> dict[str, str]:
+    """The help of every argument of a class or function, from its docstring."""
+    parsed = docstring_parser.parse(described.__doc__ or "", style=docstring_parser.DocstringStyle.GOOGLE)
+    return {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params if p.args[0] == "param"}
+
+
+def _option(name: str, kind: Any, group: str, help: str, default: str) -> Any:
+    """An option of one word, or two flags for true and false."""
+    parameter = Parameter(
+        name=f"--{name.replace('_', '-')}",
+        help=help,
+        group=Group(group, sort_key=GROUPS.index(group)),
+        show_default=default,
+    )
+    if kind is bool:
+        return Annotated[bool, parameter]
+
+    def value(_: Any, tokens: Sequence[Token]) -> Any:
+        return _READERS.get(kind, read)(tokens[0].value, kind)
+
+    return Annotated[Any, Parameter(converter=value, allow_leading_hyphen=True, metavar="VALUE"), parameter]
+
+
 def _shown(default: Any) -> str:
     """A default value as one would type it."""
-    if isinstance(default, tuple):
-        return ",".join(map(str, default))
-    return "none" if default in (None, {}) else str(default)
+    return "none" if default in (None, {}) else str(default).lower()
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    factory = field.default_factory
-    return field.default if factory is dataclasses.MISSING else factory()
+def _table(text: str, _: Any) -> dict[str, Any]:
+    """A rule's settings from a word like "alpha=0.25;beta=[1,1,0.5];schedule=random:50;lazy=true"."""
+    settings = {}
+    for item in filter(None, text.split(";")):
+        name, equals, value = item.partition("=")
+        if not equals or not name.strip():
+            raise DualpropError(f"rule_settings={item!r}: must be NAME=VALUE, for example beta=0.5")
+        settings[name.strip()] = read(value.strip(), Any)
+    return settings
 
 
-def _parameter(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
-    """The option of one field. It is None unless given, which tells a choice from a default."""
-    parse = field.metadata["parse"]
-    flag = f"--{field.name.replace('_', '-')}"
-    option = typer.Option(
-        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-        help=field.metadata["help"],
-        show_default=_shown(_default(field)),
-    )
-    word = str if parse else kind
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[word | None, option],
-    )
+_READERS = {Mapping[str, Any]: _table}
+"""How words are read that mean more than `read` knows."""
 
 
-def _beta(text: str) -> float | list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise DualpropError(f"beta={text!r}: expected a number, or one per layer as 1,1,0.5") from None
-    return numbers if len(numbers) > 1 else numbers[0]
+def _of_settings(*omitted: str) -> dict[str, Any]:
+    """An option for every setting."""
+    kinds, helps, defaults = declared(Settings), _help(Settings), Settings().as_dict()
+    return {
+        f.name: _option(f.name, kinds[f.name], f.metadata["group"], helps[f.name], _shown(defaults[f.name]))
+        for f in dataclasses.fields(Settings)
+        if f.name not in omitted
+    }
 
 
-def _own(kind: Any, help: str) -> Any:
-    return Annotated[kind | None, typer.Option(help=help, show_default="the rule's")]
+def _of_rules() -> dict[str, Any]:
+    """An option for every setting that some rule has, unless the run has one of the same name."""
+    kinds: dict[str, list[Any]] = {}
+    helps: dict[str, dict[str, list[str]]] = {}
+    for rule, method in RULES.items():
+        described = _help(method.rule)
+        for name, kind in declared(method.rule).items():
+            if name not in {"net", *declared(Settings)}:
+                kinds.setdefault(name, []).append(kind)
+                helps.setdefault(name, {}).setdefault(described.get(name, ""), []).append(rule)
+    return {
+        name: _option(
+            name,
+            Union[tuple(kinds[name])],  # noqa: UP007 - of as many as there are
+            "rule",
+            " ".join(f"{text} ({', '.join(rules)})" for text, rules in helps[name].items()),
+            "the rule's",
+        )
+        for name in kinds
+    }
 
 
-_RULE_OPTIONS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-    "alpha": (_own(float, "The rule's α in [0, 1]."), float),
-    "beta": (_own(str, "Its β, one number or one per layer as 1,1,0.5."), _beta),
-    "schedule": (_own(str, "Its order of updates: sweep:N, parallel:TICKS or random:UPDATES."), str),
-}
-"""Short options for what `--rule-settings` could say as well."""
+if TYPE_CHECKING:
+    SettingOptions = dict[str, Any]
+    CommonOptions = dict[str, Any]
+    RuleOptions = dict[str, Any]
+else:
+    Every = Parameter(name="*")
+    SettingOptions = Annotated[TypedDict("SettingOptions", _of_settings(), total=False), Every]
+    """Settings by name, those alone that were given."""
+    CommonOptions = Annotated[TypedDict("CommonOptions", _of_settings("rule", "seed"), total=False), Every]
+    """The same for several rules and seeds."""
+    RuleOptions = Annotated[TypedDict("RuleOptions", _of_rules(), total=False), Every]
+    """A rule's own settings."""
 
 
-def with_settings(*omitted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one option for every setting; it gets those that were given as `settings`.
-
-    Args:
-        omitted: settings that the command has no option for.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        kinds = get_type_hints(Settings)
-        fields = {f.name: f for f in dataclasses.fields(Settings) if f.name not in omitted}
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
-
-        @functools.wraps(command)
-        def run(**options: Any) -> None:
-            short = {name: options.pop(name) for name in _RULE_OPTIONS}
-            given = {name: options.pop(name) for name in fields}
-            command(**options, settings=_parsed(given, short, fields))
-
-        parameters = [
-            *own,
-            *(
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-                for name, (annotation, _) in _RULE_OPTIONS.items()
-            ),
-            *(_parameter(field, kinds[name]) for name, field in fields.items()),
-        ]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        return run
-
-    return decorate
-
-
-def _parsed(
-    given: Mapping[str, Any], short: Mapping[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
-) -> dict[str, Any]:
-    """The options that were given, words turned into values, the short ones taken into the rule's settings."""
-    values = {}
-    for name, value in given.items():
-        if value is not None:
-            parse = fields[name].metadata["parse"]
-            values[name] = parse(name, value) if parse else value
-    own = {name: _RULE_OPTIONS[name][1](value) for name, value in short.items() if value is not None}
+def merged(settings: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings that were given, a rule's own among them."""
+    given = dict(settings or {})
     if own:
-        values["rule_settings"] = {**values.get("rule_settings", {}), **own}
-    return values
+        given["rule_settings"] = {**given.get("rule_settings", {}), **own}
+    return given
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names from a word like "dp,bp"."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def run_folder(*words: str) -> Path:

@@ -104,7 +104,7 @@ def test_other_places_for_numbers_and_chart(bench, tmp_path):
         (("--budget", "0"), "budget=0"),
         (("--budget", "inf"), "budget=inf"),
         (("--hidden", "8,x"), "'8,x'"),
-        (("--hidden", "0"), "hidden=[0]"),
+        (("--hidden", "0"), "hidden=0: must be a list of whole numbers of at least 1"),
         (("--device", "nowhere"), "device='nowhere'"),
         (("--out", "taken"), "out=taken"),
         (("--json", "taken"), "json=taken"),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
+
+from dualprop.arguments import Count, Positive, Several, checked
 from dualprop.errors import DualpropError
 from dualprop.studies.bench.plain import PLAIN
 from dualprop.studies.bench.subjects import subjects
 from dualprop.training.experiment import PRECISIONS, device
 
+_Count = Annotated[Count, Field(lt=2**31)]
 
+
+@checked
 @dataclass(frozen=True)
 class Plan:
     """Which subjects, on which nets, in which precisions, how often.
@@ -31,13 +37,13 @@ class Plan:
         DualpropError: for an unknown name, a repetition or a number out of range.
     """
 
-    rules: tuple[str, ...] | None = None
-    nets: tuple[str, ...] = ("mlp", "vgg_like", "vgg16")
-    precisions: tuple[str, ...] = ("float32", "bf16")
-    batch_size: int = 100
-    hidden: tuple[int, ...] = (1000, 1000, 1000)
-    repeats: int = 10
-    budget: float = 60.0
+    rules: Several[str] | None = None
+    nets: Several[str] = ("mlp", "vgg_like", "vgg16")
+    precisions: Several[str] = ("float32", "bf16")
+    batch_size: _Count = 100
+    hidden: Several[Count] = (1000, 1000, 1000)
+    repeats: _Count = 10
+    budget: Positive = 60.0
     compile: bool = False
     device: str = "auto"
 
@@ -52,14 +58,6 @@ class Plan:
                 registry[value]
             if not values or len(set(values)) != len(values):
                 raise DualpropError(f"{name}={list(values)}: must name at least one, and each once")
-        for name in ("repeats", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not 1 <= value < 2**31:
-                raise DualpropError(f"{name}={value!r}: must be a whole number of at least 1, below 2**31")
-        if not all(isinstance(n, int) and n >= 1 for n in self.hidden):
-            raise DualpropError(f"hidden={list(self.hidden)}: must be whole numbers of at least 1")
-        if not 0 < self.budget < math.inf:
-            raise DualpropError(f"budget={self.budget!r}: must be positive and finite")
         device(self.device)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from dualprop.errors import DualpropError
+from dualprop.arguments import per_layer
 from dualprop.nets.net import Net
 from dualprop.registry import Registry
 from dualprop.runs.settings import Settings
@@ -51,8 +51,7 @@ def layer_factors(net: Net, factors: Sequence[float]) -> dict[Parameter, float]:
     Raises:
         DualpropError: for another number of them.
     """
-    if len(factors) != len(net):
-        raise DualpropError(f"lr_factors={list(factors)}: must be {len(net)} numbers, one for each layer")
+    factors = per_layer("lr_factors", factors, len(net))
     return {p: factor for layer, factor in zip(net.chain, factors, strict=True) for p in layer.parameters()}
 
 

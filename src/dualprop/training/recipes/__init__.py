@@ -16,7 +16,7 @@ from typing import Any
 
 from dualprop.errors import DualpropError
 from dualprop.registry import Registry
-from dualprop.runs.settings import Settings, check_names
+from dualprop.runs.settings import Settings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -66,7 +66,6 @@ class Recipe:
             >>> recipe.settings_for({"rule": "kp-dp"}).warmup_epochs
             15
         """
-        check_names(given)
         own = Settings.from_dict(self.settings)
         table = {**self.settings, **self.rules.get(given.get("rule", own.rule), {})}
         merged = {**table, **given}
