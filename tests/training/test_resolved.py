@@ -1,5 +1,6 @@
 """What a run used is decided at its start and written down: defaults that change later change nothing in it."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -66,10 +67,11 @@ def test_the_record_of_every_rule_makes_the_same_net_and_rule(rule, quick):
 def changed_defaults(patch):
     """Another activation and init for `hep`, other values of its own, another net of the same shapes."""
     patch.setitem(dp.RULES, "hep", dp.Method(dp.HolomorphicEP, "hep", {"N": 4}, activation="tanh", init=None))
-    own = {**dp.HolomorphicEP.__init__.__kwdefaults__, "beta": 0.01, "T1": 3}
-    patch.setattr(dp.HolomorphicEP.__init__, "__kwdefaults__", own)
+    changed = {dp.HolomorphicEP.__init__: {"beta": 0.01, "T1": 3}, mlp: {"init": "lecun-normal"}}
+    for function, own in changed.items():
+        inner = inspect.unwrap(function)
+        patch.setattr(inner, "__kwdefaults__", {**inner.__kwdefaults__, **own})
     patch.setitem(dp.NETS, "mlp", replace(dp.NETS["mlp"], sizes=(7,), options={"output": "tanh"}))
-    patch.setattr(mlp, "__kwdefaults__", {**mlp.__kwdefaults__, "init": "lecun-normal"})
 
 
 def test_a_changed_default_leaves_finished_runs_alone(quick, tmp_path, monkeypatch):
