@@ -10,7 +10,7 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from dualprop import __version__
+import dualprop
 from dualprop.errors import DualpropError, Interrupted
 from dualprop.training.malloc import keep_memory
 from dualprop.training.processes import torchrun
@@ -21,7 +21,7 @@ HELP = ("--help", "-h")
 app = App(
     name="dualprop",
     help="Train networks with dual propagation, and with the methods it is compared with.",
-    version=__version__,
+    version=dualprop.__version__,
     help_flags=HELP,
 )
 for command, purpose in {
