@@ -39,9 +39,9 @@ def deep_net(activation: str = "relu", feedback: str = "symmetric") -> dp.Net:
 class Hoarder(Inference):
     """Keeps every mean."""
 
-    def _commit(self, block):
-        super()._commit(block)
-        self._plain[block.k] = False
+    def _write(self, moved):
+        super()._write(moved)
+        moved.neurons._plain = None
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["fresh", "lazy"])
@@ -62,10 +62,10 @@ def test_means_are_dropped_and_made_again(monkeypatch):
     held = []
     update = Inference._update
 
-    def watched(self, *how, **kept):
-        block = update(self, *how, **kept)
-        held.append([i for i in range(len(self._mean)) if self._mean[i] is not None])
-        return block
+    def watched(self, block):
+        moved = update(self, block)
+        held.append([k for k, neurons in self.neurons.items() if neurons._mean is not None])
+        return moved
 
     monkeypatch.setattr(Inference, "_update", watched)
     dp.DualProp(deep_net(), beta=0.5).backward(*image_batch(2))
@@ -125,7 +125,7 @@ def test_a_synapse_learns_before_those_below_it_have_been_updated(monkeypatch):
     net, events = small_conv_net("tanh"), []
     update = Inference._update
     monkeypatch.setattr(
-        Inference, "_update", lambda self, k, *how, **kept: events.append(k) or update(self, k, *how, **kept)
+        Inference, "_update", lambda self, block: events.append(block.layer) or update(self, block)
     )
     for k, layer in enumerate(net.chain, 1):
         layer.synapse.weight.register_post_accumulate_grad_hook(lambda p, k=k: events.append(f"W{k}"))

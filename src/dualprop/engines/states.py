@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from dualprop.nets.wiring import Wiring
+
+
+class ByLayer(tuple[Tensor, ...]):
+    """One tensor for each layer: index k = 1..L, 0 for the (first) input; layers and inputs by name as well.
+
+    Example:
+        >>> from dualprop.nets.wiring import Wiring
+        >>> states = ByLayer.of(Wiring.chain(1), {0: torch.zeros(2, 3), 1: torch.ones(2, 4)})
+        >>> states["x"].shape, states[1].shape
+        (torch.Size([2, 3]), torch.Size([2, 4]))
+    """
+
+    names: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, wiring: Wiring, tensors: Mapping[int, Tensor]) -> ByLayer:
+        """From tensors by number, inputs at 0, -1, ..."""
+        states = cls(tensors[k] for k in range(wiring.depth + 1))
+        states.names = {wiring.name(k): tensor for k, tensor in tensors.items()}
+        return states
+
+    def __getitem__(self, key: Any) -> Any:
+        """By number, slice or name."""
+        return self.names[key] if isinstance(key, str) else super().__getitem__(key)
+
+    def map(self, f: Callable[..., Tensor], *others: ByLayer) -> ByLayer:
+        """f of every tensor, with the same one of the others."""
+        mapped = ByLayer(map(f, self, *others))
+        mapped.names = {
+            name: f(tensor, *(other.names[name] for other in others)) for name, tensor in self.names.items()
+        }
+        return mapped
 
 
 @dataclass(frozen=True)
@@ -35,9 +71,16 @@ class State:
     @cached_property
     def mean(self) -> tuple[Tensor, ...]:
         """z̄_k for k = 0..L."""
-        return tuple(torch.lerp(m, p, self.share) for p, m in zip(self.plus, self.minus, strict=True))
+        return _each(lambda plus, minus: torch.lerp(minus, plus, self.share), self.plus, self.minus)
 
     @cached_property
     def difference(self) -> tuple[Tensor, ...]:
         """z_k^+ - z_k^- for k = 0..L."""
-        return tuple(map(torch.sub, self.plus, self.minus))
+        return _each(torch.sub, self.plus, self.minus)
+
+
+def _each(f: Callable[..., Tensor], plus: tuple[Tensor, ...], minus: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """f of both states of every layer."""
+    if isinstance(plus, ByLayer) and isinstance(minus, ByLayer):
+        return plus.map(f, minus)
+    return tuple(map(f, plus, minus))

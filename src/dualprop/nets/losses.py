@@ -77,11 +77,19 @@ class Loss(ABC):
             (gradient,) = torch.autograd.grad(self.value(z, y).sum(), z)
         return gradient
 
-    def output_step(self, f: Potential, a: Tensor, y: Tensor, up: float, down: float) -> tuple[Tensor, Tensor]:
+    def output_step(
+        self,
+        f: Potential,
+        a: Tensor,
+        y: Tensor,
+        up: float,
+        down: float,
+        drives: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Both states of the output layer, for the loss linearised at the un-nudged output.
 
         z^+ = f(a - up ∂ℓ(f(a))), z^- = f(a + down ∂ℓ(f(a))), the stationary points of the dyadic objective with
-        ℓ replaced by its tangent.
+        ℓ replaced by its tangent. An output that drives other layers has their feedback besides: `drives`.
 
         Args:
             f: the output layer's potential.
@@ -89,12 +97,13 @@ class Loss(ABC):
             y: encoded targets, of the same shape.
             up: αβ_L, the strength of the nudge towards the target.
             down: ᾱβ_L, that of the nudge away from it.
+            drives: a + α e and a - ᾱ e with the feedback e; both a by default.
 
         Returns:
             z^+ and z^-, both of the shape of a.
         """
-        force = self.gradient(f(a), y)
-        return f(torch.sub(a, force, alpha=up)), f(torch.add(a, force, alpha=down))
+        force, (toward, away) = self.gradient(f(a), y), drives or (a, a)
+        return f(torch.sub(toward, force, alpha=up)), f(torch.add(away, force, alpha=down))
 
     def smoothed(self, label_smoothing: float) -> Loss:
         """This loss with a part of every target spread evenly over the classes; `CrossEntropy` has one.
@@ -167,12 +176,21 @@ class SquaredError(Loss):
         """The difference z - y."""
         return z - y
 
-    def output_step(self, f: Potential, a: Tensor, y: Tensor, up: float, down: float) -> tuple[Tensor, Tensor]:
+    def output_step(
+        self,
+        f: Potential,
+        a: Tensor,
+        y: Tensor,
+        up: float,
+        down: float,
+        drives: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The exact stationary points, see the class; arguments as in `Loss.output_step`."""
         if not f.projects:
-            return super().output_step(f, a, y, up, down)
-        plus = torch.add(a, y, alpha=up).div_(1 + up)
-        minus = torch.sub(a, y, alpha=down).div_(1 - down)
+            return super().output_step(f, a, y, up, down, drives)
+        toward, away = drives or (a, a)
+        plus = torch.add(toward, y, alpha=up).div_(1 + up)
+        minus = torch.sub(away, y, alpha=down).div_(1 - down)
         return f.over(plus), f.over(minus)
 
     def check(self, f: Potential, down: float) -> None:

@@ -1,22 +1,29 @@
-"""A net: a chain of layers, each an affine synapse and a convex potential."""
+"""A net: layers of synapses and potentials, in a chain or in any graph."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from dualprop.errors import DualpropError, check_type
+from dualprop.errors import DivergenceError, DualpropError, check_type
 from dualprop.nets.potentials import POTENTIALS, Potential
-from dualprop.nets.synapses import Synapse
+from dualprop.nets.synapses import Synapse, layout
+from dualprop.nets.wiring import Wiring
+
+Inputs = Tensor | tuple[Tensor, ...]
+Shape = tuple[int, ...]
 
 
 class Layer(nn.Module):
-    """One layer of neurons and the synapse into it: z_k = f_k(A_k(z_{k-1})).
+    """One layer of neurons and the synapses into it: z_k = f_k(Σ_j A_jk(z_j)), in a chain f_k(A_k(z_{k-1})).
 
     Args:
-        synapse: the affine map A_k from the layer below.
+        synapse: the map A_k from the layer below.
         potential: the potential G_k of its neurons, or a name in `POTENTIALS`.
+        also: further synapses into it, by name; in a chain there are none.
 
     Example:
         >>> import torch, dualprop as dp
@@ -27,29 +34,49 @@ class Layer(nn.Module):
 
     synapse: Synapse
 
-    def __init__(self, synapse: Synapse, potential: Potential | str = "relu") -> None:
+    def __init__(
+        self, synapse: Synapse, potential: Potential | str = "relu", also: Mapping[str, Synapse] | None = None
+    ) -> None:
         super().__init__()
-        check_type("synapse", synapse, Synapse)
+        for each in (synapse, *(also or {}).values()):
+            check_type("synapse", each, Synapse)
         self.synapse = synapse
+        self.also = nn.ModuleDict(dict(also or {}))
         self.potential = POTENTIALS[potential] if isinstance(potential, str) else potential
         check_type("potential", self.potential, Potential)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """f(A(z)), shape (B, *out_shape)."""
-        return self.potential(self.synapse(z))
+    @property
+    def synapses(self) -> list[Synapse]:
+        """All synapses into it."""
+        return [self.synapse, *self.also.values()]  # type: ignore[list-item]  # the constructor lets in nothing else
+
+    def forward(self, *z: Tensor) -> Tensor:
+        """f of the sum of A(z) over the synapses, one state for each; shape (B, *out_shape)."""
+        drive = self.synapse(z[0])
+        for synapse, state in zip(self.also.values(), z[1:], strict=True):
+            drive = drive + synapse(state)
+        return self.potential(drive)
 
     def extra_repr(self) -> str:
-        """What `print(net)` says of this layer besides its synapse."""
+        """What `print(net)` says of this layer besides its synapses."""
         return f"potential={self.potential}"
 
 
 class Net(nn.Module):
-    """A chain of layers k = 1..L. `net(x)` is the ordinary forward pass, differentiable by autograd.
+    """Layers k = 1..L: a chain, or a graph that `dualprop.Graph` has built. It holds weights alone.
 
-    Rules (`dualprop.RULES`) read its layers and write states of their own; the net holds weights alone.
+    `net(x)` is the ordinary forward pass, differentiable by autograd. On a graph with cycles it is the free fixed
+    point, without autograd: sweeps up through all layers, from states at zero, until none moves by more than
+    `tolerance`, relatively. Rules (`dualprop.RULES`) read its layers and write states of their own.
 
     Args:
         layers: at least one `Layer`, from the input up.
+
+    Attributes:
+        wiring: how the layers are connected.
+        tolerance: the largest relative change of a state, in a sweep, at the free fixed point of a cyclic graph.
+        sweeps: how many of them it may take.
+        damping: λ in [0, 1), the part of its old state that a layer keeps in them.
 
     Raises:
         DualpropError: if there is no layer.
@@ -63,45 +90,196 @@ class Net(nn.Module):
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
-        super().__init__()
         layers = list(layers)
         if not layers:
             raise DualpropError("layers: a net needs at least one")
         for layer in layers:
             check_type("layers", layer, Layer)
+            if layer.also:
+                raise DualpropError("layers: one has several synapses; dualprop.Graph makes nets of such layers")
+        self._build(layers, Wiring.chain(len(layers)))
+
+    @classmethod
+    def of(
+        cls,
+        layers: Sequence[Layer],
+        wiring: Wiring,
+        tolerance: float = 1e-6,
+        sweeps: int = 1000,
+        damping: float = 0.0,
+    ) -> Net:
+        """A net of layers that are connected so; `dualprop.Graph` calls it.
+
+        Args:
+            layers: as many as the wiring has, each with a synapse for every edge into it, in their order.
+            wiring: the graph.
+            tolerance: see the class.
+            sweeps: see the class.
+            damping: see the class.
+        """
+        net = cls.__new__(cls)
+        net._build(layers, wiring, tolerance, sweeps, damping)
+        return net
+
+    def _build(
+        self,
+        layers: Sequence[Layer],
+        wiring: Wiring,
+        tolerance: float = 1e-6,
+        sweeps: int = 1000,
+        damping: float = 0.0,
+    ) -> None:
+        super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.wiring = wiring
+        self.tolerance, self.sweeps, self.damping = tolerance, sweeps, damping
+        self._shapes: dict[tuple[Shape, ...], dict[int, Shape]] = {}
 
     @property
     def chain(self) -> list[Layer]:
-        """The layers from the input up; layer k of the equations is chain[k - 1]."""
-        return list(self.layers)  # type: ignore[arg-type]  # the constructor has let in nothing else
+        """The layers from the input up; layer k of the equations is chain[k - 1].
+
+        Raises:
+            DualpropError: if this net is no chain.
+        """
+        if not self.wiring.is_chain:
+            raise DualpropError(f"net: must be a chain, but {self.wiring.unlike_a_chain}")
+        return self.stack
+
+    @property
+    def stack(self) -> list[Layer]:
+        """The layers in their order, however they are connected."""
+        return list(self.layers)  # type: ignore[arg-type]  # nothing else is let in
+
+    @property
+    def synapses(self) -> list[Synapse]:
+        """The synapses on the edges, in the order of `wiring.edges`."""
+        return [synapse for layer in self.stack for synapse in layer.synapses]
 
     def __len__(self) -> int:
         """L, the number of layers."""
         return len(self.layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The output z_L of the feed-forward pass, shape (B, *out_shape)."""
-        for layer in self.layers:
-            x = layer(x)
-        return x
+    def forward(self, x: Inputs) -> Inputs:
+        """The outputs' states: a tensor (B, *out_shape), or a tuple of them in their order if there are several.
 
-    def shapes(self, in_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """The shapes of one sample of z_0 .. z_L.
+        Args:
+            x: the input, shape (B, ...); a tuple of them if the net has several inputs.
+
+        Raises:
+            DualpropError: for another number of inputs.
+            DivergenceError: if the states of a graph with cycles do not settle.
+        """
+        if self.wiring.is_chain and isinstance(x, Tensor):
+            for layer in self.layers:
+                x = layer(x)
+            return x
+        states = self.inputs(x)
+        if self.wiring.cyclic:
+            states |= self._settled(states)
+        else:
+            for k, layer in enumerate(self.stack, 1):
+                states[k] = layer(*(states[self.wiring.edges[e][0]] for e in self.wiring.into[k]))
+        return self.packed([states[k] for k in self.wiring.outputs])
+
+    def inputs(self, x: Inputs) -> dict[int, Tensor]:
+        """The inputs by their numbers 0, -1, ...
+
+        Raises:
+            DualpropError: for another number of them.
+        """
+        given = x if isinstance(x, tuple) else (x,)
+        if len(given) != len(self.wiring.inputs):
+            names = ", ".join(self.wiring.inputs)
+            raise DualpropError(f"x: {len(given)} inputs, but the net has {len(self.wiring.inputs)} ({names})")
+        return {-number: each for number, each in enumerate(given)}
+
+    def packed(self, outputs: Sequence[Tensor]) -> Inputs:
+        """One tensor where there is one output, otherwise a tuple."""
+        return tuple(outputs) if len(outputs) > 1 else outputs[0]
+
+    @torch.no_grad()
+    def _settled(self, inputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """The free fixed point of layers 1..L."""
+        x, edges, into = inputs[0], self.wiring.edges, self.wiring.into
+        shapes = self.state_shapes([tuple(inputs[-n].shape[1:]) for n in range(len(inputs))])
+        states = {**inputs, **{k: zeros(x, shapes[k]) for k in range(1, len(self) + 1)}}
+        for sweep in range(1, self.sweeps + 1):
+            moved = 0.0
+            for k, layer in enumerate(self.stack, 1):
+                old, new = states[k], layer(*(states[edges[e][0]] for e in into[k]))
+                states[k] = torch.lerp(new, old, self.damping) if self.damping else new
+                change = float(torch.linalg.vector_norm(states[k] - old, dtype=torch.float64))
+                if not math.isfinite(change):
+                    raise DivergenceError(
+                        f"the free states diverged at sweep {sweep}, layer {k} ({self.wiring.name(k)}): "
+                        "NaN or infinite"
+                    )
+                if change:
+                    moved = max(moved, change / float(torch.linalg.vector_norm(states[k], dtype=torch.float64)))
+            if moved <= self.tolerance:
+                return {k: states[k] for k in range(1, len(self) + 1)}
+        raise DivergenceError(
+            f"the free states do not settle within {self.sweeps} sweeps: they still move by {moved:.3g} of their "
+            f"norm, but the tolerance is {self.tolerance:g}; give the net more damping or more sweeps"
+        )
+
+    def shapes(self, in_shape: Shape) -> list[Shape]:
+        """The shapes of one sample of z_0 .. z_L, for a net with one input.
 
         Args:
             in_shape: that of the input x, without the batch.
 
         Raises:
-            DualpropError: if a layer does not take what the one below gives.
+            DualpropError: if a layer does not take what comes into it.
         """
-        shapes = [tuple(in_shape)]
-        for layer in self.chain:
-            shapes.append(layer.synapse.out_shape(shapes[-1]))
+        shapes = self.state_shapes([tuple(in_shape)])
+        return [shapes[k] for k in range(len(self) + 1)]
+
+    def state_shapes(self, in_shapes: Sequence[Shape]) -> dict[int, Shape]:
+        """The shapes of one sample of every state, by number; inputs are 0, -1, ...
+
+        Args:
+            in_shapes: those of the inputs, without the batch.
+
+        Raises:
+            DualpropError: if a layer does not take what comes into it.
+        """
+        key = tuple(map(tuple, in_shapes))
+        if key not in self._shapes:
+            self._shapes[key] = self._checked_shapes(key)
+        return self._shapes[key]
+
+    def _checked_shapes(self, in_shapes: tuple[Shape, ...]) -> dict[int, Shape]:
+        shapes = {-n: shape for n, shape in enumerate(in_shapes)}
+        edges, synapses = self.wiring.edges, self.synapses
+        for k in range(1, len(self) + 1):
+            first = next(e for e in self.wiring.into[k] if edges[e][0] < k)
+            shapes[k] = synapses[first].out_shape(shapes[edges[first][0]])
+        if self.wiring.is_chain:
+            return shapes
+        for (source, target), synapse in zip(edges, synapses, strict=True):
+            try:
+                synapse.check_joins(shapes[source], shapes[target])
+            except DualpropError as error:
+                names = f"{self.wiring.name(source)} -> {self.wiring.name(target)}"
+                raise DualpropError(f"net: edge {names}: {error}") from None
         return shapes
 
     @property
     def feedback(self) -> str:
         """How the error comes down: "symmetric" or "kolen-pollack" (weights B of its own)."""
-        own = any(bool(layer.synapse.feedback_pairs()) for layer in self.chain)
+        own = any(bool(synapse.feedback_pairs()) for synapse in self.synapses)
         return "kolen-pollack" if own else "symmetric"
+
+
+def zeros(x: Tensor, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
+    """States at zero beside an input, in memory as that lies.
+
+    Args:
+        x: the input, shape (B, ...).
+        shape: of one sample.
+        dtype: of the states; that of x by default.
+    """
+    made = x.new_zeros(len(x), *shape, dtype=dtype or x.dtype)
+    return made.contiguous(memory_format=layout(x)) if len(shape) == 3 else made

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualprop.engines.dyads.inference import Inference
+from dualprop.engines.dyads.inference import Inference, Task
 from dualprop.engines.dyads.schedules import Schedule, parse
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.slots import Ages, Slots
@@ -83,7 +83,7 @@ class DualProp(Rule):
         for name, flag in (("transpose", transpose), ("lazy", lazy)):
             if not isinstance(flag, bool):
                 raise DualpropError(f"{name}={flag!r}: must be true or false")
-        self.loss.check(net.chain[-1].potential, self.nudge.down)
+        self.loss.check(net.stack[-1].potential, self.nudge.at(depth)[1])
         self.schedule = parse(schedule) if isinstance(schedule, str) else schedule
         check_type("schedule", self.schedule, Schedule)
         self.schedule.fit(depth, rounds, lazy)
@@ -113,7 +113,7 @@ class DualProp(Rule):
         for left in reversed(range(self.rounds)):
             keep = self.lazy or left > 0
             inference = self._run(x, y, start, keep, learn=True)
-            output = inference.output
+            (output,) = inference.outputs
             loss = self.loss.value(output, y).mean()
             start = inference.state() if keep else None
             if self.lazy and start is not None:
@@ -123,7 +123,8 @@ class DualProp(Rule):
             yield Step(loss, output, inference.counts.total.products)
 
     def _run(self, x: Tensor, y: Tensor, start: DyadicState | None, keep: bool, learn: bool) -> Inference:
-        inference = Inference(self.net, self.loss, x, y, self.nudge, start, keep, self._dyad)
+        tasks = {len(self.net): Task(self.loss, y)}
+        inference = Inference(self.net, [x], tasks, self.nudge, start=start, keep=keep, dyad=self._dyad)
         done = self.ages.youngest(len(x)) if self.lazy else 0
         inference.run(self.schedule.plan(len(self.net), self.generator, done), learn)
         return inference
@@ -132,4 +133,4 @@ class DualProp(Rule):
         """Where the states of a batch start: lazily where the last batch left them, otherwise at zero."""
         if not self.lazy or not self.plus.kept:
             return None
-        return DyadicState((x, *self.plus.start(x)), (x, *self.minus.start(x)), self.nudge)
+        return DyadicState((x, *self.plus.start(x)), (x, *self.minus.start(x)), nudge=self.nudge)

@@ -82,7 +82,7 @@ class LiftedProximal(Rule):
         positive(tolerance=tolerance)
         at_least_one(max_iterations=max_iterations)
         self.tolerance, self.max_iterations = tolerance, max_iterations
-        self.loss.check(net.chain[-1].potential, self.nudge.down)
+        self.loss.check(net.chain[-1].potential, self.nudge.at(len(net))[1])
         if net.feedback != "symmetric":
             raise DualpropError(
                 f"net: its feedback is {net.feedback}, but the descent needs the gradient: feedback='symmetric'"

@@ -55,10 +55,11 @@ def test_everything_stays_channels_last_and_the_small_maps_go_over_patches(name,
     seen: list[torch.Tensor] = []
     write, unfold, unfolded = Inference._write, products._patches, []
 
-    def watched(self, block):
-        write(self, block)
-        around = self._mean[block.k], self._difference[block.k], self._drive[block.k], self._feedback[block.k]
-        seen.extend(t for t in (*around, *(block.states or ())) if t is not None and t.ndim == 4)
+    def watched(self, moved):
+        write(self, moved)
+        n = moved.neurons
+        around = n._mean, n.difference, n.total, n.pull, *(moved.states or ())
+        seen.extend(t for t in around if t is not None and t.ndim == 4)
 
     def counted(*args):
         unfolded.append(args[0])

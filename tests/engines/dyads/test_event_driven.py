@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dualprop as dp
-from dualprop.engines.dyads.inference import Inference
+from dualprop.engines.dyads.inference import Inference, Task
+from dualprop.engines.dyads.plan import Planner
 from dualprop.engines.dyads.schedules import Update
+from dualprop.nets.synapses import standing_still
 from tests.oracles.builders import assert_same, double_batch, double_net, gradient_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:schedule")  # not every order here lets every layer learn
@@ -131,7 +133,7 @@ def engine(net: dp.Net, order: Sequence[int]) -> Inference:
     rule = dp.DualProp(net, beta=0.5)
     target = rule.loss.encode(y, torch.Size((3, 4)), x.dtype)
     with torch.no_grad():
-        inference = Inference(net, rule.loss, x, target, rule.nudge, start=None, keep=True)
+        inference = Inference(net, [x], {len(net): Task(rule.loss, target)}, rule.nudge, keep=True)
         inference.run(dp.Random(order).updates(len(net), torch.Generator()), learn=False)
     return inference
 
@@ -174,14 +176,19 @@ class Forgetful(Inference):
     """A loop without caches: everything is computed anew at every update."""
 
     def run(self, updates, learn):
-        nothing = [None] * (self.depth + 1)
-        for update in updates:
-            self._mean = [self.mean(k) for k in range(self.depth + 1)]
-            self._drive, self._feedback = nothing.copy(), nothing.copy()
-            self._seen, self._settled = nothing.copy(), nothing.copy()
-            self._plain = [False] * (self.depth + 1)
-            super().run([update], learn=False)
-        super().run([], learn)
+        with standing_still(self.net.synapses):
+            for update in updates:
+                self._follow(self._knowing_nothing().plan([update]))
+            self._follow(self._knowing_nothing().plan((), learn=learn))
+
+    def _knowing_nothing(self) -> Planner:
+        for neurons in self.neurons.values():
+            neurons.undo()
+            neurons.pull = None
+        for link in self.links:
+            link.forget()
+            link.sent = None
+        return self._planner()
 
 
 @pytest.mark.parametrize("feedback", ["symmetric", "kolen-pollack"])
@@ -232,7 +239,7 @@ def test_the_forgetful_loop_really_makes_every_product():
     rule = dp.DualProp(net, beta=0.5)
     target = rule.loss.encode(y, torch.Size((3, 4)), x.dtype)
     with torch.no_grad():
-        inference = Forgetful(net, rule.loss, x, target, rule.nudge, start=None, keep=True)
+        inference = Forgetful(net, [x], {len(net): Task(rule.loss, target)}, rule.nudge)
         inference.run(dp.Random([1, 2, 3, 4, 3, 2, 1, 1, 1]).updates(4, torch.Generator()), learn=False)
     # two products for each but the output's update; on the way up there is no feedback yet
     assert inference.counts.total.products == 2 * 9 - 1 - 3

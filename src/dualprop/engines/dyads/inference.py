@@ -1,250 +1,319 @@
-"""The event-driven engine: block updates of dyadic states, one layer and its two neighbours at a time.
+"""Inference on one batch: the executor of a plan, on layers of dyadic neurons and the links between them.
 
-Every layer keeps its feed-forward drive a_k = A_k(z̄_{k-1}) and its feedback
-d_k = A_{k+1}^T (z_{k+1}^+ - z_{k+1}^-) for as long as what they come from has not changed, so that an update costs
-at most two matrix products and often none. A synapse learns as soon as both its ends have made their last update,
-and what no one will read again is freed. No autograd graph is made.
+What is computed, kept, freed and learnt when is the plan's alone; this does what it says, and no autograd graph is
+made that spans two layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from dualprop.engines.dyads.neurons import Link, Neurons
+from dualprop.engines.dyads.plan import Block, Learning, Planner, Step, Trait
 from dualprop.engines.dyads.schedules import Update
-from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
+from dualprop.engines.dyads.states import DyadicState, Nudge, both, dyad
+from dualprop.engines.states import ByLayer
+from dualprop.errors import DivergenceError
 from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
-from dualprop.nets.net import Net
-from dualprop.nets.synapses import Seen, layout, product_dtype, standing_still
+from dualprop.nets.net import Net, zeros
+from dualprop.nets.synapses import product_dtype, standing_still
+from dualprop.nets.wiring import Wiring
 
 
-class _Block(NamedTuple):
-    """What a block update makes of layer k."""
+class Task(NamedTuple):
+    """What an output layer is to learn: its loss and the encoded targets, of the output's shape."""
 
-    k: int
-    mean: Tensor | None  # of the output layer nobody reads it
+    loss: Loss
+    y: Tensor
+
+
+class _Moved(NamedTuple):
+    """What a block update makes of a layer."""
+
+    neurons: Neurons
+    mean: Tensor | None  # None where nobody reads it
     difference: Tensor | None  # None is zero: nothing has nudged the layer
     states: tuple[Tensor, Tensor] | None  # z^+ and z^-, if they are kept
 
 
+@lru_cache(maxsize=32)
+def planned(
+    wiring: Wiring,
+    traits: tuple[Trait, ...],
+    different: tuple[bool, ...],
+    updates: tuple[Update, ...],
+    learn: bool,
+) -> tuple[Step, ...]:
+    """The plan of one inference; the same one for every batch on which a schedule says the same."""
+    return Planner(wiring, traits, different=different).plan(updates, learn=learn)
+
+
 class Inference:
-    """Inference on one batch, with the weights as they are, and what the synapses learn from it.
+    """Dyadic states of all layers for one batch, with the weights as they are, and what the edges learn from them.
 
     Args:
         net: whose layers are updated.
-        loss: nudges the output layer.
-        x: inputs, shape (B, ...).
-        y: encoded targets, of the output's shape.
+        inputs: one batch for each input of the net, shape (B, ...).
+        tasks: what each output layer is to learn, by its number.
         nudge: how states are nudged and averaged.
-        start: the states to start from, all but the input's; at zero if there are none.
+        start: the states to start from, all but the inputs'; at zero if there are none.
         keep: whether `state` will be asked for; without it z^+ and z^- of a layer are freed once their mean and
             difference are known, which is all that learning needs.
-        dyad: how that mean and difference are computed: `states.dyad`, or that compiled.
+        damping: λ in [0, 1), the part of the old states that an update keeps, z ← (1 - λ) new + λ old.
+        dyad: how mean and difference are computed: `states.dyad`, or that compiled.
 
     Attributes:
-        counts: the products made so far, without those that synapses make to learn.
-        updates: how many it has made so far.
+        counts: the products made so far, without those that edges make to learn.
+        updates: how many the schedule has asked for so far.
     """
 
     def __init__(
         self,
         net: Net,
-        loss: Loss,
-        x: Tensor,
-        y: Tensor,
+        inputs: Sequence[Tensor],
+        tasks: Mapping[int, Task],
         nudge: Nudge,
-        start: DyadicState | None,
-        keep: bool,
+        *,
+        start: DyadicState | None = None,
+        keep: bool = True,
+        damping: float = 0.0,
         dyad: Callable[..., tuple[Tensor, Tensor]] = dyad,
     ) -> None:
-        self.net, self.layers = net, net.chain
-        self.depth = len(self.layers)
-        self.loss, self.x, self.y, self.nudge, self.keep = loss, x, y, nudge, keep
+        self.net, self.wiring, self.tasks, self.nudge = net, net.wiring, tasks, nudge
+        self.damping, self.keep = damping, keep or damping > 0
         self._dyad = dyad
-        self._product_dtype = product_dtype(x)
-        nothing: list[Tensor | None] = [None] * (self.depth + 1)
-        # z̄_k and z_k^+ - z_k^- as the products read them; None where they are zero because nothing has been there
-        self._mean, self._difference = nothing.copy(), nothing.copy()
-        self._drive, self._feedback = nothing.copy(), nothing.copy()
-        self._plain = [False] * (self.depth + 1)  # z̄_k is f(a_k), made again from a_k when it is asked for
-        self._seen: list[Seen | None] = [None] * (self.depth + 1)  # what the synapse above layer k knows of z̄_k
-        self._settled: list[bool | None] = [None] * (self.depth + 1)  # was the last update forced; None: stale
-        self._states: list[tuple[Tensor, Tensor] | None] = [None] * (self.depth + 1)
-        self._output: Tensor | None = None
-        self._write(_Block(0, x, None, (x, x)))
-        if start is not None:
-            for k in range(1, self.depth + 1):
-                self._write(self._block_of(k, start.plus[k], start.minus[k]))
+        self.x = inputs[0]
+        self._in_shapes = [tuple(x.shape[1:]) for x in inputs]
+        self._product_dtype = product_dtype(self.x)
+        self._potentials = [layer.potential for layer in net.stack]
+        self.neurons = {
+            k: Neurons(k, self._potentials[k - 1] if k > 0 else None, self._zeros) for k in net.wiring.out_of
+        }
+        self.links = [self._link(e) for e in range(len(net.synapses))]
+        for number, x in enumerate(inputs):
+            self._write(_Moved(self.neurons[-number], x, None, (x, x)))
+        for k in range(1, self.wiring.depth + 1) if start is not None else ():
+            assert start is not None
+            self._write(self._moved(self.neurons[k], start.plus[k], start.minus[k]))
+        self._outputs: dict[int, Tensor] = {}
         self.counts = counting()
         self.updates = 0
+
+    def _link(self, e: int) -> Link:
+        source, target = self.wiring.edges[e]
+        below, above = self.neurons[source], self.neurons[target]
+        link = Link(self.net.synapses[e], below, above, self.nudge.weight(self.wiring, source, target))
+        below.out.append(link)
+        above.into.append(link)
+        return link
+
+    @property
+    def traits(self) -> tuple[Trait, ...]:
+        """What a plan must know of the synapses."""
+        return tuple(Trait(synapse.linear, synapse.eager) for synapse in self.net.synapses)
+
+    @property
+    def _different(self) -> tuple[bool, ...]:
+        return tuple(self.neurons[k].difference is not None for k in range(self.wiring.depth + 1))
+
+    def _planner(self) -> Planner:
+        return Planner(self.wiring, self.traits, different=self._different, damped=self.damping > 0)
 
     def run(self, updates: Iterable[Update], learn: bool) -> None:
         """Update the blocks that a schedule names, in its order.
 
-        An update is skipped where neither drive nor nudge has changed since the layer's last one.
-
         Args:
-            updates: which layers next, and whether the loss nudges the output.
-            learn: whether each synapse adds the batch mean of (1/β_k) (z_k^- - z_k^+) z̄_{k-1}^T to `.grad` as
-                soon as both its ends have made their last update. What it has read is freed: the inference is
+            updates: which layers next, and whether the losses nudge the outputs.
+            learn: whether each layer's edges add the batch mean of (1/β_k) (z_k^- - z_k^+) z̄_j^T to `.grad` as
+                soon as all their ends have made their last update. What they have read is freed: the inference is
                 spent afterwards, but for `output` and `state`.
         """
-        updates = list(updates)
+        updates = tuple(updates)
         self.updates += len(updates)
-        with standing_still(layer.synapse for layer in self.layers):
-            self._run(updates, learn)
+        if self.damping:
+            plan = self._planner().plan(updates, learn=learn)
+        else:
+            plan = planned(self.wiring, self.traits, self._different, updates, learn)
+        with standing_still(self.net.synapses):
+            self._follow(plan)
 
-    def _run(self, updates: list[Update], learn: bool) -> None:
-        last = self._last(updates)
-        due: dict[int, list[int]] = {}  # after each update (-1: before them all), the synapses that can learn
-        for k in range(self.depth, 0, -1) if learn else ():
-            due.setdefault(max(last[k], last[k - 1]), []).append(k)
-        for k in due.get(-1, ()):
-            self._learn(k)
-        for number, (layers, nudged) in enumerate(updates):
-            blocks = []
-            for k in layers:
-                forced = nudged and k == self.depth
-                if self._settled[k] is not forced:
-                    # the layer above has read the state, and nobody will read the drive and feedback again
-                    spend = learn and k < self.depth and last[k + 1] < number == last[k]
-                    blocks.append(self._update(k, forced, spend))
-                    self._settled[k] = forced
-            for block in blocks:
-                self._commit(block)
-            for k in due.get(number, ()):
-                self._learn(k)
-
-    def _last(self, updates: list[Update]) -> list[int]:
-        """The number of each layer's last update, -1 for none."""
-        last = [-1] * (self.depth + 1)
-        for number, (layers, _) in enumerate(updates):
-            for k in layers:
-                last[k] = number
-        return last
-
-    def _update(self, k: int, forced: bool, spend: bool) -> _Block:
-        """What a block update makes of layer k.
+    def settle(self, rounds: Iterable[Sequence[Update]], tolerance: float, learn: bool) -> tuple[int, float]:
+        """Update in rounds until no state moves by more than the tolerance in one, or all are done.
 
         Args:
-            k: its number.
-            forced: whether the loss nudges it.
-            spend: whether it may be written over its drive and feedback.
-        """
-        a, f = self.drive(k), self.layers[k - 1].potential
-        if k == self.depth:
-            a = a.to(self.x.dtype)
-            self._output = f(a)
-            if forced:
-                return self._block_of(k, *self.loss.output_step(f, a, self.y, self.nudge.up, self.nudge.down))
-            return _Block(k, None, None, (self._output, self._output))
-        d = self.feedback(k)
-        if d is None:
-            z = f(a)
-            return _Block(k, z, None, (z, z))
-        states = self.nudge.hidden(f, a.to(self.x.dtype), d.to(self.x.dtype), k) if self.keep else None
-        if spend:
-            self._drive[k] = self._feedback[k] = None
-        return _Block(k, *self._dyad(f, a, d, *self.nudge.steps(k), self.nudge.share, spend), states)
+            rounds: the updates of each.
+            tolerance: the largest relative change ‖Δz‖/‖z‖ of a layer's states, over the batch, that ends it.
+            learn: whether all edges learn in the end.
 
-    def _block_of(self, k: int, plus: Tensor, minus: Tensor) -> _Block:
+        Returns:
+            How many rounds there were, and the residual: the largest change in the last of them.
+
+        Raises:
+            DivergenceError: if a state is not finite, or the residual still grows after the last round.
+        """
+        planner = self._planner()
+        residuals: list[dict[int, float]] = []
+        with standing_still(self.net.synapses):
+            for number, updates in enumerate(rounds, 1):
+                before = {k: self._pair(k) for k in range(1, self.wiring.depth + 1)}
+                self.updates += len(updates)
+                self._follow(planner.plan(updates))
+                residuals.append({k: _change(self._pair(k), pair) for k, pair in before.items()})
+                for k, residual in residuals[-1].items():
+                    if not math.isfinite(residual):
+                        raise DivergenceError(
+                            f"inference diverged at step {number}, layer {k}: a state became NaN or infinite"
+                        )
+                if max(residuals[-1].values()) <= tolerance:
+                    break
+            self._check_growth(residuals, tolerance)
+            if learn:
+                self._follow(planner.plan((), learn=True))
+        return len(residuals), max(residuals[-1].values())
+
+    def _check_growth(self, residuals: Sequence[Mapping[int, float]], tolerance: float) -> None:
+        """Stop if a layer moves more in the last round than half way, where it moved more than after a quarter."""
+        steps = len(residuals)
+        for k, last in residuals[-1].items():
+            early, half = residuals[steps // 4][k], residuals[steps // 2][k]
+            if steps >= 8 and last > tolerance and last > half > early:
+                raise DivergenceError(
+                    f"inference does not settle by step {steps}, layer {k}: its residual grew from {half:.3g} "
+                    f"half way to {last:.3g}; give the schedule more damping"
+                )
+
+    def _follow(self, plan: Sequence[Step]) -> None:
+        for step in plan:
+            for moved in [self._update(block) for block in step.blocks]:
+                self._write(moved)
+            for learning in step.learnings:
+                self._learn(learning)
+
+    def _update(self, block: Block) -> _Moved:
+        """What a block update makes of a layer."""
+        n, f = self.neurons[block.layer], self._potentials[block.layer - 1]
+        with self.counts:
+            a, d = self._read(n, block)
+        if block.layer in self.tasks:
+            moved = self._update_output(n, a.to(self.x.dtype), d, block.nudged)
+        elif d is None:
+            z = f(a)
+            moved = _Moved(n, z, None, (z, z))
+        else:
+            up, down = self.nudge.steps(self.wiring, block.layer)
+            states = both(f, a.to(self.x.dtype), d.to(self.x.dtype), up, down) if self.keep else None
+            if block.spend:
+                n.total = n.pull = None
+            moved = _Moved(n, *self._dyad(f, a, d, up, down, self.nudge.share, block.spend), states)
+        return self._damped(moved) if self.damping else moved
+
+    def _read(self, n: Neurons, block: Block) -> tuple[Tensor, Tensor | None]:
+        """The drive of a layer, and its feedback, None for zero."""
+        links = self.links
+        if block.summed:
+            n.drives([links[e] for e in block.drives], [links[e] for e in block.hold_drives])
+        if block.fed and block.pulled:
+            n.feedbacks(*([links[e] for e in part] for part in (block.fed, block.feedbacks, block.hold_feedbacks)))
+        assert n.total is not None
+        return n.total, n.pull if block.fed else None
+
+    def _update_output(self, n: Neurons, a: Tensor, d: Tensor | None, nudged: bool) -> _Moved:
+        """The update of an output layer, by its loss and what comes down to it from other layers."""
+        f, task = self._potentials[n.number - 1], self.tasks[n.number]
+        output = self._outputs[n.number] = f(a)
+        toward = away = a
+        if d is not None:
+            d = d.to(a.dtype)
+            up, down = self.nudge.steps(self.wiring, n.number)
+            toward, away = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down)
+        if nudged:
+            up, down = self.nudge.at(n.number)
+            pulled = () if d is None else ((toward, away),)  # a loss of one's own may know nothing of them
+            return self._moved(n, *task.loss.output_step(f, a, task.y, up, down, *pulled))
+        if d is not None:
+            return self._moved(n, f.over(toward), f.over(away))  # in memory of their own
+        return _Moved(n, output if n.out else None, None, (output, output))
+
+    def _damped(self, moved: _Moved) -> _Moved:
+        """The update that keeps a part λ of the old states."""
+        assert moved.states is not None
+        new, old = moved.states, self._pair(moved.neurons.number)
+        plus, minus = (
+            torch.lerp(z.to(self.x.dtype), before, self.damping) for z, before in zip(new, old, strict=True)
+        )
+        nudged = new[0] is not new[1] or old[0] is not old[1]
+        return self._moved(moved.neurons, plus, minus if nudged else plus)
+
+    def _moved(self, n: Neurons, plus: Tensor, minus: Tensor) -> _Moved:
         """Mean and difference, computed in the states' precision and rounded once to that of the products."""
         nudged = plus is not minus
         difference = (plus - minus).to(self._product_dtype) if nudged else None
-        mean = self.nudge.mean(plus, minus) if nudged else plus
-        return _Block(k, mean, difference, (plus, minus))
+        mean = (self.nudge.mean(plus, minus) if nudged else plus) if n.out else None
+        return _Moved(n, mean, difference, (plus, minus))
 
-    def _commit(self, block: _Block) -> None:
-        """Write the states of a layer and tell its neighbours that their inputs have changed."""
-        k, before = block.k, self._difference[block.k]
-        self._write(block)
-        self._plain[k] = k < self.depth and block.difference is None and self._drive[k] is not None
-        if before is not None or block.difference is not None:  # zero as before is no news to the layer below
-            self._feedback[k - 1] = self._settled[k - 1] = None
-        if k == self.depth:
-            return
-        if self._plain[k + 1]:  # not for long: its drive goes
-            self._mean[k + 1], self._plain[k + 1] = self.mean(k + 1), False
-        self._drive[k + 1] = self._settled[k + 1] = None
-        if self._feedback[k] is not None and not self.layers[k].synapse.linear:
-            self._feedback[k] = self._settled[k] = None  # other neurons may win now
-
-    def _write(self, block: _Block) -> None:
-        k = block.k
-        self._difference[k] = block.difference
-        if k < self.depth and block.mean is not None:
-            self._mean[k], self._seen[k] = block.mean.to(self._product_dtype), None
+    def _write(self, moved: _Moved) -> None:
+        moved.neurons.move(moved.mean, moved.difference, self._product_dtype, damped=self.damping > 0)
         if self.keep:
-            self._states[k] = block.states
+            moved.neurons.states = moved.states
 
-    def mean(self, k: int) -> Tensor:
-        """z̄_k as the products read it."""
-        mean, drive = self._mean[k], self._drive[k]
-        if mean is None and self._plain[k] and drive is not None:
-            return self.layers[k - 1].potential(drive).to(self._product_dtype)
-        return self._zeros(k) if mean is None else mean
+    def _learn(self, learning: Learning) -> None:
+        """The gradients of the edges into a layer, and an end to what they alone still read."""
+        n = self.neurons[learning.layer]
+        if learning.layer in self.tasks:
+            self._outputs[learning.layer] = self._output(learning.layer)  # while there is a drive to tell it
+        difference, n.difference = n.difference, None
+        n.undo()
+        scale = -1 / (self.nudge.beta[learning.layer - 1] * len(self.x))
+        delta = self._zeros(learning.layer) if difference is None else difference.mul_(scale)
+        last = {link.below.number: link for link in n.into}
+        for link in n.into:
+            number = link.below.number
+            link.learn(delta, free=number in learning.frees and link is last[number])
 
-    def drive(self, k: int) -> Tensor:
-        """a_k = A_k(z̄_{k-1}), recomputed only if z̄_{k-1} has changed."""
-        drive = self._drive[k]
-        if drive is None:
-            synapse = self.layers[k - 1].synapse
-            with self.counts:
-                p, self._seen[k - 1] = synapse.see(self.mean(k - 1))
-                if self._plain[k - 1]:
-                    self._mean[k - 1] = None  # its drive is kept: there is no room for both
-                drive = self._drive[k] = synapse.affine(p)
-        return drive
-
-    def feedback(self, k: int) -> Tensor | None:
-        """d_k = A_{k+1}^T (z_{k+1}^+ - z_{k+1}^-), recomputed only if that has changed; None is zero."""
-        feedback, above = self._feedback[k], self._difference[k + 1]
-        if feedback is None and above is not None:
-            synapse = self.layers[k].synapse
-            if self._seen[k] is None and synapse.behind is not None:
-                self.drive(k + 1)  # to see is to compute it, and it may be asked for
-            seen = self._seen[k]
-            if seen is None:
-                seen = self._seen[k] = synapse.see(self.mean(k))[1]
-            with self.counts:
-                feedback = self._feedback[k] = synapse.send_down(above, seen)
-        return feedback
+    def _output(self, k: int) -> Tensor:
+        if k not in self._outputs:
+            n = self.neurons[k]
+            if n.total is None:
+                with self.counts:
+                    n.drives(n.into, ())
+            assert n.total is not None
+            self._outputs[k] = self._potentials[k - 1](n.total.to(self.x.dtype))
+        return self._outputs[k]
 
     @property
-    def output(self) -> Tensor:
-        """f_L(a_L) at the last update of layer L: what the net said before the loss nudged it."""
-        if self._output is None:
-            self._output = self.layers[-1].potential(self.drive(self.depth).to(self.x.dtype))
-        return self._output
+    def outputs(self) -> list[Tensor]:
+        """f(a) at the last update of each output layer: what the net said before a loss nudged it."""
+        return [self._output(k) for k in self.wiring.outputs]
 
     def state(self) -> DyadicState:
         """The states as they are now, in full precision; asks for `keep`."""
-        pairs = [pair or (self._zeros(k),) * 2 for k, pair in enumerate(self._states)]
-        plus = tuple(plus.to(self.x.dtype) for plus, _ in pairs)
-        minus = (z if p is m else m.to(self.x.dtype) for z, (p, m) in zip(plus, pairs, strict=True))
-        return DyadicState(plus, tuple(minus), self.nudge)
+        pairs = {k: self._pair(k) for k in self.neurons}
+        plus, minus = (ByLayer.of(self.wiring, {k: pair[i] for k, pair in pairs.items()}) for i in (0, 1))
+        return DyadicState(plus, minus, nudge=self.nudge)
 
-    def _learn(self, k: int) -> None:
-        """The gradient of the synapse into layer k, and an end to what it alone still read."""
-        if k == self.depth:
-            _ = self.output  # while there is a drive to tell it
-        if self._plain[k]:
-            self._mean[k], self._plain[k] = self.mean(k), False  # the synapse above has yet to learn from it
-        difference, mean = self._difference[k], self.mean(k - 1)
-        self._difference[k] = self._drive[k] = self._feedback[k - 1] = None
-        self._mean[k - 1], self._plain[k - 1], self._seen[k - 1] = None, False, None
-        delta = (
-            self._zeros(k) if difference is None else difference.mul_(-1 / (self.nudge.beta[k - 1] * len(self.y)))
-        )
-        synapse = self.layers[k - 1].synapse
-        synapse.core.kept = None
-        synapse.add_grad(delta, mean)
+    def _pair(self, k: int) -> tuple[Tensor, Tensor]:
+        """z^+ and z^- in full precision; one tensor where nothing has nudged the layer."""
+        plus, minus = self.neurons[k].states or (self._zeros(k),) * 2
+        wide = plus.to(self.x.dtype)
+        return wide, wide if plus is minus else minus.to(self.x.dtype)
 
     def _zeros(self, k: int) -> Tensor:
         """The state of a layer that has never been updated."""
-        shape = self.net.shapes(tuple(self.x.shape[1:]))[k]
-        zeros = self.x.new_zeros(len(self.x), *shape, dtype=self._product_dtype)
-        return zeros.contiguous(memory_format=layout(self.x)) if len(shape) == 3 else zeros
+        return zeros(self.x, self.net.state_shapes(self._in_shapes)[k], self._product_dtype)
+
+
+def _change(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> float:
+    """The larger relative change ‖Δz‖/‖z‖ of the two states."""
+    return max(_relative(z, before) for z, before in zip(new, old, strict=True))
+
+
+def _relative(z: Tensor, before: Tensor) -> float:
+    moved = float(torch.linalg.vector_norm(z - before, dtype=torch.float64))
+    return moved / float(torch.linalg.vector_norm(z, dtype=torch.float64)) if moved else 0.0

@@ -13,6 +13,7 @@ from dualprop.engines.states import State
 from dualprop.errors import DualpropError
 from dualprop.nets.kernels.blockwise import blockwise
 from dualprop.nets.potentials import Potential
+from dualprop.nets.wiring import Wiring
 
 
 @dataclass(frozen=True)
@@ -61,37 +62,35 @@ class Nudge:
         """That of the plus state in the mean."""
         return 1 - self.alpha if self.transpose else self.alpha
 
-    def hidden(self, f: Potential, a: Tensor, d: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The block update of a hidden layer.
+    def weight(self, wiring: Wiring, source: int, target: int) -> float:
+        """That of an edge's feedback beside the others out of its source, β of the first's target by its own's."""
+        if source < 1:
+            return 1.0
+        first = wiring.edges[wiring.out_of[source][0]][1]
+        return self.beta[first - 1] / self.beta[target - 1]
 
-        z_k^+ = f_k(a_k + α r_k d_k), z_k^- = f_k(a_k - ᾱ r_k d_k), r_k = β_k/β_{k+1}.
-
-        Args:
-            f: the layer's potential.
-            a: its feed-forward drive A_k(z̄_{k-1}), shape (B, ...).
-            d: its feedback A_{k+1}^T (z_{k+1}^+ - z_{k+1}^-), of the same shape.
-            k: its number, 1 <= k < L.
-
-        Returns:
-            z_k^+ and z_k^-.
-        """
-        up, down = self.steps(k)
-        return f.over(torch.add(a, d, alpha=up)), f.over(torch.sub(a, d, alpha=down))
-
-    def steps(self, k: int) -> tuple[float, float]:
-        """α r_k and ᾱ r_k, by which a hidden layer's states step along its feedback."""
-        ratio = self.beta[k - 1] / self.beta[k]
+    def steps(self, wiring: Wiring, k: int) -> tuple[float, float]:
+        """α r_k and ᾱ r_k, the steps of a layer's states along its feedback; r_k = β_k/β_m, m its first target."""
+        out = wiring.out_of[k]
+        ratio = self.beta[k - 1] / self.beta[wiring.edges[out[0]][1] - 1] if out else 1.0
         return self.alpha * ratio, (1 - self.alpha) * ratio
 
-    @property
-    def up(self) -> float:
-        """αβ_L, by which the output layer is nudged towards the target."""
-        return self.alpha * self.beta[-1]
+    def at(self, k: int) -> tuple[float, float]:
+        """αβ_k and ᾱβ_k, by which an output layer is nudged towards the target and away from it."""
+        return self.alpha * self.beta[k - 1], (1 - self.alpha) * self.beta[k - 1]
 
-    @property
-    def down(self) -> float:
-        """ᾱβ_L, by which it is nudged away from it."""
-        return (1 - self.alpha) * self.beta[-1]
+
+def both(f: Potential, a: Tensor, d: Tensor, up: float, down: float) -> tuple[Tensor, Tensor]:
+    """The block update of a layer that no loss nudges: z^+ = f(a + up d) and z^- = f(a - down d).
+
+    Args:
+        f: the layer's potential.
+        a: its drive, shape (B, ...).
+        d: its feedback, of the same shape.
+        up: α r_k.
+        down: ᾱ r_k.
+    """
+    return f.over(torch.add(a, d, alpha=up)), f.over(torch.sub(a, d, alpha=down))
 
 
 def dyad(

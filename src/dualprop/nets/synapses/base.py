@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dualprop.errors import check_type
+from dualprop.errors import DualpropError, check_type
 from dualprop.nets.kernels import products
 from dualprop.nets.synapses.inits import INITS
 from dualprop.nets.synapses.pools import Pool, Seen
@@ -64,9 +64,13 @@ class Synapse(nn.Module, ABC):
 
     Attributes:
         behind: the pooling behind the map, if there is any.
+        eager: whether to see a state is to compute its drive.
+        aliases: whether its drive and its feedback may be the very tensors that it was given.
     """
 
     behind: Pool | None = None
+    eager = False
+    aliases = False
 
     @property
     @abstractmethod
@@ -117,6 +121,20 @@ class Synapse(nn.Module, ABC):
             The feedback, of the shape of z.
         """
         return self.send_down(delta, self.see(z)[1])
+
+    def check_joins(self, source: tuple[int, ...], target: tuple[int, ...]) -> None:
+        """Refuse two layers that this synapse cannot join.
+
+        Args:
+            source: the shape of one sample of the state that it reads.
+            target: that of the drive that it adds to.
+
+        Raises:
+            DualpropError: saying what it makes of the source.
+        """
+        made = self.out_shape(source)
+        if made != target:
+            raise DualpropError(f"makes {made} of {source}, but the layer is {target}")
 
     @property
     def linear(self) -> bool:

@@ -38,6 +38,7 @@ class Pooled(Synapse):
 
     synapse: AffineMap
     behind: Pool
+    eager = True
 
     def __init__(self, synapse: Synapse, pool: Pool) -> None:
         super().__init__()
