@@ -138,7 +138,7 @@ SABOTAGES = {
         "nets/synapses/pools.py",
         "constant = torch.addcmul(scale, mean, rate, value=-1)",
         "constant = scale",
-        "rules/test_holomorphic_pools.py",
+        "nets/test_holomorphic_pools.py",
     ),
     "products: a kernel that is not turned": Sabotage(
         "nets/kernels/products.py",

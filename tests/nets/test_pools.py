@@ -79,9 +79,10 @@ def test_the_first_among_equals_wins(layout):
     assert torch.equal(back[0, 1], expected)
 
 
-def test_winners_are_those_of_the_state_that_was_seen():
+@pytest.mark.parametrize("kind", [dp.MaxPool2d, dp.SoftmaxPool2d])
+def test_what_was_seen_is_the_state_of_then(kind):
     """The state itself may change or go afterwards."""
-    pool, z, delta = dp.MaxPool2d(2), images(2, 3, 6, 6), images(2, 3, 3, 3, seed=1)
+    pool, z, delta = kind(2), images(2, 3, 6, 6), images(2, 3, 3, 3, seed=1)
     _, seen = pool.see(z)
     expected = pool.adjoint(delta, seen)
     z.neg_()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import dualprop as dp
+from tests.oracles.beside_twin import assert_gradients, assert_states, close, drawn, same_settings
 from tests.oracles.builders import follow_rounds, gradient_of, image_batch, image_net, small_conv_net
 from tests.oracles.conv_twin import ConvTwin, links
 from tests.oracles.twin import Twin
@@ -21,16 +22,11 @@ ALPHAS = (0.0, 0.25, 0.5, 1.0)
 LISTED = (2, 1, 4, 3, 3, 2, 2, 1, 1, 4, 3, 1, 2)
 
 
-def drawn(updates: int, seed: int) -> list[int]:
-    generator = torch.Generator().manual_seed(seed)
-    return [k for update in dp.Random(updates, seed=seed).updates(4, generator) for k in update.layers]
-
-
 SCHEDULES: dict[str, tuple[dp.Schedule, Callable[[Twin, np.ndarray], None]]] = {
     "sweep-1": (dp.Sweep(), lambda twin, y: twin.sweeps(1, y)),
     "sweep-2": (dp.Sweep(2), lambda twin, y: twin.sweeps(2, y)),
     "parallel": (dp.Parallel(), lambda twin, y: twin.ticks(7, y)),
-    "random-20": (dp.Random(20, seed=3), lambda twin, y: twin.in_order(drawn(20, 3), y)),
+    "random-20": (dp.Random(20, seed=3), lambda twin, y: twin.in_order(drawn(20, 4, 3), y)),
     "listed": (dp.Random(LISTED), lambda twin, y: twin.in_order(LISTED, y)),
 }
 GEOMETRIES: dict[str, tuple[tuple[int, int, int], Callable[[], list[dp.Synapse]]]] = {
@@ -98,47 +94,12 @@ GEOMETRIES: dict[str, tuple[tuple[int, int, int], Callable[[], list[dp.Synapse]]
 
 
 def twin_of(rule: dp.DualProp, in_shape: tuple[int, ...], activation: str, loss: str) -> ConvTwin:
-    synapses = [layer.synapse.core for layer in rule.net.chain]
-    return ConvTwin(
-        links(rule.net, in_shape),
-        [s.weight.detach().numpy() for s in synapses],
-        [s.bias.detach().numpy() for s in synapses],
-        [activation] * (len(synapses) - 1) + ["linear"],
-        alpha=rule.nudge.alpha,
-        beta=rule.nudge.beta,
-        loss=loss,
-        transpose=rule.nudge.transpose,
-        feedback=[None if s.feedback is None else s.feedback.detach().numpy() for s in synapses],
-    )
+    activations = [activation] * (len(rule.net) - 1) + ["linear"]
+    return ConvTwin(links(rule.net, in_shape), activations=activations, **same_settings(rule, loss))
 
 
 def one_hot(y: Tensor) -> np.ndarray:
     return np.eye(3)[y.numpy()]
-
-
-def close(ours: Tensor, theirs: np.ndarray) -> None:
-    scale = max(1.0, float(np.abs(theirs).max()))
-    torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-9, atol=1e-11 * scale)
-
-
-def assert_states(state: dp.DyadicState, twin: Twin) -> None:
-    for k in range(twin.L + 1):
-        close(state.plus[k].flatten(1), twin.plus[k])
-        close(state.minus[k].flatten(1), twin.minus[k])
-
-
-def assert_gradients(gradient: dict[str, Tensor], twin: Twin) -> None:
-    weights, biases = twin.gradient()
-    seen = set()
-    for k in range(1, twin.L + 1):
-        expected = {"weight": weights[k - 1], "bias": biases[k - 1]}
-        if twin.B[k] is not None:
-            expected["feedback"] = weights[k - 1]
-        for name, value in expected.items():
-            (key,) = (n for n in gradient if n.startswith(f"layers.{k - 1}.") and n.endswith(f".{name}"))
-            close(gradient[key], value)
-            seen.add(key)
-    assert seen == set(gradient)
 
 
 def compare(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import dualprop as dp
+from tests.oracles.beside_twin import assert_gradients, assert_states, close, drawn, same_settings
 from tests.oracles.builders import double_batch, double_net, follow_rounds, gradient_of
 from tests.oracles.twin import ACTIVATIONS, Twin
 
@@ -21,68 +22,23 @@ ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LISTED = (2, 1, 4, 3, 3, 2, 1, 4, 3, 1, 2)
 
 
-def drawn(updates: int, seed: int) -> list[int]:
-    schedule = dp.Random(updates, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    return [k for update in schedule.updates(len(SIZES) - 1, generator) for k in update.layers]
-
-
 SCHEDULES: dict[str, tuple[dp.Schedule, Callable[[Twin, np.ndarray], None]]] = {
     "sweep-1": (dp.Sweep(), lambda twin, y: twin.sweeps(1, y)),
     "sweep-2": (dp.Sweep(2), lambda twin, y: twin.sweeps(2, y)),
     "parallel-4": (dp.Parallel(4), lambda twin, y: twin.ticks(4, y)),
     "parallel": (dp.Parallel(), lambda twin, y: twin.ticks(7, y)),
     "parallel-10": (dp.Parallel(10), lambda twin, y: twin.ticks(10, y)),
-    "random-25": (dp.Random(25, seed=3), lambda twin, y: twin.in_order(drawn(25, 3), y)),
+    "random-25": (dp.Random(25, seed=3), lambda twin, y: twin.in_order(drawn(25, len(SIZES) - 1, 3), y)),
     "listed": (dp.Random(LISTED), lambda twin, y: twin.in_order(LISTED, y)),
 }
 
 
 def twin_of(rule: dp.DualProp, activations: Sequence[str], loss: str) -> Twin:
-    synapses = [layer.synapse for layer in rule.net.chain]
-    return Twin(
-        [s.weight.detach().numpy() for s in synapses],
-        [s.bias.detach().numpy() for s in synapses],
-        activations,
-        alpha=rule.nudge.alpha,
-        beta=rule.nudge.beta,
-        loss=loss,
-        transpose=rule.nudge.transpose,
-        feedback=[None if s.feedback is None else s.feedback.detach().numpy() for s in synapses],
-    )
+    return Twin(activations=activations, **same_settings(rule, loss))
 
 
 def one_hot(y: Tensor) -> np.ndarray:
     return np.eye(SIZES[-1])[y.numpy()]
-
-
-def close(ours: Tensor, theirs: np.ndarray) -> None:
-    scale = max(1.0, float(np.abs(theirs).max()))
-    torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-9, atol=1e-12 * scale)
-
-
-def assert_states(state: dp.DyadicState, twin: Twin) -> None:
-    assert len(state.plus) == len(state.minus) == len(state.mean) == len(state.difference) == twin.L + 1
-    for k in range(twin.L + 1):
-        close(state.plus[k], twin.plus[k])
-        close(state.minus[k], twin.minus[k])
-        indices = list(np.ndindex(*twin.plus[k].shape))
-        shape = twin.plus[k].shape
-        close(state.mean[k], np.array([twin.mean(k, n, i) for n, i in indices]).reshape(shape))
-        close(state.difference[k], np.array([twin.difference(k, n, i) for n, i in indices]).reshape(shape))
-
-
-def assert_gradients(gradient: dict[str, Tensor], twin: Twin) -> None:
-    weights, biases = twin.gradient()
-    seen = set()
-    for k in range(1, twin.L + 1):
-        expected = {"weight": weights[k - 1], "bias": biases[k - 1]}
-        if twin.B[k] is not None:
-            expected["feedback"] = weights[k - 1]
-        for name, value in expected.items():
-            close(gradient[f"layers.{k - 1}.synapse.{name}"], value)
-            seen.add(f"layers.{k - 1}.synapse.{name}")
-    assert seen == set(gradient)
 
 
 def compare(rule: dp.DualProp, activations: Sequence[str], loss: str, schedule: str) -> None:

@@ -152,15 +152,6 @@ def test_low_precision_costs_one_rounding():
         torch.testing.assert_close(back.double(), pool.adjoint(delta.double(), exact_seen), rtol=0.01, atol=1e-3)
 
 
-def test_what_was_seen_is_the_state_of_then():
-    pool, z, delta = dp.SoftmaxPool2d(2), images(2, 3, 6, 6), images(2, 3, 3, 3, seed=1)
-    _, seen = pool.see(z)
-    expected = pool.adjoint(delta, seen)
-    z.neg_()
-    assert torch.equal(pool.adjoint(delta, seen), expected)
-    assert not torch.equal(pool.adjoint(delta, pool.see(z)[1]), expected)
-
-
 @pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), "1", True])
 def test_bad_temperatures(bad):
     with refused(r"^temperature="):
