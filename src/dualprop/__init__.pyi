@@ -54,10 +54,12 @@ from .runs.settings import Settings as Settings
 from .studies.comparison import compare as compare
 from .studies.comparison import resume_comparison as resume_comparison
 from .training import recipes as recipes
+from .training.callbacks import Callback as Callback
+from .training.callbacks import Result as Result
 from .training.optim.fused import FusedUpdate as FusedUpdate
 from .training.start import load_net as load_net
 from .training.start import resume as resume
 from .training.start import train as train
-from .training.trainer import Result as Result
+from .training.trainer import Trainer as Trainer
 
 __version__: str

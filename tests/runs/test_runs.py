@@ -101,10 +101,9 @@ def test_numbers_out_of_range_are_named(quick, change):
 def unfinished(quick, path):
     """A run folder as a kill right after its start leaves it."""
     from dualprop.training.experiment import build
-    from dualprop.training.trainer import Trainer
 
     experiment = build(quick)
-    return Run.create(path, quick, experiment.resolved.as_dict(), Trainer(experiment).state_dict())
+    return Run.create(path, quick, experiment.resolved.as_dict(), experiment.trainer.state_dict())
 
 
 def test_a_pickle_in_disguise_is_refused_and_not_run(quick, tmp_path, monkeypatch):
@@ -207,9 +206,10 @@ def edited(checkpoint, place, value):
         ("counters", 3),
         ("best.weights", {}),
         ("best.weights", {"layers.0.synapse.weight": 3}),
-        ("best.val_accuracy", "high"),
-        ("recent.correct", "many"),
-        ("whole", {}),
+        ("best.numbers", {"accuracy": "high"}),
+        ("meter.told.samples", "many"),
+        ("meter.untold", {}),
+        ("meter.untold.metrics", {"accuracy": {"tp": 3}}),
         ("rule", []),
         ("rule", None),
         ("rng", None),

@@ -1,6 +1,7 @@
 """Training on a GPU, where there is one."""
 
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -24,11 +25,9 @@ def test_the_first_steps_are_those_of_a_cpu(rule, quick):
     weights = {}
     for device in ("cpu", "cuda"):
         e = build(replace(quick, rule=rule, device=device, optimizer="sgd", lr=0.05, augment=True))
-        for _, (x, y) in zip(range(3), e.train.epoch(0), strict=False):
-            e.rule.backward(x, y)
-            e.optimizer.step()
-            e.optimizer.zero_grad()
-        weights[device] = {name: value.cpu() for name, value in e.net.state_dict().items()}
+        for x, y in islice(e.trainer.data, 3):
+            e.trainer.learn(x, y)
+        weights[device] = {name: value.cpu() for name, value in e.trainer.net.state_dict().items()}
     for name, value in weights["cpu"].items():
         torch.testing.assert_close(weights["cuda"][name], value, rtol=1e-3, atol=1e-5)
 

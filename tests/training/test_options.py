@@ -1,6 +1,7 @@
 """What is off by default: clipping, smoothing, averaging, fused updates, channels-last order, compiling."""
 
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from dualprop.runs.folder import Run
 from dualprop.training.experiment import build
 from dualprop.training.interrupt import Interrupt
 from dualprop.training.optim.fused import FusedUpdate
-from dualprop.training.trainer import Trainer
 
 RATES = {"lr_factors": (1.0, 0.5, 0.125), "lr_schedule": "cosine", "min_lr": 1e-4}
 
@@ -22,12 +22,9 @@ RATES = {"lr_factors": (1.0, 0.5, 0.125), "lr_schedule": "cosine", "min_lr": 1e-
 def steps(settings, count):
     """The weights after a few batches, by the trainer's own step."""
     e = build(settings)
-    trainer = Trainer(e)
-    for number, (x, y) in enumerate(e.train.epoch(0)):
-        if number == count:
-            break
-        trainer._train_batch(x, y, settings.lr)
-    return e, {name: value.clone() for name, value in e.net.state_dict().items()}
+    for x, y in islice(e.trainer.data, count):
+        e.trainer.learn(x, y)
+    return e, {name: value.clone() for name, value in e.trainer.net.state_dict().items()}
 
 
 def assert_equal(ours, theirs):
@@ -98,7 +95,7 @@ def test_a_fused_update_refuses_the_state_of_another_net():
 def test_gradients_are_clipped_by_their_norm_together(rule, quick):
     """One SGD step of learning rate 1: all weights change by the norm that is allowed, in the same direction."""
     settings = replace(quick, rule=rule, optimizer="sgd", momentum=0.0, lr=1.0)
-    start = build(settings).net.state_dict()
+    start = build(settings).trainer.net.state_dict()
     change = {}
     for clip_norm in (0.0, 0.01):
         _, after = steps(replace(settings, clip_norm=clip_norm), 1)
@@ -141,12 +138,14 @@ def test_smoothing_leaves_the_targets_as_they_are():
 
 def test_learning_is_smoothed_and_evaluation_is_not(quick):
     e = build(replace(quick, loss="cross_entropy", label_smoothing=0.2))
-    x, y = next(iter(e.train))
-    z = e.rule.predict(x)
-    assert float(e.rule.backward(x, y).loss) == pytest.approx(float(F.cross_entropy(z, y, label_smoothing=0.2)))
-    images, labels = e.test.split.batch(torch.arange(len(e.test.split)))
-    expected = F.cross_entropy(e.rule.predict(images / 255), labels)
-    assert Trainer(e).evaluate(e.test)[0] == pytest.approx(float(expected), rel=1e-5)
+    x, y = next(iter(e.trainer.data))
+    rule = e.trainer.rule
+    z = rule.predict(x)
+    assert float(rule.backward(x, y).loss) == pytest.approx(float(F.cross_entropy(z, y, label_smoothing=0.2)))
+    images, labels = e.dataset.test.batch(torch.arange(len(e.dataset.test)))
+    expected = F.cross_entropy(rule.predict(images / 255), labels)
+    evaluated = e.trainer.evaluate([(images / 255, labels)])
+    assert evaluated["loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_only_cross_entropy_smooths(quick, tmp_path):
@@ -162,18 +161,18 @@ def test_only_cross_entropy_smooths(quick, tmp_path):
 
 def test_averaged_weights_are_those_of_the_definition(quick):
     """w̄_1 = w_1, then w̄ ← 0.75 w̄ + 0.25 w, computed beside the trainer in double precision."""
-    e = build(replace(quick, ema=0.75))
-    trainer, expected = Trainer(e), None
-    for number, (x, y) in enumerate(e.train.epoch(0)):
-        trainer._train_batch(x, y, 1e-2)
-        w = {name: value.double() for name, value in e.net.state_dict().items()}
+    e = build(replace(quick, ema=0.75, lr=1e-2))
+    net, expected = e.trainer.net, None
+    for number, (x, y) in enumerate(e.trainer.data):
+        e.trainer.learn(x, y)
+        w = {name: value.double() for name, value in net.state_dict().items()}
         expected = w if number == 0 else {n: 0.75 * expected[n] + 0.25 * w[n] for n in w}
-    own = {name: value.clone() for name, value in e.net.state_dict().items()}
-    with e.evaluated():
-        for name, value in e.net.state_dict().items():
+    own = {name: value.clone() for name, value in net.state_dict().items()}
+    with e.validation.evaluated():
+        for name, value in net.state_dict().items():
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
             assert not torch.equal(value, own[name])
-    assert_equal(e.net.state_dict(), own)
+    assert_equal(net.state_dict(), own)
 
 
 @pytest.mark.parametrize("val_fraction", [0.0, 0.2])
@@ -186,11 +185,12 @@ def test_averaged_weights_are_validated_kept_and_tested(val_fraction, quick, tmp
     assert_equal(best, averaged)
     assert not any(torch.equal(best[name], weights(run.path)[name]) for name in best)
     e = build(settings)
-    e.net.load_state_dict(best)
-    images, labels = e.test.split.batch(torch.arange(len(e.test.split)))
-    assert result.test_accuracy == pytest.approx(float((e.net(images / 255).argmax(1) == labels).double().mean()))
+    net = e.trainer.net
+    net.load_state_dict(best)
+    images, labels = e.dataset.test.batch(torch.arange(len(e.dataset.test)))
+    assert result.test_accuracy == pytest.approx(float((net(images / 255).argmax(1) == labels).double().mean()))
     if val_fraction:
-        assert result.val_accuracy == Trainer(e).evaluate(e.validation)[1]
+        assert result.val_accuracy == e.trainer.evaluate(e.validation.batches)["accuracy"]
 
 
 def test_averaging_does_not_change_what_is_learnt(quick, tmp_path):
@@ -245,9 +245,9 @@ def test_channels_last_order_changes_speed_alone(rule, optimizer, quick):
         quick, rule=rule, net="small", hidden=None, loss="cross_entropy", optimizer=optimizer, lr=1e-2
     )
     e, ours = steps(replace(settings, channels_last=True), 4)
-    x, _ = next(iter(e.train))
+    x, _ = next(iter(e.trainer.data))
     assert x.is_contiguous(memory_format=torch.channels_last)
-    convolutions = [p for p in e.net.parameters() if p.ndim == 4]
+    convolutions = [p for p in e.trainer.net.parameters() if p.ndim == 4]
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions)
     assert any(not p.is_contiguous() for p in convolutions)
     _, theirs = steps(settings, 4)
@@ -260,8 +260,8 @@ def test_channels_last_order_changes_speed_alone(rule, optimizer, quick):
 def test_gradients_lie_in_memory_as_their_parameters_do(rule, quick):
     """PyTorch's fused optimizers on a CPU read both in that order, and are silently wrong where it differs."""
     e = build(replace(quick, rule=rule, net="small", hidden=None, channels_last=True))
-    e.rule.backward(*next(iter(e.train)))
-    for name, p in e.net.named_parameters():
+    e.trainer.rule.backward(*next(iter(e.trainer.data)))
+    for name, p in e.trainer.net.named_parameters():
         assert p.grad.stride() == p.stride(), name
 
 
@@ -282,7 +282,7 @@ def test_compile_asks_the_rule(quick, monkeypatch):
     asked = []
     monkeypatch.setattr(dp.DualProp, "compile", lambda self: asked.append(self), raising=False)
     e = build(replace(quick, compile=True))
-    assert asked == [e.rule]
+    assert asked == [e.trainer.rule]
     build(quick)
     assert len(asked) == 1
 
@@ -317,7 +317,7 @@ def test_wrong_values_are_one_line(change, named, quick):
 def test_a_net_chooses_its_own_hidden_layers(quick):
     """Without `hidden` mlp has 256-256, and an empty one is no hidden layer at all."""
     sizes = {
-        hidden: [p.shape[0] for p in build(replace(quick, hidden=hidden)).net.parameters() if p.ndim == 2]
+        hidden: [p.shape[0] for p in build(replace(quick, hidden=hidden)).trainer.net.parameters() if p.ndim == 2]
         for hidden in (None, (), (5,))
     }
     assert sizes == {None: [256, 256, 10], (): [10], (5,): [5, 10]}

@@ -107,7 +107,7 @@ def test_a_comparison_of_like_runs_says_no_more_than_before(tmp_path):
 
 def test_std_scale_shrinks_standardised_images(quick):
     plain, scaled = (build(replace(quick, standardise=True, std_scale=scale)) for scale in (1.0, 3.0))
-    (x, _), (z, _) = next(iter(plain.train)), next(iter(scaled.train))
+    (x, _), (z, _) = next(iter(plain.trainer.data)), next(iter(scaled.trainer.data))
     torch.testing.assert_close(z, x / 3)
     with pytest.raises(DualpropError, match="std_scale=3: goes with standardise"):
         replace(quick, std_scale=3.0)

@@ -1,6 +1,7 @@
 """Learning rates: by layer, and along a cosine that ends where it is told to."""
 
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from dualprop.errors import DualpropError
 from dualprop.runs.folder import Run
 from dualprop.training.experiment import build
 from dualprop.training.optim.optimizers import LR_SCHEDULES, layer_factors
-from dualprop.training.trainer import Trainer
 
 FACTORS = (1.0, 0.5, 0.125)
 
@@ -18,11 +18,11 @@ FACTORS = (1.0, 0.5, 0.125)
 def first_steps(settings, count=1):
     """The change of every parameter in the trainer's first steps, in double precision."""
     e = build(settings)
-    before = {name: p.detach().double().clone() for name, p in e.net.named_parameters()}
-    trainer = Trainer(e)
-    for _, (x, y) in zip(range(count), e.train.epoch(0), strict=False):
-        trainer._train_batch(x, y, settings.lr)
-    return {name: p.detach().double() - before[name] for name, p in e.net.named_parameters()}
+    net = e.trainer.net
+    before = {name: p.detach().double().clone() for name, p in net.named_parameters()}
+    for x, y in islice(e.trainer.data, count):
+        e.trainer.learn(x, y)
+    return {name: p.detach().double() - before[name] for name, p in net.named_parameters()}
 
 
 @pytest.mark.parametrize("rule", ["bp", "dp", "kp-dp"])
@@ -44,9 +44,9 @@ def test_factors_reach_adam_and_every_later_step(quick):
     changes = first_steps(replace(quick, rule="bp", lr=0.01, lr_factors=FACTORS))
     for name, change in changes.items():
         assert float(change.abs().max()) == pytest.approx(0.01 * FACTORS[int(name.split(".")[1])], rel=1e-3)
-    e = build(replace(quick, lr_factors=FACTORS))
-    Trainer(e)._train_batch(*next(iter(e.train)), 0.25)
-    assert {group["lr"] for group in e.optimizer.param_groups} == {0.25 * factor for factor in FACTORS}
+    e = build(replace(quick, lr=0.25, lr_factors=FACTORS))
+    e.trainer.learn(*next(iter(e.trainer.data)))
+    assert {group["lr"] for group in e.trainer.optimizer.param_groups} == {0.25 * factor for factor in FACTORS}
 
 
 def test_equal_factors_change_nothing(quick, tmp_path):

@@ -16,7 +16,6 @@ from dualprop.training.experiment import build
 from dualprop.training.optim.optimizers import LR_SCHEDULES
 from dualprop.training.recipes import tomllib
 from dualprop.training.resolved import make_net, net_arguments
-from dualprop.training.trainer import Trainer
 from tests.slow import but_slow
 
 
@@ -109,12 +108,11 @@ def few_images(monkeypatch):
 def test_every_recipe_makes_a_step(name):
     """With all that it says, on a batch of two: nothing that it names is missing, and every layer learns."""
     e = build(recipes.load(name, batch_size=2))
-    before = {n: p.detach().clone() for n, p in e.net.named_parameters()}
-    x, y = next(iter(e.train))
-    loss, output, _ = Trainer(e)._train_batch(x, y, e.settings.lr)
-    assert math.isfinite(loss)
-    assert output.shape == (2, e.dataset.num_classes)
-    assert not any(torch.equal(p, before[n]) for n, p in e.net.named_parameters())
+    net = e.trainer.net
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    e.trainer.learn(*next(iter(e.trainer.data)))
+    assert math.isfinite(e.trainer.meter.tell()["loss"])
+    assert not any(torch.equal(p, before[n]) for n, p in net.named_parameters())
 
 
 def test_published_settings_of_the_comparators():

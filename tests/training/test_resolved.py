@@ -60,8 +60,8 @@ def test_the_record_of_every_rule_makes_the_same_net_and_rule(rule, quick):
     first = build(replace(quick, rule=rule))
     again = build(replace(quick, rule=rule), recorded=Resolved.from_dict(first.resolved.as_dict()))
     assert again.resolved.as_dict() == first.resolved.as_dict()
-    x, y = next(iter(first.train))
-    for ours, theirs in zip(*(e.rule.gradients(x, y).values() for e in (again, first)), strict=True):
+    x, y = next(iter(first.trainer.data))
+    for ours, theirs in zip(*(e.trainer.rule.gradients(x, y).values() for e in (again, first)), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -83,7 +83,7 @@ def test_a_changed_default_leaves_finished_runs_alone(quick, tmp_path, monkeypat
         before = dp.load_net(tmp_path / "run")(x)
         changed_defaults(monkeypatch)
         assert torch.equal(dp.load_net(tmp_path / "run")(x), before)
-        assert len(build(settings).net) == 2  # it would have been another net
+        assert len(build(settings).trainer.net) == 2  # it would have been another net
 
 
 def test_a_changed_default_leaves_stopped_runs_alone(quick, tmp_path, monkeypatch):

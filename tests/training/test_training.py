@@ -10,9 +10,10 @@ import torch
 from dualprop import RULES, train
 from dualprop.errors import DivergenceError
 from dualprop.runs.folder import Run
+from dualprop.training.callbacks import Best
 from dualprop.training.experiment import build
 from dualprop.training.optim.optimizers import LR_SCHEDULES, OPTIMIZERS
-from dualprop.training.trainer import Best, Trainer
+from dualprop.training.trainer import Trainer
 from tests.slow import but_slow
 
 
@@ -63,10 +64,10 @@ def test_metrics_are_those_of_the_definition(quick, tmp_path):
     settings = replace(quick, lr=1e-30, epochs=1, val_fraction=0.2, alignment=True)
     train(settings, tmp_path / "run")
     e = build(settings)
-    part = e.train.split
+    part = e.trainer.data.split
     images, labels = part.batch(torch.arange(len(part)))
     with torch.no_grad():
-        z = e.net(images / 255)
+        z = e.trainer.net(images / 255)
     y = torch.eye(10)[labels]
     loss = float((0.5 * (z - y) ** 2).sum(1).mean())
     accuracy = float((z.argmax(1) == labels).double().mean())
@@ -78,7 +79,7 @@ def test_metrics_are_those_of_the_definition(quick, tmp_path):
     assert len(epoch["cosine"]) == 3
     trains = [record for record in records if record["kind"] == "train"]
     assert [record["step"] for record in trains] == [5, 10]
-    assert len(part) + len(e.validation.split) == len(e.dataset.train)
+    assert len(part) + len(e.validation.batches.split) == len(e.dataset.train)
 
 
 def test_the_best_validation_weights_are_kept_and_tested_once(quick, tmp_path, monkeypatch):
@@ -86,10 +87,10 @@ def test_the_best_validation_weights_are_kept_and_tested_once(quick, tmp_path, m
     scores = iter([(0.5, 0.8), (0.4, 0.9), (0.3, 0.9), (0.2, 0.7)])
 
     def evaluate(self, batches):
-        if batches is self.experiment.test:
-            tested.append({k: v.clone() for k, v in self.experiment.net.state_dict().items()})
-            return 0.0, 0.5
-        return next(scores)
+        if (score := next(scores, None)) is None:
+            tested.append({k: v.clone() for k, v in self.net.state_dict().items()})
+            return {"loss": 0.0, "accuracy": 0.5}
+        return dict(zip(("loss", "accuracy"), score, strict=True))
 
     monkeypatch.setattr(Trainer, "evaluate", evaluate)
     result = train(replace(quick, epochs=4), tmp_path / "run")
@@ -103,10 +104,13 @@ def test_the_best_validation_weights_are_kept_and_tested_once(quick, tmp_path, m
 
 
 def test_best_prefers_accuracy_then_loss():
-    best = Best(1, 0.9, 0.5, {})
-    assert Best(2, 0.91, 9.0, {}).better_than(best)
-    assert Best(2, 0.9, 0.4, {}).better_than(best)
-    assert not Best(2, 0.9, 0.5, {}).better_than(best)
+    def of(accuracy, loss):
+        return Best(1, {"accuracy": accuracy, "loss": loss}, {})
+
+    best = of(0.9, 0.5)
+    assert of(0.91, 9.0).better_than(best)
+    assert of(0.9, 0.4).better_than(best)
+    assert not of(0.9, 0.5).better_than(best)
     assert best.better_than(None)
 
 

@@ -109,8 +109,10 @@ class Loss(ABC):
         """This loss with a part of every target spread evenly over the classes; `CrossEntropy` has one.
 
         Raises:
-            DualpropError: if this loss has none.
+            DualpropError: if this loss has none, and the part is not 0.
         """
+        if not label_smoothing:
+            return self
         raise DualpropError(f"label_smoothing={label_smoothing:g}: only cross_entropy smooths its targets")
 
     def check(self, f: Potential, down: float) -> None:

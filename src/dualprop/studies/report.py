@@ -19,7 +19,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from dualprop.runs.folder import Run, environment, read_json
 from dualprop.runs.settings import Settings
-from dualprop.training.meter import Means
+from dualprop.training.means import Means
 from dualprop.training.resolved import net_arguments
 
 COLUMNS = ("rule", "seeds", "test accuracy %", "s / epoch", "time ÷ bp", "cosine to bp")

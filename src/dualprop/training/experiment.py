@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch.nn import Parameter
@@ -12,18 +13,19 @@ from torch.nn import Parameter
 from dualprop import data
 from dualprop.data import Batches, Dataset, Split
 from dualprop.errors import DualpropError
-from dualprop.nets.losses import LOSSES, Loss
-from dualprop.nets.net import Net
+from dualprop.nets.losses import LOSSES
 from dualprop.registry import Registry
-from dualprop.rules import RULES, Rule
+from dualprop.rules import RULES
 from dualprop.runs.settings import Settings
 from dualprop.training import threads
+from dualprop.training.callbacks import Alignment, AverageGradients, Callback, ClipGradients, FinalTest, Validation
 from dualprop.training.optim.average import Average
-from dualprop.training.optim.fused import FusedUpdate, acting
+from dualprop.training.optim.fused import FusedUpdate
 from dualprop.training.optim.optimizers import LR_SCHEDULES, OPTIMIZERS, grouped, layer_factors
 from dualprop.training.processes import torchrun
 from dualprop.training.processes.group import Alone
 from dualprop.training.resolved import Resolved, make_net, net_arguments
+from dualprop.training.trainer import Trainer
 
 PRECISIONS: Registry[torch.dtype] = Registry("precision", {"float32": torch.float32, "bf16": torch.bfloat16})
 EVALUATION_BATCH = 1000
@@ -31,36 +33,21 @@ EVALUATION_BATCH = 1000
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that one run trains with."""
+    """What settings are made into.
+
+    Attributes:
+        settings: what was asked for.
+        resolved: the values that are used.
+        dataset: what is trained on.
+        trainer: trains it, with all callbacks that need no run folder.
+        validation: the one of them that keeps the best weights.
+    """
 
     settings: Settings
     resolved: Resolved
     dataset: Dataset
-    net: Net
-    rule: Rule
-    loss: Loss  # of the evaluation, its targets not smoothed
-    optimizer: torch.optim.Optimizer | FusedUpdate
-    average: Average | None
-    train: Batches
-    validation: Batches | None
-    test: Batches
-    device: torch.device
-    precision: torch.dtype
-    processes: Alone = Alone()  # noqa: RUF009 - it keeps nothing
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """The products' precision, as a context; the states, weights and optimizer stay in float32."""
-        if self.precision == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.precision)
-
-    def updating(self) -> AbstractContextManager[object]:
-        """In which gradients are there to change weights: a fused update acts nowhere else."""
-        return acting(self.optimizer)
-
-    def evaluated(self) -> AbstractContextManager[object]:
-        """In which the net has the weights that are evaluated and kept: the averaged ones if there are any."""
-        return self.average.in_place() if self.average else nullcontext()
+    trainer: Trainer
+    validation: Validation
 
 
 def device(name: str) -> torch.device:
@@ -82,6 +69,11 @@ def device(name: str) -> torch.device:
     return chosen
 
 
+def _autocast(device: torch.device, precision: torch.dtype) -> Callable[[], AbstractContextManager[object]]:
+    """The products' precision, as a context; the states, weights and optimizer stay in float32."""
+    return nullcontext if precision == torch.float32 else partial(torch.autocast, device.type, precision)
+
+
 MakeOptimizer = Callable[[list[Parameter]], torch.optim.Optimizer]
 
 
@@ -95,13 +87,19 @@ def _fused_update(parameters: Iterable[Parameter], make: MakeOptimizer, processe
     return FusedUpdate(parameters, make, before=lambda parameter: processes.average_gradients([parameter]))
 
 
-def build(settings: Settings, processes: Alone | None = None, recorded: Resolved | None = None) -> Experiment:
+def build(
+    settings: Settings,
+    processes: Alone | None = None,
+    recorded: Resolved | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Experiment:
     """Look up every name, read the data, draw the weights and bind the rule.
 
     Args:
         settings: what to train, on what, how.
         processes: those that train together; by default this one alone.
         recorded: what was resolved when the run was started; by default it is resolved now.
+        callbacks: what else the trainer does.
 
     Raises:
         DualpropError: for the first thing that is wrong, before anything is written.
@@ -112,8 +110,7 @@ def build(settings: Settings, processes: Alone | None = None, recorded: Resolved
         raise DualpropError("loss: a setting of the run, not one of the rule's own settings")
     LR_SCHEDULES[settings.lr_schedule]
     make_optimizer, precision = OPTIMIZERS[settings.optimizer], PRECISIONS[settings.precision]
-    loss = LOSSES[settings.loss]
-    learnt = loss.smoothed(settings.label_smoothing) if settings.label_smoothing else loss
+    loss = LOSSES[settings.loss].smoothed(settings.label_smoothing)
     processes = processes or Alone()
     if settings.batch_size < processes.count:
         raise DualpropError(
@@ -127,11 +124,10 @@ def build(settings: Settings, processes: Alone | None = None, recorded: Resolved
     arguments = recorded.net if recorded else net_arguments(settings, dataset.in_shape, dataset.num_classes)
     net = make_net(settings.net, arguments, settings.seed).to(device=chosen).to(memory_format=memory_format)
     own = recorded.rule if recorded else settings.rule_settings
-    rule = method(net, loss=learnt, **own)
+    rule = method(net, loss=loss, **own)
     used = method.used(rule, own)
     settings = replace(settings, rule_settings={name: used[name] for name in settings.rule_settings})
     factors = None if settings.lr_factors is None else layer_factors(net, settings.lr_factors)
-    average = Average(net, settings.ema) if settings.ema else None
     update = _fused_update if settings.fused_update else _plain_update
     try:
         part, held_out = data.train_validation(dataset.train, settings.val_fraction, settings.seed)
@@ -165,19 +161,28 @@ def build(settings: Settings, processes: Alone | None = None, recorded: Resolved
         chosen.type if settings.device == "auto" else settings.device,
         threads.choose(settings.threads, net, dataset.in_shape, settings.batch_size),
     )
-    return Experiment(
-        settings,
-        resolved,
-        dataset,
+    average = Average(net, settings.ema) if settings.ema else None
+    validation = Validation(
+        net,
+        batches(held_out, EVALUATION_BATCH) if len(held_out) else None,
+        average.in_place if average else nullcontext,
+    )
+    ours = [
+        AverageGradients(),
+        ClipGradients(settings.clip_norm) if settings.clip_norm else None,
+        average,
+        validation,
+        Alignment() if settings.alignment else None,
+        FinalTest(validation, batches(dataset.test, EVALUATION_BATCH)),
+    ]
+    trainer = Trainer(
         net,
         rule,
-        loss,
         optimizer,
-        average,
         batches(part, settings.batch_size, settings.augment, settings.seed),
-        batches(held_out, EVALUATION_BATCH) if len(held_out) else None,
-        batches(dataset.test, EVALUATION_BATCH),
-        chosen,
-        precision,
-        processes,
+        [*filter(None, ours), *callbacks],
+        rate=partial(LR_SCHEDULES[settings.lr_schedule], settings),
+        autocast=_autocast(chosen, precision),
+        processes=processes,
     )
+    return Experiment(settings, resolved, dataset, trainer, validation)

@@ -1,99 +1,146 @@
-"""Mean loss and accuracy over the samples seen, and what the rule measured over the batches."""
+"""Loss, accuracy and top-5 accuracy over the samples seen, by torchmetrics; means of what the rule measured."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-BATCHES = 16  # judged together: a few operations for all of them cost as much as for one
+from dualprop.training.means import Means
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+ROWS = 1000  # judged together: for fewer, torchmetrics takes longer to be called than to count
+TOP = {"accuracy": 1, "accuracy_top5": 5}
 
 
-class Means:
-    """Means of numbers by name, each over the times that it was given.
+class Tally:
+    """What has been seen in some batches.
 
-    Args:
-        sums: for each name the sum so far, and how many numbers that is.
+    Accuracies are of class indices: those in the largest output, or in the largest five of at least six.
     """
 
-    def __init__(self, sums: Mapping[str, tuple[float, int]] | None = None) -> None:
-        self.sums = dict(sums or {})
-
-    def add(self, numbers: Mapping[str, float]) -> None:
-        """Count these numbers."""
-        for name, number in numbers.items():
-            self._count(name, float(number), 1)
-
-    def _count(self, name: str, total: float, count: int) -> None:
-        before, times = self.sums.get(name, (0.0, 0))
-        self.sums[name] = before + total, times + count
-
-    def __call__(self) -> dict[str, float]:
-        """The mean of each."""
-        return {name: total / count for name, (total, count) in self.sums.items()}
-
-    def __add__(self, other: Means) -> Means:
-        """Both sets of numbers together."""
-        both = Means(self.sums)
-        for name, (total, count) in other.sums.items():
-            both._count(name, total, count)
-        return both
-
-
-class Meter:
-    """Sums over samples: loss and correct answers; and the means over batches of what the rule measures.
-
-    Args:
-        loss: sum of the losses so far.
-        correct: number of correct answers so far.
-        samples: number of samples so far.
-        measured: the sum of each measure so far, and how many batches had it.
-    """
-
-    def __init__(
-        self,
-        loss: float = 0.0,
-        correct: int = 0,
-        samples: int = 0,
-        measured: Mapping[str, tuple[float, int]] | None = None,
-    ) -> None:
-        self.loss, self._correct, self.samples = loss, correct, samples
-        self.measures = Means(measured)
+    def __init__(self) -> None:
+        self.samples = 0
+        self.measures = Means()
+        self._classes = 0
+        self._metrics: dict[str, Metric] = {}
         self._pending: list[tuple[Tensor, Tensor]] = []
 
     def add(self, loss: float, output: Tensor, y: Tensor, measures: Mapping[str, float] | None = None) -> None:
-        """Count one batch: its mean loss, outputs of shape (B, num_classes), classes (B,) and measures."""
-        self.loss += loss * len(y)
+        """Count one batch: its mean loss, outputs (B, ...), targets as a rule takes them, and measures."""
+        if not self._metrics:
+            self._make(0 if y.is_floating_point() else output.shape[1])
         self.samples += len(y)
+        self._metrics["loss"].update(loss, len(y))
         self.measures.add(measures or {})
-        self._pending.append((output, y))
-        if len(self._pending) == BATCHES:
-            self._judge()
+        if self._classes:
+            self._pending.append((output, y))
+            if sum(len(y) for _, y in self._pending) >= ROWS:
+                self._judge()
 
-    @property
-    def correct(self) -> int:
-        """The number of samples with their largest output at their class."""
-        self._judge()
-        return self._correct
+    def _make(self, classes: int) -> None:
+        """Metrics for so many classes, none for targets that are no classes."""
+        from torchmetrics import MeanMetric
+        from torchmetrics.classification import MulticlassAccuracy
+
+        alone: dict[str, Any] = {"sync_on_compute": False}  # every process sees the whole batch
+        self._classes = classes
+        # a NaN stays one; with "disable", torchmetrics 1.9 leaves the weights out as well
+        self._metrics = {"loss": MeanMetric(nan_strategy=math.nan, **alone).set_dtype(torch.float64)}
+        for name, k in TOP.items():
+            if classes > k:
+                judge = MulticlassAccuracy(classes, top_k=k, average="micro", validate_args=False, **alone)
+                self._metrics[name] = judge
 
     def _judge(self) -> None:
         if self._pending:
-            outputs, targets = (torch.cat(side) for side in zip(*self._pending, strict=True))
-            self._correct += int((outputs.argmax(1) == targets).sum())
+            output, y = (torch.cat(side) for side in zip(*self._pending, strict=True))
             self._pending.clear()
+            for name in TOP.keys() & self._metrics.keys():
+                self._metrics[name].to(output.device).update(output, y)
 
     def means(self) -> dict[str, float]:
-        """Loss and accuracy per sample."""
-        return {"loss": self.loss / self.samples, "accuracy": self.correct / self.samples}
+        """Loss and accuracies per sample."""
+        self._judge()
+        with warnings.catch_warnings():  # a metric whose state was merged takes itself for an empty one
+            warnings.filterwarnings("ignore", "The ``compute`` method")
+            computed = {name: metric.compute().cpu().numpy()[()] for name, metric in self._metrics.items()}
+        return {name: float(str(number)) for name, number in computed.items()}  # 0.1, not 0.10000000149
+
+    def numbers(self) -> dict[str, Any]:
+        """Those, and what the rule measured as "measures", if anything."""
+        own = self.measures()
+        return {**self.means(), **({"measures": own} if own else {})}
+
+    def merge(self, other: Tally) -> None:
+        """Count all that the other has counted."""
+        self._merge(**other.state_dict())
+
+    def _merge(self, samples: int, classes: int, measures: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        self._judge()
+        if metrics and not self._metrics:
+            self._make(int(classes))
+        for name, state in metrics.items():
+            metric = self._metrics[name]
+            metric.merge_state({key: value.to(metric.device) for key, value in state.items()})
+        self.samples += int(samples)
+        self.measures.merge(Means(measures))
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums, as the constructor takes them."""
-        sums = {"loss": self.loss, "correct": self.correct, "samples": self.samples}
-        return {**sums, "measured": dict(self.measures.sums)}
+        """The counts, in plain containers."""
+        self._judge()
+        metrics = {name: dict(metric.metric_state) for name, metric in self._metrics.items()}
+        return {
+            "samples": self.samples,
+            "classes": self._classes,
+            "measures": dict(self.measures.sums),
+            "metrics": metrics,
+        }
 
-    def __add__(self, other: Meter) -> Meter:
-        """Both sets of samples together."""
-        sums = self.loss + other.loss, self.correct + other.correct, self.samples + other.samples
-        return Meter(*sums, (self.measures + other.measures).sums)
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Tally:
+        """What `state_dict` gave."""
+        tally = cls()
+        tally._merge(**state)
+        return tally
+
+
+class Meter:
+    """What has been seen in an epoch, and that part of it which no record has told yet."""
+
+    def __init__(self) -> None:
+        import torchmetrics  # noqa: F401 - it takes seconds, and they are not to count as training
+
+        self.told, self.untold = Tally(), Tally()
+
+    def add(self, loss: float, output: Tensor, y: Tensor, measures: Mapping[str, float]) -> None:
+        """Count one batch; see `Tally.add`."""
+        self.untold.add(loss, output, y, measures)
+
+    def tell(self) -> dict[str, Any]:
+        """The numbers of the batches since this was last asked."""
+        numbers = self.untold.numbers()
+        self.told.merge(self.untold)
+        self.untold = Tally()
+        return numbers
+
+    def whole(self) -> Tally:
+        """All batches of the epoch."""
+        tally = Tally()
+        tally.merge(self.told)
+        tally.merge(self.untold)
+        return tally
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both parts."""
+        return {"told": self.told.state_dict(), "untold": self.untold.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.told, self.untold = Tally.of(state["told"]), Tally.of(state["untold"])

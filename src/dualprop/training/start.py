@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from dualprop.errors import CheckpointError
 from dualprop.nets.net import Net
 from dualprop.runs.folder import Run, Watched, check_free
 from dualprop.runs.settings import Settings
-from dualprop.training.experiment import build
+from dualprop.training.callbacks import BestWeights, Callback, Checkpoints, Display, Records, Result, Results
+from dualprop.training.experiment import Experiment, build
 from dualprop.training.processes.group import Alone, join
 from dualprop.training.resolved import Resolved, make_net, net_arguments
 from dualprop.training.threads import computing_in
-from dualprop.training.trainer import Result, Trainer
 
 logger = logging.getLogger("dualprop")
 
@@ -34,12 +34,16 @@ def _claimed(run: Run, processes: Alone) -> Iterator[None]:
         run.release()
 
 
-def train(settings: Settings, run: str | Path) -> Result:
+def train(
+    settings: Settings, run: str | Path, *, callbacks: Sequence[Callback] = (), progress: bool = True
+) -> Result:
     """Train a net and write everything about it into a new run folder.
 
     Args:
         settings: what to train, on what, how.
         run: the folder to make; it must not exist.
+        callbacks: what else is done, see `Callback`; what they add to `trainer.numbers` is recorded.
+        progress: whether to show on stderr how it goes: a bar in a terminal, a line an epoch elsewhere.
 
     Returns:
         The test result of the weights with the best validation accuracy.
@@ -53,28 +57,35 @@ def train(settings: Settings, run: str | Path) -> Result:
         >>> import tempfile, dualprop as dp
         >>> settings = dp.Settings(rule="dp", data="digits", hidden=(64,), epochs=3, lr=0.01)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     dp.train(settings, folder + "/run").test_accuracy > 0.8
+        ...     dp.train(settings, folder + "/run", progress=False).test_accuracy > 0.8
         True
     """
     processes = join()
     path = processes.led(lambda: check_free(Path(run)))
     torch.manual_seed(settings.seed)  # for rules and losses that draw from torch's global generator
-    experiment = build(settings, processes)
+    experiment = build(settings, processes, callbacks=callbacks)
     with computing_in(experiment.resolved.threads):
-        trainer = Trainer(experiment)
-        state, resolved = trainer.state_dict(), experiment.resolved.as_dict()
+        state, resolved = experiment.trainer.state_dict(), experiment.resolved.as_dict()
         processes.led(lambda: Run.create(path, experiment.settings, resolved, state).path)
         opened = _opened(path, processes)
         with _claimed(opened, processes):
-            return trainer.fit(opened)
+            return fit(experiment, opened, progress)
 
 
-def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Result:
+def resume(
+    run: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+) -> Result:
     """Continue a run from its last checkpoint, bit for bit as if it had not stopped.
 
     Args:
         run: the run folder.
         changes: settings that do not change what is computed, for example `data_root`.
+        callbacks: as for `train`.
+        progress: as for `train`.
 
     Returns:
         The result; at once if the run is finished.
@@ -94,11 +105,42 @@ def resume(run: str | Path, changes: Mapping[str, Any] | None = None) -> Result:
             raise CheckpointError(f"{opened.path / 'result.json'}: damaged ({error})") from None
     with _claimed(opened, processes):
         checkpoint = opened.load()
-        experiment = build(settings, processes, recorded)
+        experiment = build(settings, processes, recorded, callbacks)
         with computing_in(experiment.resolved.threads):
-            trainer = Trainer(experiment)
-            trainer.load_state_dict(checkpoint, opened.path / "checkpoint.pt")
-            return trainer.fit(opened)
+            try:
+                experiment.trainer.load_state_dict(checkpoint)
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                reason = " ".join(str(error).split())[:200]
+                path = opened.path / "checkpoint.pt"
+                raise CheckpointError(f"{path}: not a checkpoint of this run ({reason})") from None
+            return fit(experiment, opened, progress)
+
+
+def fit(experiment: Experiment, run: Run, progress: bool = True) -> Result:
+    """Train the epochs that are left, test once, and write it all into the run folder.
+
+    Args:
+        experiment: where it is now.
+        run: the folder, which is there.
+        progress: whether to show how it goes.
+
+    Raises:
+        DivergenceError: if the loss or a weight becomes NaN or infinite, or the rule's inference diverges.
+        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
+    """
+    s, trainer, validation = experiment.settings, experiment.trainer, experiment.validation
+    dataset = experiment.dataset
+    results = Results(run, validation)
+    trainer.callbacks += [
+        Records(run, s.log_every, validation),
+        BestWeights(run, validation, in_shape=list(dataset.in_shape), num_classes=dataset.num_classes),
+        results,
+        *([Display(f"{s.rule} on {s.data}, seed {s.seed}")] if progress and trainer.processes.leads else []),
+        Checkpoints(run, s.checkpoint_every),
+    ]
+    trainer.fit(s.epochs)
+    assert results.result is not None, "the end of a run is its result"
+    return results.result
 
 
 def _opened(path: Path, processes: Alone) -> Run:

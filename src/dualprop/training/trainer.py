@@ -1,320 +1,272 @@
-"""The trainer: the loop over batches and epochs, its checkpoints, and the one test at the end."""
+"""The trainer: the loop over epochs, batches and weight updates. All else that a run does are its callbacks."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from dualprop.data import Batches
-from dualprop.errors import CheckpointError, DivergenceError, Interrupted
+from dualprop.errors import DivergenceError, DualpropError, check_type
 from dualprop.nets.net import Net
-from dualprop.rules.diagnostics import alignment, feedback_cosines, first_nonfinite
-from dualprop.runs.folder import Run
-from dualprop.runs.recorder import Recorder
-from dualprop.training.display import Silence, display
-from dualprop.training.experiment import Experiment
-from dualprop.training.interrupt import Interrupt
-from dualprop.training.meter import Means, Meter
-from dualprop.training.optim.optimizers import LR_SCHEDULES, set_lr
+from dualprop.rules import Rule
+from dualprop.rules.diagnostics import first_nonfinite
+from dualprop.training.callbacks.base import Callback
+from dualprop.training.means import Means
+from dualprop.training.meter import Meter, Tally
+from dualprop.training.optim.fused import FusedUpdate, acting
+from dualprop.training.optim.optimizers import set_lr
+from dualprop.training.processes.group import Alone
 
 COUNTERS = ("epoch", "batch", "step", "epoch_seconds", "seconds")
 
-
-@dataclass
-class Best:
-    """The weights with the best validation accuracy (the lower loss among equals)."""
-
-    epoch: int
-    val_accuracy: float
-    val_loss: float
-    weights: dict[str, Tensor]
-
-    def better_than(self, other: Best | None) -> bool:
-        """Whether these are to be kept instead of `other`."""
-        return other is None or (self.val_accuracy, -self.val_loss) > (other.val_accuracy, -other.val_loss)
+Batch = tuple[Tensor, Tensor]
+Batches = Iterable[Batch]
 
 
-@dataclass(frozen=True)
-class Result:
-    """How a finished run went.
+class Epochs(Protocol):
+    """Batches by epoch, as `dualprop.data.Batches` has them."""
 
-    Attributes:
-        run: its folder.
-        test_accuracy: of the best-validation weights on the test data, in [0, 1].
-        test_loss: their mean loss there.
-        best_epoch: the epoch that they come from, the last one if nothing was held out.
-        val_accuracy: their accuracy on the validation data, None without any.
-        seconds_per_epoch: mean wall time of the training part of an epoch.
+    def __len__(self) -> int:
+        """The batches in an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterable[Batch]:
+        """The batches of an epoch from number `start` on, both counted from 0."""
+
+
+class Repeated:
+    """The same batches in every epoch, or those that a `DataLoader` draws anew.
+
+    Args:
+        batches: a list, a `DataLoader` or the like, of a known length; no iterator, which runs out.
     """
 
-    run: str
-    test_accuracy: float
-    test_loss: float
-    best_epoch: int
-    val_accuracy: float | None
-    seconds_per_epoch: float
+    def __init__(self, batches: Batches) -> None:
+        if not isinstance(batches, Iterable) or isinstance(batches, Iterator) or not hasattr(batches, "__len__"):
+            kind = type(batches).__name__
+            raise DualpropError(f"data: {kind}, but it must be a list of batches, a DataLoader or a Batches")
+        self.batches: Any = batches
+        if not len(self):
+            raise DualpropError("data: holds no batch")
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches from number `start` on."""
+        return itertools.islice(self.batches, start, None)
 
 
 class Trainer:
-    """Trains one experiment to its end; `state_dict` is all it needs to go on from where it is."""
+    """Trains a net with a rule, an optimizer and data; callbacks do what is done beside.
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        self.settings = experiment.settings
-        self.learning_rate = LR_SCHEDULES[self.settings.lr_schedule]
-        self.epoch = self.batch = self.step = 0
-        self.recent, self.whole = Meter(), Meter()  # since the last record, and before that in this epoch
-        self.epoch_seconds = self.seconds = 0.0  # of this epoch so far, and of the epochs before it
-        self.best: Best | None = None
+    `dualprop.train` makes one from `Settings`. Made by hand it trains one's own net on one's own batches. It stops
+    where it is when numbers go astray; `state_dict` is all that it needs to go on from a batch.
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, rule (in every process), random state, counters and meters."""
-        e = self.experiment
-        return {
-            "net": e.net.state_dict(),
-            "optimizer": e.optimizer.state_dict(),
-            "average": e.average.state_dict() if e.average else None,
-            "rule": e.processes.gathered(e.rule.state_dict()),
-            "rng": torch.get_rng_state(),
-            "counters": {name: getattr(self, name) for name in COUNTERS},
-            "recent": self.recent.state_dict(),
-            "whole": self.whole.state_dict(),
-            "best": vars(self.best).copy() if self.best else None,
-        }
+    Args:
+        net: the net, which the rule and the optimizer are bound to.
+        rule: adds gradients to its parameters' `.grad`.
+        optimizer: steps them.
+        data: batches of x, shape (B, ...), and y as `Rule.iterate` takes them: a `dualprop.data.Batches`, or a
+            list or `DataLoader` that is gone through once an epoch.
+        callbacks: what else is done, in the order of the calls; see `Callback`.
+        rate: the learning rate at a time in epochs, fractions included; None leaves it to the optimizer.
+        autocast: makes a context for the products' precision.
+        processes: those that train together.
 
-    def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
-        """Take back what `state_dict` gave.
+    Attributes:
+        epoch: epochs trained so far.
+        batch: batches trained so far in this epoch.
+        step: batches trained so far in all.
+        lr: the learning rate of the last of them.
+        numbers: how the last epoch went: loss, accuracy (of class indices), images_per_second, seconds and what
+            callbacks add.
+        meter: what has been seen in this epoch.
+        seconds: that training has taken in all finished epochs.
 
-        Raises:
-            CheckpointError: if it belongs to another net or rule; `source` is named.
-        """
-        e = self.experiment
-        try:
-            e.net.load_state_dict(state["net"])
-            e.optimizer.load_state_dict(state["optimizer"])
-            if e.average:
-                e.average.load_state_dict(state["average"])
-            if len(state["rule"]) != e.processes.count:
-                raise ValueError(f"made by {len(state['rule'])} processes, and here are {e.processes.count}")
-            e.rule.load_state_dict(state["rule"][e.processes.rank])
-            torch.set_rng_state(state["rng"])
-            for name in COUNTERS:
-                setattr(self, name, type(getattr(self, name))(state["counters"][name]))
-            self.recent, self.whole = (_meter(**state[name]) for name in ("recent", "whole"))
-            self.best = _best(**state["best"]) if state["best"] else None
-            if self.best and _shapes(self.best.weights) != _shapes(e.net.state_dict()):
-                raise ValueError("best.weights are another net's")
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{source}: not a checkpoint of this run ({reason[:200]})") from None
+    Raises:
+        DualpropError: for an argument of another kind.
 
-    def fit(self, run: Run) -> Result:
-        """Train the epochs that are left, test once, and write the result.
+    Example:
+        >>> import torch, dualprop as dp
+        >>> net = dp.nets.mlp([4, 8, 3])
+        >>> batches = [(torch.randn(5, 4), torch.randint(3, (5,))) for _ in range(10)]
+        >>> trainer = Trainer(net, dp.DualProp(net), torch.optim.Adam(net.parameters()), batches)
+        >>> sorted(trainer.fit(2))
+        ['accuracy', 'images_per_second', 'loss', 'measures', 'seconds']
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        rule: Rule,
+        optimizer: torch.optim.Optimizer | FusedUpdate,
+        data: Epochs | Batches,
+        callbacks: Sequence[Callback] = (),
+        *,
+        rate: Callable[[float], float] | None = None,
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        processes: Alone | None = None,
+    ) -> None:
+        check_type("net", net, Net)
+        check_type("rule", rule, Rule)
+        if rule.net is not net:
+            raise DualpropError("rule: bound to another net than this one")
+        self.net, self.rule, self.optimizer = net, rule, optimizer
+        self.data: Epochs = data if hasattr(data, "epoch") else Repeated(data)  # type: ignore[assignment]
+        self.callbacks = list(callbacks)
+        for callback in self.callbacks:
+            check_type("callbacks", callback, Callback)
+        self.rate, self.autocast = rate, autocast
+        self.processes = processes or Alone()
+        self.epoch = self.batch = self.step = self.epochs = 0
+        self.epoch_seconds = self.seconds = self.lr = 0.0
+        self.meter = Meter()
+        self.numbers: dict[str, Any] = {}
+        self._last: Batch | None = None
+
+    def fit(self, epochs: int) -> dict[str, Any]:
+        """Train until so many epochs have been trained in all.
+
+        Returns:
+            `numbers`.
 
         Raises:
             DivergenceError: if the loss or a weight becomes NaN or infinite, or the rule's inference diverges.
-            Interrupted: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
         """
-        s = self.settings
-        title = f"{s.rule} on {s.data}, seed {s.seed}"
-        processes = self.experiment.processes
-        shown = display(title, s.epochs, processes.leads)
-        with Interrupt() as interrupt, Recorder(run, self.step) as recorder, shown, self._located(run):
-            while self.epoch < s.epochs:
-                self._train_epoch(run, recorder, shown, interrupt)
-                numbers = self._close_epoch(recorder, run)
-                shown.epoch(self.epoch, numbers)
-                (asked,) = processes.any(interrupt.asked)
-                if asked and self.epoch < s.epochs:
-                    raise self._interrupted(run)
-            return self._finish(run, recorder)
+        self.epochs = epochs
+        with ExitStack() as stack:
+            for callback in self.callbacks:
+                stack.enter_context(callback.during(self))
+            stack.enter_context(self._located())
+            while self.epoch < epochs:
+                self._train_epoch()
+                for callback in self.callbacks:
+                    callback.epoch(self)
+            for callback in self.callbacks:
+                callback.end(self)
+        return self.numbers
 
-    def _train_epoch(self, run: Run, recorder: Recorder, shown: Silence, interrupt: Interrupt) -> None:
-        """The batches of this epoch that are left."""
-        e, s = self.experiment, self.settings
-        begun = saved = time.perf_counter()
-        before = self.epoch_seconds
-        for x, y in e.train.epoch(self.epoch, self.batch):
-            lr = self.learning_rate(s, self.epoch + self.batch / len(e.train))
-            self.batch += 1
-            self.step += 1
-            loss, output, measures = self._train_batch(x, y, lr)
-            self.recent.add(loss, output, y, measures)
-            now = time.perf_counter()
-            self.epoch_seconds = before + now - begun
-            shown.step(self.epoch + 1, self.batch, len(e.train), self._so_far)
-            if self.step % s.log_every == 0:
-                means: dict[str, Any] = {**self.recent.means(), **_measures(self.recent)}
-                recorder.record("train", self.step, epoch=self.epoch + 1, lr=lr, **means)
-                self.whole, self.recent = self.whole + self.recent, Meter()
-            if self.batch == len(e.train):
-                break  # the epoch's own checkpoint follows its validation
-            due = e.processes.leads and now - saved >= s.checkpoint_every  # clocks differ
-            asked, due = e.processes.any(interrupt.asked, due)
-            if asked or due:
-                self._save(run, x, y)
-                saved = time.perf_counter()
-            if asked:
-                raise self._interrupted(run)
-
-    def _interrupted(self, run: Run) -> Interrupted:
-        return Interrupted(f"stopped after step {self.step}; go on with: dualprop train --resume {run.path}")
-
-    def _so_far(self) -> dict[str, float]:
-        """Loss, accuracy and speed in this epoch."""
-        meter = self.whole + self.recent
-        return {**meter.means(), "images_per_second": meter.samples / self.epoch_seconds}
-
-    def _train_batch(self, x: Tensor, y: Tensor, lr: float) -> tuple[float, Tensor, dict[str, float]]:
-        """Every weight update that the rule makes on one batch.
-
-        Returns:
-            The loss and outputs before the first update, and by name the means over the updates of what the rule
-            measures (in this process), with the matrix products that it counts, all together, as "products".
-        """
-        e = self.experiment
-        part_x, part_y = e.processes.part(x, y)
-        set_lr(e.optimizer.param_groups, lr)
-        output, own, products = None, Means(), 0
-        with e.autocast(), e.updating():
-            for step in e.rule.iterate(part_x, part_y):
-                own.add(step.measures)
-                products += step.products
-                if output is None:
-                    loss, output = e.processes.mean(float(step.loss)), step.output
-                    if not math.isfinite(loss):
-                        raise DivergenceError(f"the loss became {loss}, {self._where(x, y)}")
-                e.processes.average_gradients(e.net.parameters())
-                if self.settings.clip_norm:
-                    torch.nn.utils.clip_grad_norm_(e.net.parameters(), self.settings.clip_norm)
-                e.optimizer.step()
-                e.optimizer.zero_grad()
-                if e.average:
-                    e.average.update()
-        assert output is not None, "a rule yields at least once per batch"
-        measures = own() | ({"products": float(products)} if products else {})
-        return loss, e.processes.whole(output, len(y)), measures
-
-    def _close_epoch(self, recorder: Recorder, run: Run) -> dict[str, Any]:
-        """Validate, compare gradients, record and save; returns the epoch's numbers."""
-        e = self.experiment
-        numbers: dict[str, Any] = {**self._so_far(), "seconds": self.epoch_seconds}
-        numbers |= _measures(self.whole + self.recent)
-        if e.validation is not None:
-            with e.evaluated():
-                loss, accuracy = self.evaluate(e.validation)
-                now = Best(self.epoch + 1, accuracy, loss, _copied(e.net))
-            numbers |= {"val_loss": loss, "val_accuracy": accuracy}
-            improved = now.better_than(self.best)
-            self.best = now if improved else self.best
-        x, y = next(e.train.epoch(self.epoch))
-        if self.settings.alignment:
-            cosine, norm_ratio = alignment(e.rule, *e.processes.part(x, y), e.processes.average)
-            numbers |= {"cosine": cosine, "norm_ratio": norm_ratio}
-            if own := feedback_cosines(e.net):
-                numbers["feedback_cosine"] = own
-        recorder.record("epoch", self.step, epoch=self.epoch + 1, **numbers)
+    def _train_epoch(self) -> None:
+        """The batches of this epoch that are left, and its numbers."""
+        begun, before = time.perf_counter(), self.epoch_seconds
+        for x, y in self.data.epoch(self.epoch, self.batch):
+            self.learn(x, y)
+            self.epoch_seconds = before + time.perf_counter() - begun
+            for callback in self.callbacks:
+                callback.step(self)
+        self.check_weights()
+        self.numbers = {**self.so_far(), "seconds": self.epoch_seconds}
         self.epoch, self.batch = self.epoch + 1, 0
         self.seconds, self.epoch_seconds = self.seconds + self.epoch_seconds, 0.0
-        self.recent, self.whole = Meter(), Meter()
-        self._save(run, x, y)
-        if e.validation is not None and improved:
-            self._save_best(run)
-        return numbers
+        self.meter = Meter()
 
-    def _finish(self, run: Run, recorder: Recorder) -> Result:
-        """Test the best weights, once."""
-        e = self.experiment
-        if self.best is None:
-            with e.evaluated():
-                self.best = Best(self.epoch, math.nan, math.nan, _copied(e.net))
-        e.net.load_state_dict(self.best.weights)
-        loss, accuracy = self.evaluate(e.test)
-        recorder.record("test", self.step, epoch=self.best.epoch, loss=loss, accuracy=accuracy)
-        self._save_best(run)
-        val_accuracy = self.best.val_accuracy if e.validation is not None else None
-        result = Result(
-            str(run.path), accuracy, loss, self.best.epoch, val_accuracy, self.seconds / self.settings.epochs
-        )
-        run.finish(asdict(result))
-        return result
+    def learn(self, x: Tensor, y: Tensor) -> None:
+        """Make every weight update of the rule on the next batch, and count it.
 
-    def evaluate(self, batches: Batches) -> tuple[float, float]:
-        """Mean loss and accuracy of the rule's predictions."""
-        e, meter = self.experiment, Meter()
+        The loss and the output are those before the first update. What the rule measures is the mean over the
+        updates (in this process), and the matrix products that it counts are all together "products".
+        """
+        groups = self.optimizer.param_groups
+        if self.rate is None:
+            self.lr = groups[0]["lr"]
+        else:
+            self.lr = self.rate(self.epoch + self.batch / len(self.data))
+            set_lr(groups, self.lr)
+        self.batch, self.step, self._last = self.batch + 1, self.step + 1, (x, y)
+        part_x, part_y = self.processes.part(x, y)
+        first, measured, products = None, Means(), 0
+        with self.autocast(), acting(self.optimizer):
+            for update in self.rule.iterate(part_x, part_y):
+                measured.add(update.measures)
+                products += update.products
+                if first is None:
+                    loss, first = self.processes.mean(float(update.loss)), update
+                    if not math.isfinite(loss):
+                        raise DivergenceError(f"the loss became {loss}, {self._where()}")
+                for callback in self.callbacks:
+                    callback.gradients(self)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                for callback in self.callbacks:
+                    callback.update(self)
+        assert first is not None, "a rule yields at least once per batch"
+        measures = measured() | ({"products": float(products)} if products else {})
+        self.meter.add(loss, self.processes.whole(first.output, len(y)), y, measures)
+
+    def so_far(self) -> dict[str, Any]:
+        """Loss, accuracy, measures and speed in this epoch."""
+        tally = self.meter.whole()
+        return {**tally.numbers(), "images_per_second": tally.samples / self.epoch_seconds}
+
+    def evaluate(self, batches: Batches) -> dict[str, float]:
+        """Mean loss and accuracies of the rule's predictions, targets not smoothed."""
+        loss, tally = self.rule.loss.smoothed(0.0), Tally()
         for x, y in batches:
-            with e.autocast():
-                output = e.rule.predict(e.processes.part(x, y)[0])
-            output = e.processes.whole(output.to(x.dtype), len(y))
-            loss = e.loss.value(output, e.loss.encode(y, output.shape, output.dtype)).mean()
-            meter.add(float(loss), output, y)
-        means = meter.means()
-        return means["loss"], means["accuracy"]
+            with self.autocast():
+                output = self.rule.predict(self.processes.part(x, y)[0])
+            output = self.processes.whole(output.to(x.dtype), len(y))
+            tally.add(float(loss.value(output, loss.encode(y, output.shape, output.dtype)).mean()), output, y)
+        return tally.means()
 
-    def _save(self, run: Run, x: Tensor, y: Tensor) -> None:
-        """Save a checkpoint, unless the weights have gone astray: the last good one stays."""
-        if not all(bool(torch.isfinite(p).all()) for p in self.experiment.net.parameters()):
-            raise DivergenceError(f"a weight became NaN or infinite, {self._where(x, y)}")
-        run.save(self.state_dict())
+    def check_weights(self) -> None:
+        """Refuse to go on with weights that have gone astray.
 
-    def _save_best(self, run: Run) -> None:
-        assert self.best is not None
-        dataset = self.experiment.dataset
-        notes = {"in_shape": list(dataset.in_shape), "num_classes": dataset.num_classes}
-        run.save_weights("best.safetensors", self.best.weights, epoch=self.best.epoch, **notes)
+        Raises:
+            DivergenceError: if one is NaN or infinite.
+        """
+        if not all(bool(torch.isfinite(p).all()) for p in self.net.parameters()):
+            raise DivergenceError(f"a weight became NaN or infinite, {self._where()}")
 
-    def _where(self, x: Tensor, y: Tensor) -> str:
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, rule (in every process), random state, counters, and what the callbacks keep."""
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rule": self.processes.gathered(self.rule.state_dict()),
+            "rng": torch.get_rng_state(),
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+            "meter": self.meter.state_dict(),
+            **{callback.name: callback.state_dict() for callback in self.callbacks if callback.name},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError, AttributeError: if it belongs to another net or rule.
+        """
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if len(state["rule"]) != self.processes.count:
+            raise ValueError(f"made by {len(state['rule'])} processes, and here are {self.processes.count}")
+        self.rule.load_state_dict(state["rule"][self.processes.rank])
+        torch.set_rng_state(state["rng"])
+        for name in COUNTERS:
+            setattr(self, name, type(getattr(self, name))(state["counters"][name]))
+        self.meter.load_state_dict(state["meter"])
+        for callback in self.callbacks:
+            if callback.name:
+                callback.load_state_dict(state[callback.name])
+
+    def _where(self) -> str:
         """Where the numbers went astray, or what the inference that is to show it says."""
+        x, y = self._last or next(iter(self.data.epoch(self.epoch)))
         try:
-            return f"first in {first_nonfinite(self.experiment.rule, x, y)}"
+            return f"first in {first_nonfinite(self.rule, x, y)}"
         except DivergenceError as error:
             return str(error)
 
     @contextmanager
-    def _located(self, run: Run) -> Iterator[None]:
-        """In which what diverges is told with the step and the last good checkpoint."""
+    def _located(self) -> Iterator[None]:
+        """A context in which what diverges is told with its step and epoch."""
         try:
             yield
         except DivergenceError as error:
-            good = run.load()["counters"]["step"]
-            epoch = min(self.epoch + 1, self.settings.epochs)  # the test follows the last
-            raise DivergenceError(
-                f"at step {self.step} (epoch {epoch}) {error}; "
-                f"the last good checkpoint is {run.path / 'checkpoint.pt'}, of step {good}"
-            ) from None
-
-
-def _measures(meter: Meter) -> dict[str, dict[str, float]]:
-    """What a record says of the rule's measures, nothing where it has none."""
-    means = meter.measures()
-    return {"measures": means} if means else {}
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in weights.items()}
-
-
-def _meter(
-    loss: float, correct: int, samples: int, measured: Mapping[str, tuple[float, int]] | None = None
-) -> Meter:
-    """A meter of numbers, whatever a checkpoint that was edited says; older ones have no measures."""
-    own = {str(name): (float(total), int(count)) for name, (total, count) in (measured or {}).items()}
-    return Meter(float(loss), int(correct), int(samples), own)
-
-
-def _best(epoch: int, val_accuracy: float, val_loss: float, weights: dict[str, Tensor]) -> Best:
-    """Likewise."""
-    return Best(int(epoch), float(val_accuracy), float(val_loss), weights)
-
-
-def _copied(net: Net) -> dict[str, Tensor]:
-    """The net's weights as they are now."""
-    return {name: value.detach().clone().cpu() for name, value in net.state_dict().items()}
+            epoch = self.epoch + (self.batch > 0)
+            raise DivergenceError(f"at step {self.step} (epoch {epoch}) {error}") from None

@@ -9,9 +9,10 @@ from typing import Any
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dualprop.nets.net import Net
+from dualprop.training.callbacks.base import Callback
 
 
-class Average:
+class Average(Callback):
     """w̄ ← decay · w̄ + (1 - decay) · w after every update; w̄ = w after the first.
 
     Args:
@@ -32,12 +33,14 @@ class Average:
         [1.0, 1.0, 1.0]
     """
 
+    name = "average"
+
     def __init__(self, net: Net, decay: float) -> None:
         self.net = net
         step = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self._model = AveragedModel(net, multi_avg_fn=step)
 
-    def update(self) -> None:
+    def update(self, trainer: object = None) -> None:
         """Take the net's weights into the average."""
         self._model.update_parameters(self.net)
 

@@ -1,0 +1,27 @@
+"""What is done beside learning, one class for each thing.
+
+A trainer has them in one list, and their order there is the order in which they are called.
+"""
+
+from dualprop.training.callbacks.base import Callback
+from dualprop.training.callbacks.checkpoints import Checkpoints
+from dualprop.training.callbacks.display import Display
+from dualprop.training.callbacks.evaluation import Alignment, Best, FinalTest, Validation
+from dualprop.training.callbacks.gradients import AverageGradients, ClipGradients
+from dualprop.training.callbacks.records import BestWeights, Records, Result, Results
+
+__all__ = [
+    "Alignment",
+    "AverageGradients",
+    "Best",
+    "BestWeights",
+    "Callback",
+    "Checkpoints",
+    "ClipGradients",
+    "Display",
+    "FinalTest",
+    "Records",
+    "Result",
+    "Results",
+    "Validation",
+]

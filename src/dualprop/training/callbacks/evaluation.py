@@ -1,0 +1,137 @@
+"""What an epoch's weights are worth: validation, the best weights, the test at the end, alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dualprop.nets.net import Net
+from dualprop.rules.diagnostics import alignment, feedback_cosines
+from dualprop.training.callbacks.base import Callback
+
+if TYPE_CHECKING:
+    from dualprop.training.trainer import Batches, Trainer
+
+
+@dataclass
+class Best:
+    """The weights with the best validation accuracy (the lower loss among equals).
+
+    Attributes:
+        epoch: after which they were validated.
+        numbers: how: loss and accuracies by name.
+        weights: by their names in the net.
+    """
+
+    epoch: int
+    numbers: dict[str, float]
+    weights: dict[str, Tensor]
+
+    def better_than(self, other: Best | None) -> bool:
+        """Whether these are to be kept instead of `other`."""
+        return other is None or self._worth > other._worth
+
+    @property
+    def _worth(self) -> tuple[float, float]:
+        return self.numbers.get("accuracy", 0.0), -self.numbers["loss"]
+
+
+class Validation(Callback):
+    """Evaluates the weights after each epoch, and keeps the best.
+
+    Args:
+        net: whose weights they are.
+        batches: what to evaluate on; None keeps the last weights unseen.
+        evaluated: a context in which the net has the weights to evaluate, where they are not those that it learns.
+    """
+
+    name = "best"
+
+    def __init__(
+        self,
+        net: Net,
+        batches: Batches | None,
+        evaluated: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.net, self.batches, self.evaluated = net, batches, evaluated
+        self.best: Best | None = None
+
+    def epoch(self, trainer: Trainer) -> None:
+        """Validate, if there is something to validate on."""
+        if self.batches is not None:
+            with self.evaluated():
+                numbers = trainer.evaluate(self.batches)
+                now = Best(trainer.epoch, numbers, _copied(self.net))
+            trainer.numbers |= {f"val_{name}": number for name, number in numbers.items()}
+            self.best = now if now.better_than(self.best) else self.best
+
+    def end(self, trainer: Trainer) -> None:
+        """Without validation the last weights count as the best."""
+        if self.batches is None:
+            with self.evaluated():
+                self.best = Best(trainer.epoch, {}, _copied(self.net))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far."""
+        return vars(self.best).copy() if self.best else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: if that is another net's.
+        """
+        self.best = _best(**state) if state else None
+        if self.best and _shapes(self.best.weights) != _shapes(self.net.state_dict()):
+            raise ValueError("best.weights are another net's")
+
+
+def _best(epoch: int, numbers: Mapping[str, float], weights: Mapping[str, Tensor]) -> Best:
+    """Weights with numbers, whatever a checkpoint that was edited says."""
+    return Best(int(epoch), {str(name): float(number) for name, number in numbers.items()}, dict(weights))
+
+
+class FinalTest(Callback):
+    """Tests the best weights, once, at the very end; the net has them from then on.
+
+    Args:
+        validation: keeps them.
+        batches: what to test on.
+    """
+
+    def __init__(self, validation: Validation, batches: Batches) -> None:
+        self.validation, self.batches = validation, batches
+
+    def end(self, trainer: Trainer) -> None:
+        """Test."""
+        best = self.validation.best
+        assert best is not None, "Validation comes before FinalTest in the list, and has kept some weights"
+        trainer.net.load_state_dict(best.weights)
+        trainer.numbers = dict(trainer.evaluate(self.batches))
+
+
+class Alignment(Callback):
+    """Compares the rule's gradient with back-propagation's after each epoch, on that epoch's first batch."""
+
+    def epoch(self, trainer: Trainer) -> None:
+        """Add a cosine and a norm ratio for each layer, and the cosines of the net's own feedback weights."""
+        x, y = next(iter(trainer.data.epoch(trainer.epoch - 1)))
+        processes = trainer.processes
+        cosine, norm_ratio = alignment(trainer.rule, *processes.part(x, y), processes.average)
+        trainer.numbers |= {"cosine": cosine, "norm_ratio": norm_ratio}
+        if own := feedback_cosines(trainer.net):
+            trainer.numbers["feedback_cosine"] = own
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}
+
+
+def _copied(net: Net) -> dict[str, Tensor]:
+    """The net's weights as they are now."""
+    return {name: torch.clone(value.detach()).cpu() for name, value in net.state_dict().items()}
