@@ -176,6 +176,8 @@ class Forgetful(Inference):
     """A loop without caches: everything is computed anew at every update."""
 
     def run(self, updates, learn):
+        updates = list(updates)
+        self.updates += len(updates)
         with standing_still(self.net.synapses):
             for update in updates:
                 self._follow(self._knowing_nothing().plan([update]))
