@@ -1,8 +1,11 @@
 from . import data as data
 from . import nets as nets
+from .convert import BatchDim as BatchDim
 from .convert import Conversion as Conversion
 from .convert import conversion as conversion
 from .convert import convert as convert
+from .convert import scaled_loss as scaled_loss
+from .convert import unconvert as unconvert
 from .engines.dyads import schedules as schedules
 from .engines.dyads.schedules import SCHEDULES as SCHEDULES
 from .engines.dyads.schedules import Parallel as Parallel

@@ -37,9 +37,8 @@ def affine(layer, x):
     """A layer by plain autograd: value and W's gradient from a detached input, the input's through a fixed B."""
 
     def with_weights(x, weight, bias):
-        plain = copy.copy(layer)
-        plain.__class__ = next(kind for kind in (nn.Linear, nn.Conv2d) if isinstance(layer, kind))
-        return torch.func.functional_call(plain, {"weight": weight, "bias": bias, "feedback": layer.feedback}, x)
+        call = F.linear if isinstance(layer, nn.Linear) else layer._conv_forward  # neither of which calls hooks
+        return call(x, weight, bias)
 
     back = with_weights(x, layer.feedback.detach(), None)
     return with_weights(x.detach(), layer.weight, layer.bias) + back - back.detach()

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+from dualprop.convert.batch import Batch, BatchDim, check_batch, scaled_loss
 from dualprop.convert.feedback import add_feedback, check_feedback, kind_with_feedback, symmetric
-from dualprop.convert.record import KEY, REDUCTIONS, Conversion, conversion
-from dualprop.convert.roles import swapped
+from dualprop.convert.hooks import Part, part_of
+from dualprop.convert.record import REDUCTIONS, Conversion
 from dualprop.convert.survey import activations_of, has_own_code, reason, unknown_to
 from dualprop.errors import DualpropError, check_type
 
-__all__ = ["REDUCTIONS", "Conversion", "conversion", "convert"]
+__all__ = ["REDUCTIONS", "BatchDim", "Conversion", "conversion", "convert", "scaled_loss", "unconvert"]
 
 logger = logging.getLogger("dualprop")
 
@@ -32,15 +34,20 @@ def convert(
     beta: float = 1.0,
     exclude: Iterable[str] = (),
     reduction: str = "mean",
+    batch: Batch | None = None,
     kolen_pollack: bool = False,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
     """Make `loss.backward()` through a module dual propagation, in place.
 
     Every ReLU, LeakyReLU, ReLU6, Hardtanh, Hardsigmoid, Hardswish, Sigmoid, Tanh, SiLU, GELU, ELU and Softplus, be
-    it a module, a function or a method, in place or not, sends (f(a + ᾱ s g) - f(a - α s g))/s back in place of
-    f'(a) g, with s = βB for B samples. Everything else (batch norm, attention, max-pool, products) keeps its
-    ordinary derivative.
+    it a module, a function or a method, in place or not, and every clamp and maximum that is one of them, sends
+    (f(a + ᾱ s g) - f(a - α s g))/s back in place of f'(a) g, with s = βB for B samples. Everything else (batch
+    norm, attention, max-pool, products) keeps its ordinary derivative. An activation of something without samples,
+    as the tanh of a gate, is nudged as the mean over the samples asks: s = β.
+
+    Each module gets two hooks and is otherwise what it was. They see what a call of the module computes; of other
+    methods, what the modules do that these call. torch.jit and torch.export see the ordinary module.
 
     A batch to learn from must be finite; under torch.compile, whose graphs cannot branch on what a batch holds, it
     is not looked at. Incoming gradients are never looked at: what is NaN stays NaN, as a `GradScaler` relies on;
@@ -50,15 +57,19 @@ def convert(
     computes again runs outside of every module, where its activations send ordinary derivatives back.
 
     Args:
-        module: any module. Its first tensor argument, which may be inside a list, tuple, mapping or dataclass, has
-            the samples in dimension 0; so has that of a part of it that is called by itself.
+        module: any module.
         alpha: α in [0, 1].
         beta: the strength of the nudges, positive and finite; as β → 0 the gradient becomes back-propagation's.
             ReLU takes any β; the others subtract two states, whose rounding drowns nudges of β below about 1e-3
             in float32.
         exclude: names of submodules, as in `named_modules`, which are left as they are.
         reduction: how the loss reduces the batch: "mean" (the incoming signal is scaled back by the number of
-            samples, so β means the same at every batch size) or "sum".
+            samples, so β means the same at every batch size) or "sum". For any other weight of the losses there
+            is `scaled_loss`.
+        batch: where the number of samples B of a call comes from: a number, a `BatchDim`, or a function of the
+            call's arguments that returns it. By default it is dimension 0 of the first tensor, which may be
+            inside a list, tuple, mapping or dataclass, or the number of packed sequences. A part that is called
+            by itself counts its samples alike.
         kolen_pollack: whether each `torch.nn.Linear` and `Conv2d` sends its signal down through weights B of its
             own in place of W: a parameter `feedback` more in each, in the state_dict too, that gets W's gradient.
             Make the optimizer afterwards, with the same weight decay for both. Those at the input have a B as
@@ -67,12 +78,16 @@ def convert(
             default.
 
     Returns:
-        The module itself. `conversion(module)` says what was converted and what was not. A loss scaled by
-        anything else, as by a `GradScaler`, scales the nudges with it.
+        The module itself. `conversion(module)` says what was converted and what was not, `unconvert(module)`
+        takes it back. Code that torch.compile has made before is forgotten.
 
     Raises:
         DualpropError: for a value out of range, a name that is no submodule, a module that is converted already,
             one with nothing to convert, or one that cannot get feedback weights.
+
+    Warns:
+        UserWarning: once of each: a module or function that is not known and keeps its ordinary derivative;
+            arguments or drives whose shapes contradict B; nudges that rounding swallows.
 
     Example:
         >>> import torch, dualprop as dp
@@ -94,30 +109,39 @@ def convert(
     check_type("kolen_pollack", kolen_pollack, bool)
     if generator is not None and not kolen_pollack:
         raise DualpropError("generator: only kolen_pollack=True draws anything")
-    made = Conversion(float(alpha), float(beta), reduction)
+    check_batch(batch)
     REDUCTIONS[reduction]
-    modules, excluded = dict(module.named_modules()), {exclude} if isinstance(exclude, str) else set(exclude)
+    made = Conversion(type(module).__name__, float(alpha), float(beta), reduction, batch)
+    names: dict[nn.Module, list[str]] = {}
+    for name, m in module.named_modules(remove_duplicate=False):
+        names.setdefault(m, []).append(name)
+    modules = {name: m for m, own in names.items() for name in own}
+    excluded = {exclude} if isinstance(exclude, str) else set(exclude)
     for name in excluded - {name for name in modules if name}:
-        raise DualpropError(f"exclude: {name!r} is not a submodule of {type(module).__name__}")
-    for name, m in modules.items():
-        if KEY in m.__dict__:
-            raise DualpropError(f"module: {name or type(module).__name__} is converted already")
+        raise DualpropError(f"exclude: {name!r} is not a submodule of {made.name}")
+    for m, (name, *_) in names.items():
+        if part_of(m) is not None:
+            raise DualpropError(f"module: {name or made.name} is converted already")
     roles: dict[nn.Module, str] = {}
-    for name, m in modules.items():
-        if excluded.intersection(_above(name)):
-            continue
-        if name in excluded:
+    hidden = False
+    for m, own in names.items():
+        if barred := excluded.intersection(own):
+            made.left_alone.update(dict.fromkeys(barred, "excluded"))
             roles[m] = "excluded"
-            made.left_alone[name] = "excluded"
             continue
+        free = [name for name in own if not excluded.intersection(_above(name))]
+        if not free or isinstance(m, torch.jit.ScriptModule):
+            continue
+        name = free[0]
         if found := activations_of(m):
-            made.converted[name] = ", ".join(found)
+            made.named[name] = ", ".join(found)
         elif why := reason(type(m)):
             made.left_alone[name] = why
-        if found or has_own_code(type(m)):
+        hidden = hidden or has_own_code(type(m))
+        if found or has_own_code(type(m)) or next(m.children(), None) or name in made.left_alone:
             roles[m] = "inner"
         for function in unknown_to(m):
-            made.unknown.setdefault(function, []).append(name or type(m).__name__)
+            made.unknown.setdefault(function, []).append(name or made.name)
         if not kolen_pollack:
             continue
         if why := symmetric(m):
@@ -126,20 +150,77 @@ def convert(
             check_feedback(name, m)
             made.feedback[name] = type(m).__name__
             roles[m] = "feedback"
-    if not made.converted:
-        raise DualpropError(f"module: {type(module).__name__} has no activation to convert; {made}")
+    if not made.named and not hidden:
+        raise DualpropError(f"module: {made.name} has no activation to convert; {made}")
     for name in made.feedback:
         add_feedback(modules[name], generator)
-    roles[module] = "inner"
+    roles.setdefault(module, "inner")
     for m, role in roles.items():
-        m.__dict__[KEY] = made
-        m.__class__ = swapped(role, type(m))
-    logger.info("%s: %s", type(module).__name__, made)
+        free = [name for name in names[m] if not excluded.intersection(_above(name))] or names[m]
+        Part(made, free[0], m, excluded=role == "excluded", feedback=role == "feedback")
+    _forget_compiled()
+    logger.info("%s: %s", made.name, made)
     for name, why in made.left_alone.items():
         if "not known" in why:
             made.warned.add(type(modules[name]).__name__)
             warnings.warn(f"{name}: left alone, {why}; it keeps its ordinary derivative", stacklevel=2)
     return module
+
+
+def unconvert(module: nn.Module) -> nn.Module:
+    """Give a converted module back as it was: without hooks and feedback weights; what it has learnt stays.
+
+    Args:
+        module: one that `convert` has converted, or a copy of it.
+
+    Returns:
+        The module itself.
+
+    Raises:
+        DualpropError: if it is not converted, or a part of one that is.
+
+    Example:
+        >>> import torch, dualprop as dp
+        >>> net = dp.convert(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()), kolen_pollack=True)
+        >>> list(dp.unconvert(net).state_dict())
+        ['0.weight', '0.bias']
+    """
+    made = conversion(module)
+    root = part_of(module)
+    if root is None or root.name:
+        raise DualpropError(f"module: this {type(module).__name__} is only a part of a converted {made.name}")
+    for m in module.modules():
+        part = part_of(m)
+        if part is not None and part.conversion is made:
+            part.remove(m)
+            if part.feedback:
+                del m.feedback
+    _forget_compiled()
+    return module
+
+
+def conversion(module: nn.Module) -> Conversion:
+    """What `convert` did to a module, and what its forward passes have met since.
+
+    Raises:
+        DualpropError: if it is not converted.
+
+    Example:
+        >>> import torch, dualprop as dp
+        >>> net = dp.convert(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()), beta=0.5)
+        >>> dp.conversion(net).beta, dp.conversion(net).converted
+        (0.5, {'1': 'ReLU'})
+    """
+    part = part_of(module)
+    if part is None:
+        raise DualpropError(f"module: this {type(module).__name__} is not converted")
+    return part.conversion
+
+
+def _forget_compiled() -> None:
+    """Let torch.compile look at modules again, for it does not notice that hooks come and go."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def _above(name: str) -> list[str]:

@@ -11,13 +11,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualprop.convert.batch import is_wrapped
 from dualprop.nets.kernels.blockwise import blockwise
 
 Function = Callable[..., Tensor]
@@ -29,6 +30,8 @@ class FiniteDifference(torch.autograd.Function):
     Between the two passes the drive a is kept. For ReLU autograd keeps f(a), which the next layer keeps anyway:
     here a is one tensor more. Its sign would not do, for a nudge may carry a neuron across the kink.
     """
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(a: Tensor, f: Function, alpha: float, scale: float, settings: tuple[Any, ...]) -> Tensor:
@@ -45,7 +48,9 @@ class FiniteDifference(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The finite difference, in the type of the drive."""
         (a,), (g,) = ctx.saved_tensors, gradients
-        difference: Function = _CLOSED.get(ctx.f, _difference)
+        if is_wrapped(a) or is_wrapped(g):  # inside vmap: both get the other's dimensions, to be written over
+            a, g = a + torch.zeros_like(g), g + torch.zeros_like(a)
+        difference: Function = _difference if a.is_nested else _CLOSED.get(ctx.f, _difference)
         return difference(a, g, ctx.f, ctx.alpha, ctx.scale, ctx.settings), None, None, None, None
 
 
@@ -70,10 +75,28 @@ def _relu(a: Tensor, g: Tensor, f: Function, alpha: float, scale: float, setting
     """
     size = g.abs()
     share = alpha * size if alpha == 0.5 else torch.where(g > 0, (1 - alpha) * size, alpha * size)
-    return torch.minimum(share.add_(a, alpha=1 / scale).clamp_(min=0), size).copysign_(g)
+    return torch.minimum(share.add_(a, alpha=1 / scale).relu_(), size).copysign_(g)
 
 
 _CLOSED: dict[Any, Function] = {torch.relu: _relu}
+
+
+class Call(NamedTuple):
+    """One call of an activation.
+
+    Attributes:
+        kind: the activation, by the name of its module.
+        drive: what it is applied to.
+        f: the function out of place, of the drive and positional settings.
+        settings: the settings.
+        in_place: whether the drive is to be overwritten.
+    """
+
+    kind: str
+    drive: Any
+    f: Function
+    settings: tuple[Any, ...] = ()
+    in_place: bool = False
 
 
 class Activation(NamedTuple):
@@ -91,6 +114,65 @@ class Activation(NamedTuple):
     settings: tuple[tuple[str, Any], ...] = ()
     in_place: bool = False
 
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], zeros: Mapping[Tensor, Any]) -> Call | None:
+        """The call that these arguments make; None if they ask for something else."""
+        if kwargs.get("out") is not None or len(args) > 1 + len(self.settings):
+            return None
+        values = list(args[1:])
+        for name, default in self.settings[len(values) :]:
+            values.append(kwargs.get(name, default))
+        in_place = self.in_place
+        settings = []
+        for (name, _), value in zip(self.settings, values, strict=True):
+            if name == "inplace":
+                in_place = value
+            else:
+                settings.append(value)
+        return Call(self.name, args[0] if args else kwargs["input"], self.f, tuple(settings), in_place)
+
+
+class Clamp(NamedTuple):
+    """A clamp between numbers: a ReLU if it has no upper bound and a lower one of zero, a Hardtanh if it has both.
+
+    Attributes:
+        bounds: the names of its bounds, in order.
+        in_place: whether the function overwrites its input.
+    """
+
+    bounds: tuple[str, ...] = ("min", "max")
+    in_place: bool = False
+    name: str = "Hardtanh"
+
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], zeros: Mapping[Tensor, Any]) -> Call | None:
+        """The call that these arguments make; None if it is neither."""
+        given = {**dict(zip(("input", *self.bounds), args, strict=False)), **kwargs}
+        low, high = given.get("min"), given.get("max")
+        if given.get("out") is not None or not isinstance(low, int | float):
+            return None
+        if high is None and low == 0:
+            return Call("ReLU", given["input"], torch.relu, (), self.in_place)
+        if not isinstance(high, int | float) or low > high:
+            return None
+        return Call(self.name, given["input"], F.hardtanh, (low, high), self.in_place)
+
+
+class Maximum(NamedTuple):
+    """The larger one of a tensor and zero: a ReLU."""
+
+    name: str = "ReLU"
+
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], zeros: Mapping[Tensor, Any]) -> Call | None:
+        """The call that these arguments make; None if neither was made as zeros while the module runs."""
+        pair = (*args, *(kwargs[name] for name in ("input", "other") if name in kwargs))
+        if len(pair) != 2 or len(pair) != len(args) + len(kwargs):
+            return None
+        for a, zero in (pair, pair[::-1]):
+            if not isinstance(a, Tensor) or not isinstance(zero, Tensor) or zero not in zeros:
+                continue
+            if not zero.dim() or (zero.shape == a.shape and zero.dtype == a.dtype):
+                return Call(self.name, a, torch.relu)
+        return None
+
 
 def _gelu(a: Tensor, approximate: str) -> Tensor:
     return F.gelu(a, approximate=approximate)
@@ -100,12 +182,28 @@ _INPLACE = ("inplace", False)
 _SLOPE, _ALPHA = ("negative_slope", 0.01), ("alpha", 1.0)
 _BOUNDS = (("min_val", -1.0), ("max_val", 1.0))
 
-CALLS: dict[Any, Activation] = {
+CALLS: dict[Any, Activation | Clamp | Maximum] = {
     F.relu: Activation("ReLU", torch.relu, (_INPLACE,)),
     torch.relu: Activation("ReLU", torch.relu),
     torch.Tensor.relu: Activation("ReLU", torch.relu),
     torch.relu_: Activation("ReLU", torch.relu, in_place=True),
     torch.Tensor.relu_: Activation("ReLU", torch.relu, in_place=True),
+    torch.clamp: Clamp(),
+    torch.Tensor.clamp: Clamp(),
+    torch.clip: Clamp(),
+    torch.Tensor.clip: Clamp(),
+    torch.clamp_: Clamp(in_place=True),
+    torch.Tensor.clamp_: Clamp(in_place=True),
+    torch.clip_: Clamp(in_place=True),
+    torch.Tensor.clip_: Clamp(in_place=True),
+    torch.clamp_min: Clamp(("min",)),
+    torch.Tensor.clamp_min: Clamp(("min",)),
+    torch.clamp_min_: Clamp(("min",), in_place=True),
+    torch.Tensor.clamp_min_: Clamp(("min",), in_place=True),
+    torch.maximum: Maximum(),
+    torch.Tensor.maximum: Maximum(),
+    torch.max: Maximum(),
+    torch.Tensor.max: Maximum(),
     F.leaky_relu: Activation("LeakyReLU", F.leaky_relu, (_SLOPE, _INPLACE)),
     F.leaky_relu_: Activation("LeakyReLU", F.leaky_relu, (_SLOPE,), in_place=True),
     F.relu6: Activation("ReLU6", F.relu6, (_INPLACE,)),
@@ -115,6 +213,7 @@ CALLS: dict[Any, Activation] = {
     F.hardswish: Activation("Hardswish", F.hardswish, (_INPLACE,)),
     torch.sigmoid: Activation("Sigmoid", torch.sigmoid),
     torch.Tensor.sigmoid: Activation("Sigmoid", torch.sigmoid),
+    torch.special.expit: Activation("Sigmoid", torch.sigmoid),
     F.sigmoid: Activation("Sigmoid", torch.sigmoid),
     torch.sigmoid_: Activation("Sigmoid", torch.sigmoid, in_place=True),
     torch.Tensor.sigmoid_: Activation("Sigmoid", torch.sigmoid, in_place=True),
@@ -128,6 +227,17 @@ CALLS: dict[Any, Activation] = {
     F.elu: Activation("ELU", F.elu, (_ALPHA, _INPLACE)),
     F.elu_: Activation("ELU", F.elu, (_ALPHA,), in_place=True),
     F.softplus: Activation("Softplus", F.softplus, (("beta", 1.0), ("threshold", 20.0))),
+    **{
+        getattr(torch._C._nn, f.__name__): Activation(name, f, settings)
+        for name, f, settings in (
+            ("LeakyReLU", F.leaky_relu, (_SLOPE,)),
+            ("ReLU6", F.relu6, ()),
+            ("Hardtanh", F.hardtanh, _BOUNDS),
+            ("Hardsigmoid", F.hardsigmoid, ()),
+            ("Hardswish", F.hardswish, ()),
+            ("SiLU", F.silu, ()),
+        )
+    },
 }
 """What is converted: each function that PyTorch may be asked for, as module, function or method."""
 
@@ -144,3 +254,22 @@ UNKNOWN: dict[Any, str] = {
     if hasattr(place, name)
 }
 """The activations that keep their ordinary derivative: functions, and the name of each one's module."""
+
+ZEROS: dict[Any, bool] = {
+    torch.zeros: False,
+    torch.zeros_like: False,
+    torch.Tensor.new_zeros: False,
+    torch.tensor: True,
+    torch.Tensor.new_tensor: True,
+}
+"""The functions that make zeros, and whether they do so only if that is what they are given."""
+
+_EXPANDING = ("expand", "expand_as", "repeat", "repeat_interleave", "tile", "broadcast_to")
+_MAKING = ("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")
+SIZED = frozenset(
+    getattr(place, name)
+    for place in (torch, torch.Tensor)
+    for name in _EXPANDING + _MAKING
+    if hasattr(place, name)
+)
+"""The functions that make a tensor of a size which need not come from their tensors."""

@@ -94,26 +94,31 @@ def _typed(hebbian: Tensor | None, feedback: Tensor) -> Tensor | None:
     return None if hebbian is None else hebbian.to(feedback.dtype)
 
 
-def _linear(module: nn.Linear, x: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor) -> Tensor:
-    return _result(LinearWithFeedback.apply(x, weight, bias, feedback))
+def _linear(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What `torch.nn.Linear` computes."""
+    x, weight, bias = _autocast(x, weight, bias)
+    return _result(LinearWithFeedback.apply(x, weight, bias, module.feedback))
 
 
-def _conv2d(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, feedback: Tensor) -> Tensor:
-    """Padding that is not the same number of zeros on both sides is added to the input first, as PyTorch does."""
-    padding = module.padding
-    if module.padding_mode != "zeros":
-        x = F.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
-        padding = (0, 0)
-    elif isinstance(padding, str):
+def _conv2d(module: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+    """What `torch.nn.Conv2d` computes: stride, padding, dilation and groups are its geometry.
+
+    Padding that is not the same number of zeros on both sides is added to the input first, as PyTorch does.
+    """
+    stride, padding, dilation, groups = geometry
+    if isinstance(padding, str):
         left, right, top, bottom = module._reversed_padding_repeated_twice
         x = F.pad(x, (0, right - left, 0, bottom - top))
         padding = (top, left)
-    geometry = (module.stride, padding, module.dilation, module.groups)
-    return _result(Conv2dWithFeedback.apply(x, weight, bias, feedback, geometry))
+    x, weight, bias = _autocast(x, weight, bias)
+    return _result(Conv2dWithFeedback.apply(x, weight, bias, module.feedback, (stride, padding, dilation, groups)))
 
 
-LAYERS: dict[type[nn.Module], Callable[..., Tensor]] = {nn.Linear: _linear, nn.Conv2d: _conv2d}
-"""The modules that can have feedback weights, and how they run with them."""
+PRODUCTS: dict[Any, Callable[..., Tensor]] = {F.linear: _linear, F.conv2d: _conv2d}
+"""The products that can have feedback weights: what runs in their place, given the module as well."""
+
+LAYERS = (nn.Linear, nn.Conv2d)
+"""The modules that can have feedback weights."""
 
 
 def kind_with_feedback(module: nn.Module) -> type[nn.Module] | None:
@@ -131,7 +136,7 @@ def symmetric(module: nn.Module) -> str | None:
         frozen = not module.weight.requires_grad
         return f"{kind.__name__} (frozen, symmetric feedback)" if frozen else None
     torch_s = kind.__module__.startswith("torch.nn.modules") and kind.__name__.startswith(_SYMMETRIC)
-    return f"{kind.__name__} (symmetric feedback)" if torch_s or isinstance(module, tuple(LAYERS)) else None
+    return f"{kind.__name__} (symmetric feedback)" if torch_s or isinstance(module, LAYERS) else None
 
 
 def check_feedback(name: str, module: nn.Module) -> None:
@@ -155,24 +160,13 @@ def add_feedback(module: nn.Module, generator: torch.Generator | None) -> None:
     module.register_parameter("feedback", nn.Parameter(torch.empty_like(weight).copy_(drawn)))
 
 
-def forward_with_feedback(base: type[nn.Module]) -> Callable[..., Any]:
-    """A Linear or Conv2d whose signal to the input goes through its own weights B, in autocast's type."""
-    call = next(call for kind, call in LAYERS.items() if issubclass(base, kind))
-
-    def forward(self: Any, input: Tensor) -> Any:
-        if not torch.is_grad_enabled():
-            return base.forward(self, input)
-        x, weight, bias = (_autocast(t, input.device.type) for t in (input, self.weight, self.bias))
-        return call(self, x, weight, bias, self.feedback)
-
-    return forward
-
-
-def _autocast(t: Tensor | None, device: str) -> Tensor | None:
-    """What autocast would make of an argument of a product."""
-    if t is None or t.dtype is torch.float64 or not torch.is_autocast_enabled(device):
-        return t
-    return t.to(torch.get_autocast_dtype(device))
+def _autocast(x: Tensor, *others: Tensor | None) -> Any:
+    """What autocast would make of the arguments of a product."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return (x, *others)
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in (x, *others))
 
 
 def _result(y: Any) -> Tensor:

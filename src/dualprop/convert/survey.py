@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from dualprop.convert.activations import CALLS, NAMES, UNKNOWN
+from dualprop.convert.activations import CALLS, NAMES, UNKNOWN, Activation
 from dualprop.nets.potentials import POTENTIALS
 
-_FUNCTIONS = {call.__name__: activation.name for call, activation in CALLS.items()}
+_FUNCTIONS = {call.__name__: made.name for call, made in CALLS.items() if isinstance(made, Activation)}
 _ORDINARY = ("Norm", "Pool", "Softmax", "MultiheadAttention", "Dropout")
 _UNKNOWN_MODULES = frozenset(UNKNOWN.values())
 _POTENTIALS = {

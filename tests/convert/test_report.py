@@ -1,0 +1,154 @@
+"""`conversion`: what forward passes met, what they left ordinary, what no forward pass has met."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import dualprop as dp
+from tests.oracles.finite_difference import FUNCTIONS, difference
+
+
+class Swish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return g * (s + x * s * (1 - s))
+
+
+TABLE = {"tanh": torch.tanh, "relu": F.relu}
+
+
+class Calls(nn.Module):
+    def __init__(self, call):
+        super().__init__()
+        self.call = call
+
+    def forward(self, x):
+        return self.call(x)
+
+
+CONVERTED = {
+    "expit": (torch.special.expit, "Sigmoid", "sigmoid"),
+    "clamp": (lambda x: x.clamp(min=0), "ReLU", "relu"),
+    "clamp by position": (lambda x: torch.clamp(x, 0), "ReLU", "relu"),
+    "clamp in place": (lambda x: (1.0 * x).clamp_(min=0), "ReLU", "relu"),
+    "clamp_min": (lambda x: torch.clamp_min(x, 0.0), "ReLU", "relu"),
+    "clip": (lambda x: x.clip(-1, 1), "Hardtanh", "hardtanh"),
+    "maximum": (lambda x: torch.maximum(x, torch.tensor(0.0)), "ReLU", "relu"),
+    "maximum of zeros": (lambda x: torch.maximum(torch.zeros_like(x), x), "ReLU", "relu"),
+    "max": (lambda x: x.max(x.new_zeros(())), "ReLU", "relu"),
+    "table": (lambda x: TABLE["tanh"](x), "Tanh", "tanh"),
+    "builtin": (torch._C._nn.silu, "SiLU", "silu"),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_activations_by_other_names(name, compiled):
+    call, kind, function = CONVERTED[name]
+    torch.manual_seed(0)
+    x, w = torch.randn(4, 3, dtype=torch.float64, requires_grad=True), torch.randn(4, 3, dtype=torch.float64)
+    module = dp.convert(Calls(call), beta=2.0)
+    run = torch.compile(module, backend="eager", fullgraph=True) if compiled else module
+    (ours,) = torch.autograd.grad((w * run(x)).sum() / 4, x)
+    (expected,) = torch.autograd.grad((w * difference(x, FUNCTIONS[function], 8.0)).sum() / 4, x)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+    assert dp.conversion(module).converted == {"": kind}
+    assert dp.conversion(module).left_alone == {}
+
+
+def left_alone():
+    @torch.jit.script
+    def scripted(x):
+        return torch.relu(x) * 2
+
+    return {
+        "autograd.Function": (Swish.apply, "Swish (own autograd function)"),
+        "jit.script": (scripted, "ReLU (ordinary derivative)"),
+        "aten": (torch.ops.aten.tanh, "Tanh (ordinary derivative)"),
+        "another clamp": (lambda x: x.clamp(min=0.1), "clamp (ordinary derivative)"),
+        "a maximum": (lambda x: torch.maximum(x, 2 * x), "maximum (ordinary derivative)"),
+        "zeros written to": (
+            lambda x: torch.maximum(x, torch.zeros_like(x).add_(1)),
+            "maximum (ordinary derivative)",
+        ),
+    }
+
+
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*own autograd", "ignore:.*scripted"
+)
+def test_what_cannot_be_converted_is_mentioned_after_a_forward_pass():
+    for call, said in left_alone().values():
+        x = torch.randn(4, 3, requires_grad=True)
+        module = dp.convert(nn.Sequential(nn.Linear(3, 3), nn.Tanh(), Calls(call), nn.Linear(3, 3)))
+        assert dp.conversion(module).left_alone == {}
+        (ours,) = torch.autograd.grad(module[2](x).sum(), x)
+        (plain,) = torch.autograd.grad(call(x).sum(), x)
+        assert torch.equal(ours, plain)
+        module(x)
+        (name, met), *others = dp.conversion(module).left_alone.items()
+        assert (name, others) == ("2", [])
+        assert met.removesuffix(", a function (scripted)") == said  # as the profiler of a script has made of it
+        assert dp.conversion(module).converted == {"1": "Tanh"}
+        assert f"left alone: 1 {said}" in str(dp.conversion(module))
+
+
+def test_an_own_autograd_function_is_warned_of_once():
+    module = dp.convert(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), Calls(Swish.apply)))
+    with pytest.warns(UserWarning, match=r"^2: `Swish \(own autograd function\)` keeps its ordinary derivative"):
+        module(torch.randn(2, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module(torch.randn(2, 3))
+
+
+def test_what_excluded_modules_do_is_not_mentioned():
+    module = dp.convert(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), Calls(torch.ops.aten.tanh)), exclude="2")
+    module(torch.randn(2, 3))
+    assert dp.conversion(module).left_alone == {"2": "excluded"}
+
+
+class Encoder(nn.Module):
+    """A method of its own beside forward, whose activation is a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(6, 5), nn.Tanh())
+
+    def encode(self, x):
+        return F.gelu(self.layer(x))
+
+    def forward(self, x):
+        return torch.sigmoid(self.layer(x))
+
+
+def test_what_no_forward_pass_met_is_said():
+    module = dp.convert(Encoder())
+    assert dp.conversion(module).converted == {"": "GELU, Sigmoid", "layer.1": "Tanh"}  # as the code names them
+    module(torch.randn(3, 6))
+    assert dp.conversion(module).converted == {"": "Sigmoid", "layer.1": "Tanh"}
+    assert dp.conversion(module).not_met == {"": "GELU"}
+    assert str(dp.conversion(module)) == "converted: 1 Sigmoid, 1 Tanh; not met: 1 GELU; left alone: nothing"
+
+
+def test_a_model_without_any_activation_met_is_warned_of():
+    module = dp.convert(nn.Sequential(nn.Linear(3, 3), Calls(torch.ops.aten.tanh)))
+    with pytest.warns(UserWarning, match="^Sequential: its forward pass met no activation to convert"):
+        module(torch.randn(2, 3))
+
+
+def test_forward_passes_without_gradient_count_for_nothing():
+    module = dp.convert(nn.Sequential(nn.Linear(3, 3), nn.Tanh()))
+    with torch.no_grad():
+        module(torch.randn(2, 3))
+    assert dp.conversion(module).met == {}
