@@ -116,6 +116,55 @@ SABOTAGES = {
         "pass",
         "rules/test_holomorphic_ep.py",
     ),
+    "contrast: both of its states pull the same way": Sabotage(
+        "rules/equilibrium_prop.py",
+        "Point(low, -1 / (high - low))",
+        "Point(low, 1 / (high - low))",
+        "rules/test_equilibrium_prop.py",
+    ),
+    "contrast: the clamped and the free state change places": Sabotage(
+        "rules/contrastive_hebbian.py",
+        "[1 / self.beta, -1 / self.beta]",
+        "[-1 / self.beta, 1 / self.beta]",
+        "rules/test_contrastive_hebbian.py",
+    ),
+    "phases: a nudged phase starts at zero": Sabotage(
+        "engines/hopfield/contrasts.py",
+        "start = [copies.spread(z) for z in free.states]",
+        "start = [copies.spread(z * 0) for z in free.states]",
+        "rules/test_equilibrium_prop.py",
+    ),
+    "phases: every nudge starts where the free phase ended": Sabotage(
+        "rules/holomorphic_ep.py",
+        "states, settled = self.phase.run(self.net, drive, states, one, force=force, noise=noise)",
+        "states, settled = self.phase.run(self.net, drive, [one.spread(z) for z in free.states], one, "
+        "force=force, noise=noise)",
+        "rules/test_holomorphic_ep.py",
+    ),
+    "phases: a warm start is cold": Sabotage(
+        "rules/relaxing.py",
+        "start = self.free.start(x) if warm else []",
+        "start = []",
+        "engines/test_slots.py",
+    ),
+    "state: what inference draws is not put back": Sabotage(
+        "rules/base.py",
+        "        finally:\n            self._restore(before)",
+        "        finally:\n            pass",
+        "rules/test_rule.py",
+    ),
+    "state: what is refused has been taken half": Sabotage(
+        "rules/base.py",
+        "            self._restore(before)\n            raise",
+        "            raise",
+        "rules/test_rule.py",
+    ),
+    "state: an optimizer forgets its momenta": Sabotage(
+        "rules/state.py",
+        'int(number): of_it for number, of_it in state["state"].items()',
+        "int(number): {} for number in ()",
+        "rules/test_rule.py",
+    ),
     "lifted: a penalty half as steep": Sabotage(
         "engines/lifted/objective.py",
         "penalty = _total(rise * (z - a - 0.5 * rise))",

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 import dualprop as dp
-from dualprop.engines.hopfield.copies import Copies
 from tests.oracles.builders import (
     assert_identical,
     assert_same,
@@ -213,8 +212,7 @@ def test_noise_averages_out_and_every_draw_differs():
 
 def test_noise_is_of_the_stated_size_on_real_parts_and_absent_from_imaginary_ones():
     rule = dp.HolomorphicEP(double_net(SIZES, "sigmoid"), noise=0.04)
-    copies = Copies(4000, 0, 1)
-    drawn = rule._noise(copies, torch.zeros(8000, 3, dtype=torch.float64))
+    drawn = rule.contrast.drawn(rule.generator, torch.zeros(8000, 3, dtype=torch.float64))
     assert float(drawn[:4000].std()) == pytest.approx(0.04, rel=0.03)
     assert float(drawn[:4000].mean()) == pytest.approx(0, abs=0.002)
     assert not drawn[4000:].any()

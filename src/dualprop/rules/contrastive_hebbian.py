@@ -7,16 +7,46 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from dualprop.engines.hopfield.contrasts import Contrast
 from dualprop.engines.hopfield.copies import Copies
+from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
 from dualprop.errors import DualpropError, positive
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Layer, Net
-from dualprop.rules.relaxing import Contrast, Free, Relaxing
+from dualprop.rules.relaxing import Relaxing
+
+
+@dataclass(frozen=True)
+class Clamped:
+    """A phase from the free states with the output held at ž_L - β ∂ℓ, contrasted with them.
+
+    Args:
+        net: that relaxes.
+        loss: ℓ, whose gradient says where the output is held.
+        phase: of the layers below.
+        beta: β, how far.
+    """
+
+    net: HopfieldNet
+    loss: Loss
+    phase: Phase
+    beta: float
+
+    def __call__(self, x: Tensor, y: Tensor, free: Free, generator: torch.Generator) -> Contrast:
+        """See `Contrasting`."""
+        output, link = free.output, self.loss.link
+        said = output if link is None else link(output)  # of soft-max neurons: what they would say next
+        clamped = said - self.beta * self.loss.gradient(output, y)
+        below = [[k for k in group if k < len(self.net.layers)] for group in self.phase.groups]
+        start = [*free.states[:-1], clamped]
+        states, settled = replace(self.phase, groups=below).run(self.net, free.drive, start, Copies(len(x), 1))
+        both = [torch.cat(pair) for pair in zip(states, free.states, strict=True)]
+        return Contrast(Copies(len(x), 2), [1 / self.beta, -1 / self.beta], both, None, settled)
 
 
 class ContrastiveHebbian(Relaxing):
@@ -72,32 +102,10 @@ class ContrastiveHebbian(Relaxing):
             raise DualpropError(f"beta={beta!r}: must be in (0, 1]; 1 clamps the output to the target")
         if gamma ** (len(net) - 1) < 1e-30:  # what the lowest layer's difference is divided by
             raise DualpropError(f"gamma={gamma!r}: too small for {len(net)} layers")
-        self.gain, self.beta = float(gamma), float(beta)
-
-    def _relaxing(self) -> Sequence[Layer]:
-        chain = self.net.chain
-        if self.loss.link is None:
-            return chain
-        return [*chain[:-1], Layer(chain[-1].synapse, self.loss.link)]
-
-    def _output(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
-        if self.loss.link is None:
-            return states[-1]
-        below = states[-2] if len(states) > 1 else x
-        output: Tensor = self.net.chain[-1].synapse(below)
-        return output
-
-    def _scale(self, k: int) -> float:
-        return float(self.gain ** (k - len(self.layers)))
-
-    def _contrast(self, x: Tensor, y: Tensor, free: Free) -> Contrast:
-        output, link = free.output, self.loss.link
-        said = output if link is None else link(output)  # of soft-max neurons: what they would say next
-        clamped = said - self.beta * self.loss.gradient(output, y)
-        groups = [[k for k in group if k < len(self.layers)] for group in self.groups]
-        start = [*free.states[:-1], clamped]
-        relaxation = self._relaxation(free.drive, start, Copies(len(x), 1), groups=groups)
-        settled = relaxation.run(self.T2, self.tolerance, "clamped")
-        states = [torch.cat(pair) for pair in zip(relaxation.z, free.states, strict=True)]
-        weights = [1 / self.beta, -1 / self.beta]
-        return Contrast(Copies(len(x), 2), weights, states, None, settled)
+        self.beta, chain, link = float(beta), net.chain, self.loss.link
+        hopfield = HopfieldNet(chain, gain=float(gamma))
+        if link is not None:
+            neurons = Layer(chain[-1].synapse, link)
+            hopfield = HopfieldNet([*chain[:-1], neurons], neurons.synapse, gain=float(gamma))
+        phase = self.phase("clamped", T2, len(chain))
+        self.compose(hopfield, Clamped(hopfield, self.loss, phase, self.beta))

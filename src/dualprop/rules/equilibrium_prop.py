@@ -8,123 +8,19 @@ References:
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor
 
-from dualprop.engines.hopfield.copies import Copies
-from dualprop.engines.hopfield.relaxation import Relaxation
+from dualprop.engines.hopfield.contrasts import Point, SideBySide
+from dualprop.engines.hopfield.phases import HopfieldNet
 from dualprop.errors import DualpropError, positive
 from dualprop.nets.losses import Loss, SquaredError
-from dualprop.nets.net import Layer, Net
+from dualprop.nets.net import Net
 from dualprop.nets.potentials import Box
-from dualprop.nets.synapses import product_dtype
 from dualprop.registry import Registry
-from dualprop.rules.relaxing import Contrast, Free, Relaxing
-
-
-class Point(NamedTuple):
-    """A nudge and what its equilibrium counts.
-
-    Attributes:
-        beta: β_t; complex ones stand for their conjugates, too.
-        weight: w_t in the gradient Σ_t w_t ∂E(z^{β_t})/∂W.
-    """
-
-    beta: complex
-    weight: complex
-
-
-class Nudging(Relaxing):
-    """A rule whose nudged phases start at the free equilibrium, under the force -β_t ∂ℓ, for several β_t at once.
-
-    The force acts on the last layer's states. A loss with a `link`, such as cross-entropy, reads the net out: the
-    last layer is then no state, it must be linear, and the force is sent down through its weights.
-    """
-
-    @abstractmethod
-    def _points(self) -> list[Point]:
-        """The nudges of the next batch, the real ones first."""
-
-    def _check_strength(self, beta: float) -> None:
-        """Refuse a strength |β| at which z_L <- a_L - β (z_L - y) runs away."""
-        positive(beta=beta)
-        if beta >= 1 and isinstance(self.loss, SquaredError) and self.net.chain[-1].potential == Box():
-            raise DualpropError(f"beta={beta!r}: must be below 1 for the squared error of a linear output")
-
-    def _relaxing(self) -> Sequence[Layer]:
-        return self.net.chain if self.loss.link is None else self.net.chain[:-1]
-
-    def _output(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
-        top = states[-1] if states else x
-        return top if self.loss.link is None else self._drives(Copies(len(x), 1), top)
-
-    def _contrast(self, x: Tensor, y: Tensor, free: Free) -> Contrast:
-        points = self._points()
-        nudged = [point for point in points if point.beta]
-        copies = Copies.of(len(x), [point.beta for point in nudged])
-        relaxation = self._nudged(y, copies, nudged, free.drive, [copies.spread(z) for z in free.states])
-        settled = relaxation.run(self.T2, self.tolerance, "nudged")
-        states = relaxation.z
-        readout = self._readout_gradient(x, y, copies, nudged, states)
-        if len(nudged) < len(points):  # the free equilibrium is one of two, the first or the second
-            copies, way = Copies(len(x), 2), 1 if points[0].beta else -1
-            states = [torch.cat([z, at_rest][::way]) for z, at_rest in zip(states, free.states, strict=True)]
-            if readout is not None:  # at which β = 0
-                readout = torch.cat([readout, torch.zeros_like(readout)][::way])
-        weights = [point.weight for point in points]
-        return Contrast(copies, weights, states, readout, settled)
-
-    def _nudged(
-        self,
-        y: Tensor,
-        copies: Copies,
-        points: Sequence[Point],
-        drive: Tensor | None,
-        states: Sequence[Tensor],
-        noise: Callable[[Tensor], Tensor] | None = None,
-    ) -> Relaxation:
-        """The relaxation of these copies, each under its own nudge."""
-        pulls = [-point.beta for point in points]
-
-        def inside(z: Tensor) -> Tensor:
-            return copies.scaled(self._error(y, copies, z), pulls)
-
-        strand = copies.on(self.net.chain[-1].synapse)
-
-        def outside(z: Tensor) -> Tensor:
-            p, seen = strand.see(z.to(product_dtype(z)))
-            error = self._error(y, copies, strand.drive(p).to(z.dtype))
-            return strand.down(copies.scaled(error, pulls).to(p.dtype), seen)
-
-        force = inside if self.loss.link is None else outside
-        drive = None if drive is None else copies.spread(drive)
-        return self._relaxation(drive, states, copies, force=force, noise=noise)
-
-    def _error(self, y: Tensor, copies: Copies, output: Tensor) -> Tensor:
-        """∂ℓ of every copy's output."""
-        return copies.apply(
-            lambda z: self.loss.gradient(z, y.repeat(len(z) // len(y), *[1] * (y.ndim - 1))), output
-        )
-
-    def _drives(self, copies: Copies, z: Tensor) -> Tensor:
-        """What the last layer reads out of the states below it."""
-        strand = copies.on(self.net.chain[-1].synapse)
-        return strand.drive(strand.see(z.to(product_dtype(z)))[0]).to(z.dtype)
-
-    def _readout_gradient(
-        self, x: Tensor, y: Tensor, copies: Copies, points: Sequence[Point], states: Sequence[Tensor]
-    ) -> Tensor | None:
-        """w_t β_t ∂ℓ/∂a_L of every copy, if there is a read-out: β ℓ is a part of the energy."""
-        if self.loss.link is None:
-            return None
-        top = states[-1] if states else copies.spread(x)
-        error = self._error(y, copies, self._drives(copies, top))
-        return copies.scaled(error, [point.weight * point.beta for point in points])
-
+from dualprop.rules.relaxing import Relaxing
 
 Variant = Callable[[float, torch.Generator], tuple[float, float]]
 """From β to the two nudges whose equilibria are contrasted, the higher first."""
@@ -157,7 +53,28 @@ VARIANTS: Registry[Variant] = Registry(
 )
 
 
-class EquilibriumProp(Nudging):
+def read_out(net: Net, loss: Loss) -> HopfieldNet:
+    """The net as it relaxes under a loss: all of it, or all below a last layer that reads out logits."""
+    return HopfieldNet(net.chain[:-1], net.chain[-1].synapse) if loss.link is not None else HopfieldNet(net.chain)
+
+
+def check_strength(beta: float, net: Net, loss: Loss) -> None:
+    """Refuse a strength |β| at which z_L <- a_L - β (z_L - y) runs away.
+
+    Raises:
+        DualpropError: for β of 1 or more where the squared error nudges a linear output, or no positive number.
+    """
+    positive(beta=beta)
+    if beta >= 1 and isinstance(loss, SquaredError) and net.chain[-1].potential == Box():
+        raise DualpropError(f"beta={beta!r}: must be below 1 for the squared error of a linear output")
+
+
+def _two_points(variant: Variant, beta: float, generator: torch.Generator) -> list[Point]:
+    high, low = variant(beta, generator)
+    return [Point(high, 1 / (high - low)), Point(low, -1 / (high - low))]
+
+
+class EquilibriumProp(Relaxing):
     """Equilibrium propagation on the layered Hopfield energy of the net's own synapses and potentials.
 
     States settle at z_k = f_k(A_k(z_{k-1}) + A_{k+1}^T z_{k+1}), a stationary point of
@@ -210,9 +127,9 @@ class EquilibriumProp(Nudging):
         seed: int = 0,
     ) -> None:
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed)
-        self._check_strength(beta)
+        check_strength(beta, net, self.loss)
         self.beta, self.variant = float(beta), VARIANTS[variant]
-
-    def _points(self) -> list[Point]:
-        high, low = self.variant(self.beta, self.generator)
-        return [Point(high, 1 / (high - low)), Point(low, -1 / (high - low))]
+        hopfield = read_out(net, self.loss)
+        phase = self.phase("nudged", T2, len(hopfield.layers))
+        points = partial(_two_points, self.variant, self.beta)
+        self.compose(hopfield, SideBySide(hopfield, self.loss, phase, points))

@@ -9,21 +9,81 @@ from __future__ import annotations
 
 import cmath
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from dualprop.engines.hopfield.contrasts import Contrast, Force, Point, SideBySide, check_complex
 from dualprop.engines.hopfield.copies import Copies
+from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
 from dualprop.engines.hopfield.relaxation import Settled
 from dualprop.errors import DualpropError, not_negative
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import POTENTIALS
-from dualprop.rules.equilibrium_prop import Nudging, Point
-from dualprop.rules.relaxing import Contrast, Free
+from dualprop.rules.equilibrium_prop import check_strength, read_out
+from dualprop.rules.relaxing import Relaxing
 
 
-class HolomorphicEP(Nudging):
+def _circle(beta: float, N: int) -> list[Point]:
+    """The N points of the circle, in order."""
+    betas = [beta * cmath.exp(2j * math.pi * t / N) for t in range(N)]
+    return [Point(b, 1 / (N * b)) for b in betas]
+
+
+def _upper_half(beta: float, N: int, generator: torch.Generator) -> list[Point]:
+    """β and -β, then the points between them in the upper half plane, which stand for two each."""
+    real = [Point(beta, 1 / (N * beta)), Point(-beta, -1 / (N * beta))]
+    return real + [Point(b, 2 / (N * b)) for b, _ in _circle(beta, N)[1 : N // 2]]
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Nudged phases one after the other, each from where the one before has ended, with noise on every drive.
+
+    Args:
+        net: that relaxes.
+        loss: whose force nudges it.
+        phase: of every nudge.
+        points: the nudges and their weights; the opposite of the first is half way.
+        noise: standard deviation of the noise.
+    """
+
+    net: HopfieldNet
+    loss: Loss
+    phase: Phase
+    points: Sequence[Point]
+    noise: float
+
+    def __call__(self, x: Tensor, y: Tensor, free: Free, generator: torch.Generator) -> Contrast:
+        """See `Contrasting`."""
+        one, all_of_them = Copies(len(x), 0, 1), Copies(len(x), 0, len(self.points))
+        check_complex(x, one)
+        drive = None if free.drive is None else one.spread(free.drive)
+        states = [one.spread(z) for z in free.states]
+        visited, steps, residual = [], 0, 0.0
+        for point in self.points:
+            force = Force(self.net, self.loss, y, one, [point])
+            noise = partial(self.drawn, generator)
+            states, settled = self.phase.run(self.net, drive, states, one, force=force, noise=noise)
+            visited.append([one.parts(z)[0] for z in states])
+            steps, residual = steps + settled.steps, max(residual, settled.residual)
+        gathered = [all_of_them.joined([torch.cat(parts)]) for parts in zip(*visited, strict=True)]
+        readout = Force(self.net, self.loss, y, all_of_them, self.points).on_readout(x, gathered)
+        weights = [point.weight for point in self.points]
+        shown = 0, len(self.points) // 2
+        return Contrast(all_of_them, weights, gathered, readout, Settled(steps, residual), shown)
+
+    def drawn(self, generator: torch.Generator, a: Tensor) -> Tensor:
+        """Noise on the real parts of one copy's drive a."""
+        drawn = torch.randn(len(a) // 2, *a.shape[1:], generator=generator, dtype=a.dtype).to(a.device)
+        return torch.cat([self.noise * drawn, torch.zeros_like(drawn)])
+
+
+class HolomorphicEP(Relaxing):
     """Equilibrium propagation with N nudges β_t = |β| e^{2πit/N}, whose average is exact to the order of β^N.
 
     The gradient is (1/N) Σ_t Re[∂E(z^{β_t})/∂W / β_t], Cauchy's formula for the derivative at β = 0, so β need not
@@ -77,18 +137,25 @@ class HolomorphicEP(Nudging):
         seed: int = 0,
     ) -> None:
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed)
-        self._check_strength(beta)
+        check_strength(beta, net, self.loss)
         not_negative(noise=noise)
         if not isinstance(N, int) or isinstance(N, bool) or N < 2 or N % 2:
             raise DualpropError(f"N={N!r}: must be an even whole number of at least 2")
         self.beta, self.N, self.noise = float(beta), N, float(noise)
-        self._check_holomorphic()
+        hopfield = read_out(net, self.loss)
+        self._check_holomorphic(hopfield)
+        phase = self.phase("nudged", T2, len(hopfield.layers))
+        if noise:
+            self.compose(hopfield, InTurn(hopfield, self.loss, phase, _circle(self.beta, N), self.noise))
+        else:
+            points = partial(_upper_half, self.beta, N)
+            self.compose(hopfield, SideBySide(hopfield, self.loss, phase, points))
 
-    def _check_holomorphic(self) -> None:
+    def _check_holomorphic(self, hopfield: HopfieldNet) -> None:
         if not self.loss.holomorphic:
             raise DualpropError(f"loss: {type(self.loss).__name__} has no holomorphic gradient")
         for k, layer in enumerate(self.net.chain, 1):
-            if k <= len(self.layers) and not layer.potential.holomorphic:
+            if k <= len(hopfield.layers) and not layer.potential.holomorphic:
                 name = next((n for n, p in POTENTIALS.items() if p == layer.potential), layer.potential)
                 raise DualpropError(
                     f"net: the activation of layer {k}, {name}, is not holomorphic; "
@@ -99,40 +166,3 @@ class HolomorphicEP(Nudging):
                     raise DualpropError(
                         f"net: the pooling of layer {k}, {pool}, is not holomorphic; use pool='softmax' or 'avg'"
                     )
-
-    def _points(self) -> list[Point]:
-        """β and -β, then those between them in the upper half plane, for two each."""
-        between = [self.beta * cmath.exp(2j * math.pi * t / self.N) for t in range(1, self.N // 2)]
-        real = [Point(self.beta, 1 / (self.N * self.beta)), Point(-self.beta, -1 / (self.N * self.beta))]
-        return real + [Point(beta, 2 / (self.N * beta)) for beta in between]
-
-    def _contrast(self, x: Tensor, y: Tensor, free: Free) -> Contrast:
-        if x.dtype not in (torch.float32, torch.float64) and (self.N > 2 or self.noise):
-            raise DualpropError(f"x: type {x.dtype}, but there are complex states of float32 and float64 only")
-        return self._around(x, y, free) if self.noise else super()._contrast(x, y, free)
-
-    def _around(self, x: Tensor, y: Tensor, free: Free) -> Contrast:
-        """All points one after the other, in noise."""
-        circle = [self.beta * cmath.exp(2j * math.pi * t / self.N) for t in range(self.N)]
-        points = [Point(beta, 1 / (self.N * beta)) for beta in circle]
-        one, all_of_them = Copies(len(x), 0, 1), Copies(len(x), 0, self.N)
-        states = [one.spread(z) for z in free.states]
-        visited, steps, residual = [], 0, 0.0
-        for point in points:
-            relaxation = self._nudged(y, one, [point], free.drive, states, lambda a: self._noise(one, a))
-            settled = relaxation.run(self.T2, self.tolerance, "nudged")
-            states = relaxation.z
-            visited.append([one.parts(z)[0] for z in states])
-            steps, residual = steps + settled.steps, max(residual, settled.residual)
-        gathered = [all_of_them.joined([torch.cat(parts)]) for parts in zip(*visited, strict=True)]
-        readout = self._readout_gradient(x, y, all_of_them, points, gathered)
-        weights = [point.weight for point in points]
-        return Contrast(all_of_them, weights, gathered, readout, Settled(steps, residual))
-
-    def _noise(self, copies: Copies, a: Tensor) -> Tensor:
-        """Noise on the real parts."""
-        drawn = torch.randn(len(a) // 2, *a.shape[1:], generator=self.generator, dtype=a.dtype).to(a.device)
-        return torch.cat([self.noise * drawn, torch.zeros_like(drawn)])
-
-    def _pair(self) -> tuple[int, int]:
-        return (0, self.N // 2) if self.noise else (0, 1)

@@ -2,65 +2,31 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dualprop.engines.hopfield.contrasts import Contrasting
 from dualprop.engines.hopfield.copies import Copies
-from dualprop.engines.hopfield.relaxation import ORDERS, Relaxation, Settled
+from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
+from dualprop.engines.hopfield.relaxation import ORDERS
 from dualprop.engines.slots import Slots
 from dualprop.engines.states import State
 from dualprop.errors import DualpropError, at_least_one, not_negative, seeds
 from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
-from dualprop.nets.net import Layer, Net
+from dualprop.nets.net import Net
 from dualprop.nets.potentials import Box
-from dualprop.nets.synapses import layout, product_dtype, standing_still
+from dualprop.nets.synapses import standing_still
 from dualprop.rules.base import Rule, Step
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """States whose energies are contrasted: the gradient is Σ_t w_t ∂E(z^t)/∂W.
-
-    Args:
-        copies: what the rows of the states are.
-        weights: w_t of every copy, complex ones counted with their conjugates.
-        states: z_1 .. z_M of all copies.
-        readout: for a read-out that is no state, w_t β_t ∂ℓ/∂a_L at every copy.
-        settled: how the phases with a target ended.
-    """
-
-    copies: Copies
-    weights: Sequence[complex]
-    states: Sequence[Tensor]
-    readout: Tensor | None
-    settled: Settled
-
-
-@dataclass(frozen=True)
-class Free:
-    """The end of the free phase on one batch.
-
-    Args:
-        drive: A_1(x), None where no layer relaxes.
-        states: z_1 .. z_M.
-        output: what the net says.
-        settled: how the phase ended.
-    """
-
-    drive: Tensor | None
-    states: Sequence[Tensor]
-    output: Tensor
-    settled: Settled
 
 
 class Relaxing(Rule):
     """A rule whose states relax: first freely, which is its prediction, then under the target's influence.
+
+    Which net relaxes, and which of its settled states are contrasted, are values that a method is composed of (see
+    `compose`).
 
     The free phase starts at zero, or warm, where the batch before left the same slots (see `Slots`).
 
@@ -78,7 +44,6 @@ class Relaxing(Rule):
         seed: of whatever the rule draws.
     """
 
-    gain = 1.0
     generator: torch.Generator
     free: Slots
 
@@ -102,44 +67,46 @@ class Relaxing(Rule):
             raise DualpropError(f"warm={warm!r}: must be true or false")
         self.T1, self.T2, self.warm, self.tolerance = T1, T2, warm, float(tolerance)
         self.loss.check(net.chain[-1].potential, 0.0)
-        if self.loss.link is not None and net.chain[-1].potential != Box():
-            raise DualpropError("net: the last layer reads out logits for this loss, so it must be linear")
-        self.layers = self._relaxing()
-        self.groups = ORDERS[order](len(self.layers))
+        ORDERS[order]
+        self.order = order
         self.add_state("generator", torch.Generator().manual_seed(seed))
-        if warm:
-            self.add_state("free", Slots(self.layers, net.chain[len(self.layers) :]))
 
-    @abstractmethod
-    def _relaxing(self) -> Sequence[Layer]:
-        """The layers whose states relax."""
+    def compose(self, hopfield: HopfieldNet, contrast: Contrasting) -> None:
+        """Say what the method is made of: the last line of its constructor.
 
-    @abstractmethod
-    def _output(self, x: Tensor, states: Sequence[Tensor]) -> Tensor:
-        """What the net says in these states."""
+        Args:
+            hopfield: the net as it relaxes.
+            contrast: makes the settled states that it learns from.
 
-    @abstractmethod
-    def _contrast(self, x: Tensor, y: Tensor, free: Free) -> Contrast:
-        """The states to contrast, given where the free phase ended."""
+        Raises:
+            DualpropError: for a read-out that is not linear.
+        """
+        chain = self.net.chain
+        if hopfield.readout is not None and chain[-1].potential != Box():
+            raise DualpropError("net: the last layer reads out logits for this loss, so it must be linear")
+        self.hopfield, self.contrast = hopfield, contrast
+        self.free_phase = self.phase("free", self.T1, len(hopfield.layers))
+        if self.warm:
+            self.add_state("free", Slots(hopfield.layers, chain[len(hopfield.layers) :]))
 
-    def _scale(self, k: int) -> float:
-        """A factor of layer k's gradient."""
-        return 1.0
+    def phase(self, name: str, steps: int, depth: int) -> Phase:
+        """A phase of layers 1..M = `depth` in this rule's order, to its tolerance."""
+        return Phase(name, steps, ORDERS[self.order](depth), self.tolerance)
 
     def prediction(self, x: Tensor) -> Tensor:
         """The output at the end of the free phase, from zero; arguments as in `Rule.prediction`."""
         with self._still():
-            return self._free(x, []).output
+            return self._settled(x, warm=False).output
 
     def update(self, x: Tensor, y: Tensor) -> Step:
         """Both kinds of phases, and the contrast of where they end; arguments as in `Rule.update`."""
         with self._still(), counting(batch=len(x)) as counts:
-            free = self._free(x, self._start(x))
-            contrast = self._contrast(x, y, free)
+            free = self._settled(x, self.warm)
+            contrast = self.contrast(x, y, free, self.generator)
         if self.warm:
             self.free.keep(free.states)
         with torch.autocast(x.device.type, enabled=False):  # the contrast of nearby states needs their precision
-            self._learn(x, contrast)
+            contrast.learn(self.hopfield, x)
         measures = {
             "free_steps": float(free.settled.steps),
             "free_residual": free.settled.residual,
@@ -155,76 +122,16 @@ class Relaxing(Rule):
         A read-out outside the dynamics counts as layer L. Arguments as in `Rule.inference`.
         """
         with self._still():
-            contrast = self._contrast(x, y, self._free(x, self._start(x)))
-            plus, minus = (self._side(x, contrast, i) for i in self._pair())
+            contrast = self.contrast(x, y, self._settled(x, self.warm), self.generator)
+            plus, minus = (contrast.side(self.hopfield, x, copy) for copy in contrast.shown)
         return State(plus, minus)
-
-    def _pair(self) -> tuple[int, int]:
-        """Which copies `infer` shows."""
-        return 0, 1
-
-    def _side(self, x: Tensor, contrast: Contrast, copy: int) -> tuple[Tensor, ...]:
-        """The real parts of one copy's states."""
-        rows = slice(copy * len(x), (copy + 1) * len(x))
-        states = [z[rows] for z in contrast.states]
-        outside = [self._output(x, states)] if len(states) < len(self.net) else []
-        return (x, *states, *outside)
 
     def _still(self) -> Any:
         return standing_still(layer.synapse for layer in self.net.chain)
 
-    def _free(self, x: Tensor, start: Sequence[Tensor]) -> Free:
-        """The free phase on a batch, from these states, or from zero."""
-        drive = self.layers[0].synapse(x.to(product_dtype(x))) if self.layers else None
-        relaxation = self._relaxation(drive, start or self._zeros(x), Copies(len(x), 1))
-        settled = relaxation.run(self.T1, self.tolerance, "free")
-        states = relaxation.z
-        return Free(drive, states, self._output(x, states).to(x.dtype), settled)
-
-    def _relaxation(
-        self,
-        drive: Tensor | None,
-        states: Sequence[Tensor],
-        copies: Copies,
-        *,
-        force: Callable[[Tensor], Tensor] | None = None,
-        noise: Callable[[Tensor], Tensor] | None = None,
-        groups: Sequence[Sequence[int]] | None = None,
-    ) -> Relaxation:
-        """This rule's relaxation from these states, all free but for what is said here."""
-        groups = self.groups if groups is None else groups
-        return Relaxation(
-            self.layers, drive, states, copies, groups=groups, gain=self.gain, force=force, noise=noise
-        )
-
-    def _shapes(self, x: Tensor) -> list[tuple[int, ...]]:
-        """Those of a sample of z_1 .. z_M."""
-        return self.net.shapes(tuple(x.shape[1:]))[1 : len(self.layers) + 1]
-
-    def _start(self, x: Tensor) -> list[Tensor]:
-        """What the batch before left in the slots of this one; nothing for a cold start."""
-        return self.free.start(x) if self.warm else []
-
-    def _zeros(self, x: Tensor) -> list[Tensor]:
-        """z_1 .. z_M at zero."""
-        zeros = [x.new_zeros(len(x), *shape) for shape in self._shapes(x)]
-        return [z.contiguous(memory_format=layout(x)) if z.ndim == 4 else z for z in zeros]
-
-    def _learn(self, x: Tensor, contrast: Contrast) -> None:
-        """Add Σ_t w_t ∂E(z^t)/∂W, with ∂E/∂W_k = -z_k z_{k-1}^T, and the read-out's gradient, from the top down.
-
-        The input is the same in all copies, so their sum learns from it in one product.
-        """
-        copies, below = contrast.copies, [x, *contrast.states]
-        deltas = [
-            copies.scaled(z, [-self._scale(k) * w / len(x) for w in contrast.weights])
-            for k, z in enumerate(contrast.states, 1)
-        ]
-        if contrast.readout is not None:
-            deltas.append(contrast.readout / len(x))
-        for k in range(len(deltas), 0, -1):
-            synapse = self.net.chain[k - 1].synapse
-            if k == 1:
-                synapse.add_grad(copies.total(deltas[0]), x)
-            else:
-                copies.on(synapse).learn(deltas[k - 1], below[k - 1])
+    def _settled(self, x: Tensor, warm: bool) -> Free:
+        """The free phase on a batch, from zero or warm, from where the batch before ended it."""
+        hopfield, drive = self.hopfield, self.hopfield.drive(x)
+        start = self.free.start(x) if warm else []
+        states, settled = self.free_phase.run(hopfield, drive, start or hopfield.zeros(x), Copies(len(x), 1))
+        return Free(drive, states, hopfield.output(x, states), settled)

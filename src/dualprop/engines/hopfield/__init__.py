@@ -1,1 +1,1 @@
-"""Hopfield nets that settle, in one copy or in many."""
+"""Hopfield nets that settle: phases, what nudges them, and the contrast of where they end."""
