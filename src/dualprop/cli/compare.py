@@ -10,7 +10,6 @@ from cyclopts import Parameter
 from dualprop.arguments import Seed, Several, check, read
 from dualprop.cli.options import CommonOptions, RecipeOption, RuleOptions, merged, names, run_folder
 from dualprop.errors import DivergenceError, DualpropError
-from dualprop.rules import RULES
 from dualprop.studies import comparison
 from dualprop.training import recipes
 
@@ -19,7 +18,7 @@ SEEDS = "0,1"
 
 def compare(
     *,
-    rules: Annotated[str | None, Parameter(show_default=",".join(RULES))] = None,
+    rules: Annotated[str | None, Parameter(show_default="all that can run on the net")] = None,
     seeds: Annotated[str | None, Parameter(show_default=SEEDS)] = None,
     out: Annotated[Path | None, Parameter(show_default="runs/compare-DATA-TIME")] = None,
     resume: Path | None = None,
@@ -42,7 +41,7 @@ def compare(
                 raise DualpropError(f"{name}: the comparison has its settings; --resume takes no other option")
         folder, report = resume, comparison.resume_comparison(resume)
     else:
-        chosen = list(RULES) if rules is None else names(rules)
+        chosen = None if rules is None else names(rules)
         numbers = check("seeds", read(SEEDS if seeds is None else seeds, Several[Seed]), Several[Seed])
         start = recipes.read(recipe) if recipe else recipes.Recipe()
         folder = out or run_folder("compare", start.settings_for(given).data)

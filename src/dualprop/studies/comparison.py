@@ -57,8 +57,47 @@ def plan(
     return settings
 
 
+def able(
+    seeds: Sequence[int], common: Mapping[str, Any], recipe: Recipe = PLAIN
+) -> tuple[list[str], dict[str, str]]:
+    """The rules that can run on a setting.
+
+    Args:
+        seeds: as for `compare`.
+        common: likewise.
+        recipe: likewise.
+
+    Returns:
+        Names in `RULES`, in its order, and for each of the others why not.
+
+    Raises:
+        DualpropError: if there are none, or if it is not the net but its own settings that a rule refuses.
+    """
+    left_out: dict[str, str] = {}
+    refused = None
+    for settings in plan(list(RULES), seeds[:1], common, recipe):
+        try:
+            build(settings)
+        except DualpropError as error:
+            if settings.rule_settings and _builds(dataclasses.replace(settings, rule_settings={})):
+                raise
+            refused = refused or error
+            left_out[settings.rule] = str(error)
+    if refused and len(left_out) == len(RULES):
+        raise refused
+    return [rule for rule in RULES if rule not in left_out], left_out
+
+
+def _builds(settings: Settings) -> bool:
+    try:
+        build(settings)
+    except DualpropError:
+        return False
+    return True
+
+
 def compare(
-    rules: Sequence[str],
+    rules: Sequence[str] | None,
     seeds: Sequence[int],
     common: Mapping[str, Any],
     folder: str | Path,
@@ -67,7 +106,7 @@ def compare(
     """Train every rule from every seed, then write a table and plots into a new folder.
 
     Args:
-        rules: names in `RULES`.
+        rules: names in `RULES`; None for all that can run on the net.
         seeds: whole numbers; a run of every rule for each.
         common: settings that all runs share, as for `Settings`.
         folder: where the runs and the report go; it must not exist.
@@ -84,13 +123,19 @@ def compare(
     folder = Path(folder)
     _check_alone()
     check_free(folder)
-    settings = plan(rules, seeds, common, recipe)
-    for first in settings[:: len(seeds)]:
-        build(first)  # the names, the data and every rule's own settings, before the first run takes its time
+    # the names, the data and every rule's own settings, before the first run takes its time
+    left_out: dict[str, str] = {}
+    if rules is None:
+        rules, left_out = able(seeds, common, recipe)
+        settings = plan(rules, seeds, common, recipe)
+    else:
+        settings = plan(rules, seeds, common, recipe)
+        for first in settings[:: len(seeds)]:
+            build(first)
     folder.mkdir(parents=True)
     intended = {"rules": list(rules), "seeds": list(seeds), "common": dict(common), "recipe": asdict(recipe)}
-    write_json(folder / PLAN, intended)
-    return _run(settings, folder)
+    write_json(folder / PLAN, {**intended, "left_out": left_out})
+    return _run(settings, folder, left_out)
 
 
 def resume_comparison(folder: str | Path) -> Report:
@@ -107,10 +152,11 @@ def resume_comparison(folder: str | Path) -> Report:
         raise CheckpointError(f"{folder}: not a comparison (it has no {PLAN})")
     try:
         intended = read_json(folder / PLAN)
+        left_out = intended.pop("left_out", {})
         settings = plan(**{**intended, "recipe": Recipe(**intended["recipe"])})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / PLAN}: damaged ({error})") from None
-    return _run(settings, folder)
+    return _run(settings, folder, left_out)
 
 
 def _check_alone() -> None:
@@ -123,7 +169,7 @@ def _check_alone() -> None:
         raise DualpropError("compare: trains in one process; under torchrun there is train")
 
 
-def _run(settings: Sequence[Settings], folder: Path) -> Report:
+def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str]) -> Report:
     paths = [folder / f"{s.rule}-seed{s.seed}" for s in settings]
     stopped = Interrupted(f"stopped; go on with: dualprop compare --resume {folder}")
     diverged: dict[str, str] = {}
@@ -144,6 +190,6 @@ def _run(settings: Sequence[Settings], folder: Path) -> Report:
     finished = [path for path in paths if path.name not in diverged]
     if not finished:
         raise DivergenceError("; ".join(f"{name} diverged: {why}" for name, why in diverged.items()))
-    report = Report.of(finished, diverged)
+    report = Report.of(finished, diverged, left_out)
     report.write(folder)
     return report

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cycler import cycler
-from matplotlib.axes import Axes
-from matplotlib.colors import TABLEAU_COLORS
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
-
-from dualprop.runs.folder import Run, environment, read_json
+from dualprop.runs.folder import Run, read_json
 from dualprop.runs.settings import Settings
+from dualprop.studies.figure import curves, errors_axis, legend, panels, styled
+from dualprop.studies.machine import machine
+from dualprop.studies.table import Table, show
 from dualprop.training.means import Means
 from dualprop.training.resolved import net_arguments
 
@@ -36,10 +31,11 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run: its settings, the net that was made of them, result and the numbers of its epochs."""
+    """One finished run: its settings, the net that was made of them, what it ran on, result and epochs."""
 
     settings: Settings
     net: Mapping[str, Any]
+    environment: dict[str, Any]
     result: dict[str, Any]
     epochs: list[dict[str, Any]]
 
@@ -50,7 +46,8 @@ class Record:
         epochs = [record for record in run.metrics() if record["kind"] == "epoch"]
         settings, resolved = run.settings, run.resolved
         net = resolved["net"] if resolved else net_arguments(settings, (), 0)
-        return cls(settings, net, read_json(path / "result.json"), epochs)
+        environment, result = (read_json(path / f"{name}.json") for name in ("environment", "result"))
+        return cls(settings, net, environment, result, epochs)
 
     @property
     def cosine(self) -> float | None:
@@ -74,15 +71,28 @@ class Report:
         title: what they share.
         records: the finished runs.
         diverged: for each run that did not come to its end, by its folder's name, why.
+        left_out: for each rule that was not run, why.
     """
 
     title: str
     records: list[Record]
     diverged: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, paths: Sequence[Path], diverged: Mapping[str, str] | None = None) -> Report:
-        """Read finished run folders."""
+    def of(
+        cls,
+        paths: Sequence[Path],
+        diverged: Mapping[str, str] | None = None,
+        left_out: Mapping[str, str] | None = None,
+    ) -> Report:
+        """Read finished run folders.
+
+        Args:
+            paths: where they are.
+            diverged: for each run that did not come to its end, by its folder's name, why.
+            left_out: for each rule that was not run, why.
+        """
         records = [Record.read(path) for path in paths]
         s = records[0].settings
         shared = {name for name, values in _values(records).items() if len(values) == 1}
@@ -92,10 +102,10 @@ class Report:
             ("net", "hidden"): net,
             ("loss",): s.loss,
             ("optimizer", "lr"): f"{s.optimizer} {s.lr:g}",
-            ("epochs",): f"{s.epochs} epochs",
+            ("epochs",): f"{s.epochs} epoch{'s' * (s.epochs > 1)}",
         }
         title = ", ".join(text for names, text in parts.items() if shared.issuperset(names))
-        return cls(title, records, diverged or {})
+        return cls(title, records, diverged or {}, left_out or {})
 
     @property
     def rules(self) -> dict[str, list[Record]]:
@@ -105,121 +115,121 @@ class Report:
             groups.setdefault(record.settings.rule, []).append(record)
         return groups
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns."""
-        return (*COLUMNS, PRODUCTS) if "products" in _means(self.records) else COLUMNS
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """One row of words per rule, under `columns`."""
+    def table(self) -> Table:
+        """A row for each rule."""
         seconds = {
             rule: statistics.median(r.result["seconds_per_epoch"] for r in records)
             for rule, records in self.rules.items()
         }
-        rows: list[tuple[str, ...]] = []
+        counted = "products" in _means(self.records)
+        rows = []
         for rule, records in self.rules.items():
             accuracies = [100 * r.result["test_accuracy"] for r in records]
             spread = f" ± {statistics.stdev(accuracies):.2f}" if len(records) > 1 else ""
             cosines = [r.cosine for r in records if r.cosine is not None]
             products = _means(records).get("products")
-            row = (
+            row = [
                 rule,
                 str(len(records)),
                 f"{statistics.fmean(accuracies):.2f}{spread}",
                 f"{seconds[rule]:.3g}",
                 f"{seconds[rule] / seconds['bp']:.2f}" if "bp" in seconds else "",
                 f"{statistics.fmean(cosines):.3f}" if cosines else "",
-                f"{products:.4g}" if products else "",
-            )
-            rows.append(row[: len(self.columns)])
-        return rows
+            ]
+            rows.append(row + [f"{products:.4g}" if products else ""] * counted)
+        return Table(self.title, [*COLUMNS, *[PRODUCTS] * counted], rows)
 
     def remarks(self) -> list[str]:
-        """What is not the same for every rule, what the rules measured, and which runs diverged: a line each."""
-        firsts = {rule: records[0] for rule, records in self.rules.items()}
+        """What differs between rules, what they measured, what is missing, and on what they ran: a line each."""
         lines = []
         for name, values in _values(self.records).items():
             if len(values) > 1:
-                having: dict[Any, list[str]] = {}
-                for rule, record in firsts.items():
-                    having.setdefault(record.choices()[name], []).append(rule)
-                lines.append(f"{name}: {'; '.join(f'{v} for {_listed(rules)}' for v, rules in having.items())}")
-        for rule, record in firsts.items():
-            if own := record.settings.rule_settings:
+                having = self._who([record.choices()[name] for record in self.records])
+                words = (f"{_shown(value)} for {_listed(who)}" for value, who in having.items())
+                lines.append(f"{name}: {'; '.join(words)}")
+        for rule, records in self.rules.items():
+            if own := records[0].settings.rule_settings:
                 lines.append(f"{rule} has {_named(own)}")
         for rule, records in self.rules.items():
             measured = {name: value for name, value in _means(records).items() if name != "products"}
             if measured:
                 lines.append(f"{rule} measured, in the mean over its batches, {_named(measured)}")
-        return lines + [f"{name} diverged: {why}" for name, why in self.diverged.items()]
+        lines += [f"{name} diverged: {why}" for name, why in self.diverged.items()]
+        lines += [f"{rule} left out: {why}" for rule, why in self.left_out.items()]
+        where = self._who([machine(record.environment) for record in self.records])
+        if len(where) == 1:
+            return [*lines, f"Measured on {machine(self.records[0].environment)}."]
+        lines += [f"Measured on {computer}: {_listed(who)}." for computer, who in where.items()]
+        return [*lines, "Seconds of different machines do not compare."]
+
+    def _who(self, values: Sequence[Hashable]) -> dict[Hashable, list[str]]:
+        """For each of the runs' values those that have it: rules, or some of their seeds."""
+        seeds: dict[Hashable, dict[str, list[str]]] = {}
+        for record, value in zip(self.records, values, strict=True):
+            seeds.setdefault(value, {}).setdefault(record.settings.rule, []).append(str(record.settings.seed))
+        who: dict[Hashable, list[str]] = {}
+        for value, rules in seeds.items():
+            who[value] = [
+                rule
+                if len(some) == len(self.rules[rule])
+                else f"{rule} (seed{'s' * (len(some) > 1)} {_listed(some)})"
+                for rule, some in rules.items()
+            ]
+            same = {name.removeprefix(rule) for rule, name in zip(rules, who[value], strict=True)}
+            if len(rules) == len(self.rules) > 1 and len(same) == 1:
+                who[value] = [f"every rule{same.pop()}"]
+        return who
 
     def markdown(self) -> str:
         """The table in Markdown, with what it was measured on."""
-        lines = [self.columns, ("---",) * len(self.columns), *self.rows()]
-        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        e = environment()
-        where = f"Measured on {e['processor']}, {e['threads']} threads, torch {e['versions']['torch']}."
-        remarks = "\n".join(f"- {line}" for line in (NOTES, *self.remarks(), where))
-        return f"# {self.title}\n\n{table}\n\n{remarks}\n"
-
-    def csv(self) -> str:
-        """The table as comma-separated values."""
-        text = io.StringIO()
-        csv.writer(text).writerows([self.columns, *self.rows()])
-        return text.getvalue()
+        remarks = "\n".join(f"- {line}" for line in (NOTES, *self.remarks()))
+        return f"# {self.title}\n\n{self.table().markdown()}\n\n{remarks}\n"
 
     def print(self) -> None:
         """The table in a terminal."""
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(title=self.title)
-        for name in self.columns:
-            table.add_column(name, no_wrap=name == "rule")
-        for row in self.rows():
-            table.add_row(*row)
-        console = Console(markup=False, highlight=False)
-        console.print(table)
-        for line in self.remarks():
-            console.print(f"- {line}")
+        show(self.table(), remarks=self.remarks())
 
     def write(self, folder: Path) -> None:
-        """Write table.md, table.csv, learning-curves.png and alignment.png."""
+        """Write table.md, table.csv, learning-curves.png and, where it was measured, alignment.png."""
         (folder / "table.md").write_text(self.markdown())
-        (folder / "table.csv").write_text(self.csv())
+        (folder / "table.csv").write_text(self.table().csv())
+        self._draw_errors(folder / "learning-curves.png")
+        if all(epoch.get("cosine") for r in self.records for epoch in r.epochs):
+            self._draw_angles(folder / "alignment.png")
+
+    @styled
+    def _draw_errors(self, path: Path) -> None:
+        """The error of every rule by epoch."""
         validated = all("val_accuracy" in epoch for r in self.records for epoch in r.epochs)
         key, name = ("val_accuracy", "validation") if validated else ("accuracy", "training")
-        figure, (axes,) = _panels(1, (7.5, 4.5))
-        for rule, records in self.rules.items():
-            curves = [[100 * (1 - epoch[key]) for epoch in record.epochs] for record in records]
-            _draw(axes, rule, curves)
-        axes.set(ylabel=f"{name} error, %", title=self.title, yscale="log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
-        axes.legend(ncols=2)
-        figure.savefig(folder / "learning-curves.png", dpi=120)
-        if all(epoch.get("cosine") for r in self.records for epoch in r.epochs):
-            self._plot_angles(folder / "alignment.png")
+        figure, (axes,) = panels(1, (6.2, 4.4), 1)
+        errors = {
+            rule: [[100 * (1 - epoch[key]) for epoch in record.epochs] for record in records]
+            for rule, records in self.rules.items()
+        }
+        for rule, runs in errors.items():
+            curves(axes, rule, runs)
+        errors_axis(axes, [error for runs in errors.values() for run in runs for error in run])
+        axes.set_ylabel(f"{name} error, %")
+        legend(figure, axes)
+        figure.suptitle(self.title)
+        figure.savefig(path)
 
-    def _plot_angles(self, path: Path) -> None:
+    @styled
+    def _draw_angles(self, path: Path) -> None:
         """The angle to back-propagation's gradient by epoch, one panel a layer."""
         layers = max(len(r.epochs[0]["cosine"]) for r in self.records)
-        figure, panels = _panels(layers, (3.4 * layers + 1.2, 3.8))
-        for k, axes in enumerate(panels):
+        figure, layer_panels = panels(layers, (2.6, 2.5), 4)
+        for k, axes in enumerate(layer_panels):
             for rule, records in self.rules.items():
                 if len(records[0].epochs[0]["cosine"]) <= k:
                     continue  # its net has fewer layers
-                curves = [
-                    [math.degrees(math.acos(max(-1.0, min(1.0, epoch["cosine"][k])))) for epoch in r.epochs]
-                    for r in records
-                ]
-                _draw(axes, rule, curves)
+                curves(axes, rule, [[_angle(epoch["cosine"][k]) for epoch in r.epochs] for r in records])
             axes.set_title(f"layer {k + 1}")
-        panels[0].set_ylabel("angle to bp's gradient, degrees")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
-        figure.suptitle(self.title, fontsize="medium")
-        figure.savefig(path, dpi=120)
+        figure.supylabel("angle to bp's gradient, degrees", fontsize="medium")
+        legend(figure, layer_panels[0])
+        figure.suptitle(self.title)
+        figure.savefig(path)
 
 
 def _values(records: Sequence[Record]) -> dict[str, set[Any]]:
@@ -237,6 +247,11 @@ def _means(records: Sequence[Record]) -> dict[str, float]:
     return means()
 
 
+def _angle(cosine: float) -> float:
+    """In degrees; NaN where a gradient was zero, and for a cosine of it."""
+    return cosine if math.isnan(cosine) else math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+
+
 def _listed(names: Sequence[str]) -> str:
     """Names as one says them."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
@@ -244,30 +259,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def _named(values: Mapping[str, Any]) -> str:
     """Names and values as one would type them."""
-    shown = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in values.items()}
-    return ", ".join(f"{name}={list(v) if isinstance(v, tuple) else v}" for name, v in shown.items())
+    return ", ".join(f"{name}={_shown(value)}" for name, value in values.items())
 
 
-_STYLES = cycler(linestyle=["-", "--"]) * cycler(color=tuple(TABLEAU_COLORS))  # for twenty rules
-
-
-def _panels(count: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with panels side by side whose horizontal axis counts epochs."""
-    figure = Figure(figsize=size, layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-    for axes in panels:
-        axes.set_prop_cycle(_STYLES)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3, which="both")
-    return figure, panels
-
-
-def _draw(axes: Axes, rule: str, curves: Sequence[Sequence[float]]) -> None:
-    """The mean of the seeds' curves, with a band from the lowest to the highest."""
-    columns = list(zip(*curves, strict=True))
-    epochs = range(1, len(columns) + 1)
-    (line,) = axes.plot(epochs, [statistics.fmean(c) for c in columns], label=rule, linewidth=1.5)
-    axes.fill_between(
-        epochs, [min(c) for c in columns], [max(c) for c in columns], color=line.get_color(), alpha=0.12
-    )
+def _shown(value: object) -> str:
+    """A value as one would type it, rounded to what a reader wants to know."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(list(value) if isinstance(value, tuple) else value)
