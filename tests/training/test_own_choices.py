@@ -79,7 +79,7 @@ def test_a_comparison_says_what_is_not_the_same_for_every_rule(tmp_path):
         {"ep": {"lr": 0.25, "rule_settings": {"T1": 4, "T2": 3}}, "dp": {"rule_settings": {"beta": 0.5}}},
     )
     report = compare(["bp", "dp", "ep"], [0, 1], {}, tmp_path / "c", recipe)
-    assert report.title == "digits, mlp 8, mse, 1 epochs"
+    assert report.title == "digits, mlp 8, mse, 1 epoch"
     lines = report.remarks()
     assert lines[:5] == [
         f"activation: relu for bp and dp; {dp.RULES['ep'].activation} for ep",
@@ -92,17 +92,17 @@ def test_a_comparison_says_what_is_not_the_same_for_every_rule(tmp_path):
     assert len(lines) == 6
     table = (tmp_path / "c" / "table.md").read_text()
     assert all(f"\n- {line}\n" in table for line in lines)
-    products = dict(zip(("bp", "dp", "ep"), (row[-1] for row in report.rows()), strict=True))
-    assert report.columns[-1] == "products / batch"
+    products = dict(zip(("bp", "dp", "ep"), (row[-1] for row in report.table().rows), strict=True))
+    assert report.table().columns[-1] == "products / batch"
     assert (products["bp"], products["dp"]) == ("", "3")
     assert float(products["ep"]) >= 2 * (4 + 3)
 
 
 def test_a_comparison_of_like_runs_says_no_more_than_before(tmp_path):
     report = compare(["bp"], [0], {"hidden": [8], "epochs": 1}, tmp_path / "c")
-    assert report.title == "digits, mlp 8, mse, adam 0.001, 1 epochs"
+    assert report.title == "digits, mlp 8, mse, adam 0.001, 1 epoch"
     assert report.remarks() == []
-    assert report.columns[-1] == "cosine to bp"
+    assert report.table().columns[-1] == "cosine to bp"
 
 
 def test_std_scale_shrinks_standardised_images(quick):

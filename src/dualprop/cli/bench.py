@@ -57,8 +57,8 @@ def bench(
     logging.getLogger("dualprop").setLevel(logging.WARNING)
 
     from dualprop.runs.folder import write_json
-    from dualprop.studies.bench.chart import draw
     from dualprop.studies.bench.plan import Plan
+    from dualprop.studies.bench.render import render
     from dualprop.studies.bench.run import bench as measure
 
     plan = Plan(
@@ -76,9 +76,7 @@ def bench(
     report, whole = measure(plan)
     numbers, picture = json or folder / "bench.json", chart or folder / "bench.png"
     write_json(numbers, report.as_dict())
-    (folder / "table.md").write_text(report.markdown())
-    if report.rows:
-        draw(report, picture)
+    report = render(numbers, folder / "table.md", picture)
     if not whole:
         raise Interrupted(f"stopped; what had been measured is in {numbers}")
     report.print()

@@ -17,9 +17,8 @@ from dualprop.studies.table import Table, show
 from dualprop.training.means import Means
 from dualprop.training.resolved import net_arguments
 
-COLUMNS = ("rule", "seeds", "test accuracy %", "s / epoch", "time ÷ bp", "cosine to bp")
-PRODUCTS = "products / batch"
-"""A column more, where a rule counts its matrix products."""
+FEW_CLASSES = 10
+"""Up to so many, the five largest outputs say little."""
 
 NOTES = (
     "Mean ± standard deviation over seeds; seconds: median over seeds of the training part of an epoch; cosine: "
@@ -54,6 +53,11 @@ class Record:
         """Mean over layers and epochs of the cosine to back-propagation's gradient."""
         cosines = [c for epoch in self.epochs for c in epoch.get("cosine", [])]
         return statistics.fmean(cosines) if cosines else None
+
+    @property
+    def classes(self) -> int:
+        """Of the data, as far as the record says."""
+        return int(self.net.get("num_classes", 0)) if "test_accuracy_top5" in self.result else 0
 
     def choices(self) -> dict[str, Any]:
         """All that was chosen for it besides rule and seed, what was left to the rule included."""
@@ -116,31 +120,31 @@ class Report:
         return groups
 
     def table(self) -> Table:
-        """A row for each rule."""
+        """A row for each rule; columns for what the runs have."""
         seconds = {
             rule: statistics.median(r.result["seconds_per_epoch"] for r in records)
             for rule, records in self.rules.items()
         }
-        counted = "products" in _means(self.records)
         rows = []
         for rule, records in self.rules.items():
-            accuracies = [100 * r.result["test_accuracy"] for r in records]
-            spread = f" ± {statistics.stdev(accuracies):.2f}" if len(records) > 1 else ""
             cosines = [r.cosine for r in records if r.cosine is not None]
             products = _means(records).get("products")
-            row = [
-                rule,
-                str(len(records)),
-                f"{statistics.fmean(accuracies):.2f}{spread}",
-                f"{seconds[rule]:.3g}",
-                f"{seconds[rule] / seconds['bp']:.2f}" if "bp" in seconds else "",
-                f"{statistics.fmean(cosines):.3f}" if cosines else "",
-            ]
-            rows.append(row + [f"{products:.4g}" if products else ""] * counted)
-        return Table(self.title, [*COLUMNS, *[PRODUCTS] * counted], rows)
+            cells = {
+                "rule": rule,
+                "seeds": str(len(records)),
+                "test accuracy %": _percent([r.result["test_accuracy"] for r in records]),
+                "top-5 %": _percent([r.result["test_accuracy_top5"] for r in records if r.classes > FEW_CLASSES]),
+                "s / epoch": f"{seconds[rule]:.3g}",
+                "time ÷ bp": f"{seconds[rule] / seconds['bp']:.2f}" if "bp" in seconds else "",
+                "cosine to bp": f"{statistics.fmean(cosines):.3f}" if cosines else "",
+                "products / batch": f"{products:.4g}" if products else "",
+            }
+            rows.append(cells)
+        columns = [name for name in rows[0] if any(row[name] for row in rows)]
+        return Table(self.title, columns, [[row[name] for name in columns] for row in rows])
 
     def remarks(self) -> list[str]:
-        """What differs between rules, what they measured, what is missing, and on what they ran: a line each."""
+        """What differs between the rules, what they measured and what is missing: a line each."""
         lines = []
         for name, values in _values(self.records).items():
             if len(values) > 1:
@@ -155,11 +159,14 @@ class Report:
             if measured:
                 lines.append(f"{rule} measured, in the mean over its batches, {_named(measured)}")
         lines += [f"{name} diverged: {why}" for name, why in self.diverged.items()]
-        lines += [f"{rule} left out: {why}" for rule, why in self.left_out.items()]
+        return lines + [f"{rule} left out: {why}" for rule, why in self.left_out.items()]
+
+    def measured(self) -> list[str]:
+        """On what the runs ran, by their own records: a line, or one for each machine and which runs it has made."""
         where = self._who([machine(record.environment) for record in self.records])
         if len(where) == 1:
-            return [*lines, f"Measured on {machine(self.records[0].environment)}."]
-        lines += [f"Measured on {computer}: {_listed(who)}." for computer, who in where.items()]
+            return [f"Measured on {machine(self.records[0].environment)}."]
+        lines = [f"Measured on {computer}: {_listed(who)}." for computer, who in where.items()]
         return [*lines, "Seconds of different machines do not compare."]
 
     def _who(self, values: Sequence[Hashable]) -> dict[Hashable, list[str]]:
@@ -182,12 +189,12 @@ class Report:
 
     def markdown(self) -> str:
         """The table in Markdown, with what it was measured on."""
-        remarks = "\n".join(f"- {line}" for line in (NOTES, *self.remarks()))
+        remarks = "\n".join(f"- {line}" for line in (NOTES, *self.remarks(), *self.measured()))
         return f"# {self.title}\n\n{self.table().markdown()}\n\n{remarks}\n"
 
     def print(self) -> None:
         """The table in a terminal."""
-        show(self.table(), remarks=self.remarks())
+        show(self.table(), remarks=(*self.remarks(), *self.measured()))
 
     def write(self, folder: Path) -> None:
         """Write table.md, table.csv, learning-curves.png and, where it was measured, alignment.png."""
@@ -245,6 +252,13 @@ def _means(records: Sequence[Record]) -> dict[str, float]:
         for epoch in record.epochs:
             means.add(epoch.get("measures", {}))
     return means()
+
+
+def _percent(shares: Sequence[float]) -> str:
+    """Mean ± standard deviation, in per cent; empty for none."""
+    percents = [100 * share for share in shares]
+    spread = f" ± {statistics.stdev(percents):.2f}" if len(percents) > 1 else ""
+    return f"{statistics.fmean(percents):.2f}{spread}" if percents else ""
 
 
 def _angle(cosine: float) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,9 +16,6 @@ from rich.table import Table as RichTable
 
 WIDTH = 80
 """Characters of a terminal that every table of ours should fit."""
-
-GAP = 2
-"""Characters between two columns."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,6 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    @property
-    def widths(self) -> list[int]:
-        """Of every column: its longest cell's, or the longest word's of its name."""
-        cells = zip(*(map(len, row) for row in self.rows), strict=True) if self.rows else [()] * len(self.columns)
-        return [max([*own, *map(len, name.split())]) for name, own in zip(self.columns, cells, strict=True)]
-
-    @property
-    def width(self) -> int:
-        """Characters from left to right."""
-        return sum(self.widths) + GAP * (len(self.columns) - 1)
-
     def markdown(self) -> str:
         """The table in Markdown; the title is left to the text around it."""
         sides = ["---"] + ["---:"] * (len(self.columns) - 1)
@@ -62,22 +50,44 @@ class Table:
         return text.getvalue()
 
     def terminal(self) -> RichTable:
-        """The table for a terminal: names of columns are broken into lines, cells never."""
+        """What a terminal shows below the title: names are broken into lines, so that it fits; numbers never."""
+        names = [_parts(name) for name in self.columns]
+        cells = list(zip(*self.rows, strict=True)) or [()] * len(names)
+        widths = [
+            max(len(word.rstrip()) for word in (*own, *name)) for own, name in zip(cells, names, strict=True)
+        ]
+        gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1
+        if sum(widths) + gap * (len(widths) - 1) > WIDTH:
+            widths[0] = max(len(word) for words in (self.columns[0], *cells[0]) for word in words.split())
         table = RichTable(
-            title=self.title or None,
-            title_justify="left",
-            title_style="bold",
             box=SIMPLE_HEAD,
             pad_edge=False,
-            padding=(0, GAP - 1, 0, 0),  # and a character of the box
+            padding=(0, gap - 1, 0, 0),  # and a character of the box
             show_edge=False,
         )
-        for i, (name, width) in enumerate(zip(self.columns, self.widths, strict=True)):
-            lines = "\n".join(textwrap.wrap(name, width))
-            table.add_column(lines, justify="right" if i else "left", no_wrap=True, vertical="bottom")
-        for row in self.rows:
-            table.add_row(*row)
+        for i, (name, width) in enumerate(zip(names, widths, strict=True)):
+            justify: Literal["left", "right"] = "right" if i else "left"
+            table.add_column(
+                _lines(name, width), justify=justify, no_wrap=True, vertical="bottom", min_width=width
+            )
+        for first, *others in self.rows:
+            table.add_row(_lines(_parts(first), widths[0]), *others)
         return table
+
+
+def _parts(text: str) -> list[str]:
+    """Where a text may be broken: after spaces and strokes."""
+    return [part for part in re.split(r"(?<=[ /])", text) if part]
+
+
+def _lines(parts: Sequence[str], width: int) -> str:
+    """As few lines as there can be."""
+    lines = [""]
+    for part in parts:
+        if len((lines[-1] + part).rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines if line)
 
 
 def show(*parts: str | Table, remarks: Iterable[str] = ()) -> None:
@@ -88,9 +98,12 @@ def show(*parts: str | Table, remarks: Iterable[str] = ()) -> None:
         remarks: a line each, broken where the terminal ends.
     """
     console = Console(markup=False, highlight=False)
-    # a terminal that is narrower than a table wraps its lines; to cut its cells off would lose numbers
-    console.width = max(console.width, *(part.width for part in parts if isinstance(part, Table)), 1)
+    console.width = max(
+        console.width, WIDTH
+    )  # a narrower terminal breaks its lines: to cut cells off loses numbers
     for part in parts:
+        if isinstance(part, Table) and part.title:
+            console.print(part.title, style="bold")
         console.print(part.terminal() if isinstance(part, Table) else part)
         console.print()
     for line in remarks:

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+import dualprop as dp
 from dualprop.studies.bench.ceilings import Ceiling
 from dualprop.studies.bench.chart import draw
+from dualprop.studies.bench.render import render
 from dualprop.studies.bench.report import COLUMNS, Report, Row
 
 ENVIRONMENT = {
@@ -105,6 +107,35 @@ def test_markdown_and_terminal_say_the_same(report, capsys):
         assert "1.50-2.50" in words
         assert "200 GFLOP/s" in words
     assert text.count("| bp |") == 2
+
+
+def test_tables_fit_a_terminal_whatever_they_hold(report, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    report.rows.append(
+        row("ep-centred compiled", [109.4567] * 10, [0.1] * 10, peak=1_234_567_890, operations=10**13)
+    )
+    report.print()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (line,) = [line for line in lines if line.startswith("compiled")]
+    assert line.split()[1:] == ["109457", "1", "1095", "1095-1095", "10", "22", "10000", "0.11", "46", "1235"]
+
+
+def test_kept_numbers_are_rendered_again(report, tmp_path):
+    numbers, table, chart = tmp_path / "bench.json", tmp_path / "table.md", tmp_path / "bench.png"
+    numbers.write_text(json.dumps(report.as_dict()))
+    assert render(numbers, table, chart) == report
+    assert table.read_text() == report.markdown()
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    assert render(numbers) == report
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"environment": {}}'])
+def test_files_that_hold_no_bench_are_refused(tmp_path, text):
+    path = tmp_path / "bench.json"
+    path.write_text(text)
+    with pytest.raises(dp.DualpropError, match=r"bench\.json: "):
+        render(path)
 
 
 @pytest.mark.parametrize(("ending", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])

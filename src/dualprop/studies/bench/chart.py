@@ -7,19 +7,15 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dualprop.studies.bench.report import Report, Row
-
-FINE = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2)
-COARSE = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200)
-COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377")
-"""By precision; told apart by people who do not see all colours, too."""
+from dualprop.studies.figure import BLACK, COLOURS, plain_ticks, styled
 
 FOOT = 0.7
 """Inches below the panels, for the legend and the machine."""
 
 
+@styled
 def draw(report: Report, path: Path) -> None:
     """Write the chart: a panel for each net, a bar for each rule and precision, whiskers between the quartiles.
 
@@ -32,7 +28,9 @@ def draw(report: Report, path: Path) -> None:
     rules = list(dict.fromkeys(row.rule for row in report.rows))
     height = 1.0 + len(rules) * (0.12 + 0.2 * len(precisions))
     width = 1.6 + max(3.5 * len(nets), 6.0)
-    figure = Figure(figsize=(width, height + FOOT), layout="constrained")
+    figure = Figure(
+        figsize=(width, height + FOOT),
+    )
     grid = figure.add_gridspec(2, len(nets), height_ratios=(height, FOOT))
     panels = [figure.add_subplot(grid[0, 0])]
     panels += [figure.add_subplot(grid[0, i], sharey=panels[0]) for i in range(1, len(nets))]
@@ -42,20 +40,20 @@ def draw(report: Report, path: Path) -> None:
             chosen = {row.rule: row for row in rows if row.precision == precision}
             _bars(axes, chosen, rules, precisions.index(precision), len(precisions), colour, precision)
         _frame(axes, rows)
-        axes.set_title(f"{net}, batch {rows[0].batch_size}", fontsize="medium")
+        axes.set_title(f"{net}, batch {rows[0].batch_size}")
     panels[0].set_yticks(range(len(rules)), rules)
     panels[0].set_ylim(len(rules) - 0.4, -0.6)  # the first rule on top
     for axes in panels[1:]:
         axes.tick_params(axis="y", labelleft=False)
-    figure.suptitle("Time of a training step ÷ that of back-propagation in plain PyTorch", fontsize="large")
+    figure.suptitle("Time of a training step ÷ that of back-propagation in plain PyTorch")
     foot = figure.add_subplot(grid[1, :])
     foot.set_axis_off()
-    foot.legend(*panels[0].get_legend_handles_labels(), loc="upper center", ncols=len(precisions), frameon=False)
+    foot.legend(*panels[0].get_legend_handles_labels(), loc="upper center", ncols=len(precisions))
     words = f"Left of 1: faster than bp. Whiskers: quartiles. {report.machine()}"
     foot.text(
         0.5, 0, "\n".join(textwrap.wrap(words, int(15 * width))), ha="center", va="bottom", fontsize="x-small"
     )
-    figure.savefig(path, dpi=150)
+    figure.savefig(path)
 
 
 def _bars(
@@ -70,7 +68,7 @@ def _bars(
         y = position - 0.4 + thickness * (place + 0.5)
         named = label if rule == next(iter(rows)) else None
         axes.barh(y, ratio.median - 1, thickness * 0.9, left=1, color=colour, label=named)
-        axes.plot([ratio.low, ratio.high], [y, y], color="black", linewidth=0.8)
+        axes.plot([ratio.low, ratio.high], [y, y], color=BLACK, linewidth=0.8)
         left = ratio.median < 1
         axes.annotate(
             f"{ratio.median:.2f}" if ratio.median < 10 else f"{ratio.median:.1f}",
@@ -88,14 +86,9 @@ def _frame(axes: Axes, rows: list[Row]) -> None:
     low = min(0.9, *(row.ratio.low for row in rows))  # a few per cent are not to fill the panel
     high = max(1.1, *(row.ratio.high for row in rows))
     room = max((high / low) ** 0.2, 1.12)
-    ticks = FINE if high / low * room**2 < 2.5 else COARSE
     axes.set_xscale("log")
     axes.set_xlim(low / room, high * room)
-    axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low / room <= t <= high * room]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_ticks(axes.xaxis, low / room, high * room)
+    axes.axvline(1, color=BLACK, linewidth=0.8)
+    axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
+from dualprop.errors import CheckpointError
+from dualprop.runs.folder import read_json
 from dualprop.studies.bench.ceilings import PRODUCT, Ceiling
 from dualprop.studies.bench.timing import Quartiles, ratios
+from dualprop.studies.machine import machine
+from dualprop.studies.table import Table, show
 
 COLUMNS = (
     "rule",
@@ -99,16 +100,16 @@ class Row:
         step, ratio, gflop = self.step.median, self.ratio, self.operations / 1e9
         return (
             self.rule,
-            f"{1e3 * step:.4g}",
+            _short(1e3 * step),
             f"{self.batch_size / step:,.0f}",
-            f"{ratio.median:.2f}",
-            f"{ratio.low:.2f}-{ratio.high:.2f}",
+            _short(ratio.median, 2),
+            f"{_short(ratio.low, 2)}-{_short(ratio.high, 2)}",
             str(len(self.seconds)),
             f"{self.products:.4g}",
-            f"{gflop:.4g}",
-            f"{self.ratio_per_operation:.2f}",
+            _short(gflop),
+            _short(self.ratio_per_operation, 2),
             f"{100 * gflop / step / ceiling:.0f}",
-            "" if self.peak_bytes is None else f"{self.peak_bytes / 1e6:.2f}",
+            "" if self.peak_bytes is None else _short(self.peak_bytes / 1e6, 2),
         )
 
 
@@ -142,28 +143,22 @@ class Report:
         return tables
 
     def machine(self) -> str:
-        """One line that says what it was measured on."""
-        e = self.environment
-        versions = ", ".join(f"{name} {e['versions'][name]}" for name in ("dualprop", "torch"))
-        commit = (
-            f", commit {e['git_commit'][:10]}{' with changes' if e['git_dirty'] else ''}"
-            if e["git_commit"]
-            else ""
-        )
-        device = f", {e['accelerator']}" if e["accelerator"] else ""
-        return (
-            f"{e['processor']}, {e['cores']} cores, {e['threads']} threads{device}, Python {e['python']}, "
-            f"{versions}{commit}, {e['date'][:10]}"
-        )
+        """One line that says what it was measured on, and when."""
+        return f"{machine(self.environment)}, {self.environment['date'][:10]}"
 
-    def _titled(self) -> list[tuple[str, list[tuple[str, ...]]]]:
-        """The words of each table, with its title."""
+    def shown(self) -> list[Table]:
+        """The ceilings, then a table for each net and precision."""
+        rates = [(c.work, c.precision, f"{c.rate:,.0f} {c.unit}") for c in self.ceilings]
         return [
-            (
-                f"{net}, batch {rows[0].batch_size}, {precision}",
-                [row.cells(self.ceiling(precision)) for row in rows],
-            )
-            for (net, precision), rows in self.tables().items()
+            Table("What the machine can do", ("ceiling", "precision", "rate"), rates),
+            *(
+                Table(
+                    f"{net}, batch {rows[0].batch_size}, {precision}",
+                    COLUMNS,
+                    [row.cells(self.ceiling(precision)) for row in rows],
+                )
+                for (net, precision), rows in self.tables().items()
+            ),
         ]
 
     def remarks(self) -> list[str]:
@@ -178,31 +173,17 @@ class Report:
             remarks += [f"{net}, {precision}: {text}" for text in texts]
         return remarks
 
-    def ceiling_cells(self) -> list[tuple[str, str, str]]:
-        """A row of words for each ceiling."""
-        return [(c.work, c.precision, f"{c.rate:,.0f} {c.unit}") for c in self.ceilings]
-
     def markdown(self) -> str:
         """Machine, ceilings and tables in Markdown."""
-        parts = [
-            f"Measured on {self.machine()}.",
-            _markdown(("ceiling", "precision", "rate"), self.ceiling_cells()),
-        ]
-        for title, cells in self._titled():
-            parts += [f"**{title}**", _markdown(COLUMNS, cells)]
+        parts = [f"Measured on {self.machine()}."]
+        for table in self.shown():
+            parts += [f"**{table.title}**", table.markdown()]
         parts.append("\n".join(f"- {line}" for line in (*self.remarks(), *NOTES)))
         return "\n\n".join(parts) + "\n"
 
     def print(self) -> None:
         """Machine, ceilings and tables in a terminal."""
-        console = Console(markup=False, highlight=False)
-        console.width = max(console.width, len(COLUMNS) * 10)  # a narrower terminal wraps, a file does not
-        console.print(self.machine())
-        console.print(_table("what the machine can do", ("ceiling", "precision", "rate"), self.ceiling_cells()))
-        for title, cells in self._titled():
-            console.print(_table(title, COLUMNS, cells))
-        for line in (*self.remarks(), *NOTES):
-            console.print(f"- {line}")
+        show(f"Measured on {self.machine()}.", *self.shown(), remarks=(*self.remarks(), *NOTES))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them: every time that was taken, and what follows from them."""
@@ -236,9 +217,35 @@ class Report:
             list(values["left_out"]),
         )
 
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """What was written to a JSON file.
+
+        Raises:
+            CheckpointError: if it is missing or damaged, or holds something else.
+        """
+        try:
+            return cls.from_dict(read_json(path))
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: not the numbers of a bench ({error!r})") from None
+
 
 def _made(kind: Any, values: Mapping[str, Any]) -> Any:
     return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
+
+
+def _short(number: float, decimals: int = 0) -> str:
+    """Three digits or a few more, without an exponent.
+
+    Args:
+        number: at least 0.
+        decimals: of numbers below 10, if they are to line up; else as many as they need.
+    """
+    if number >= 100:
+        return f"{number:.0f}"
+    if decimals:
+        return f"{number:.{decimals - (number >= 10)}f}"
+    return f"{number:.3g}"
 
 
 def _times(rows: Mapping[str, Row]) -> list[str]:
@@ -270,18 +277,3 @@ def _memory(rows: Mapping[str, Row]) -> list[str]:
                 f"{rule}-fused peaks {saved / 1e6:.2f} MB below {rule}; gradients are {size / 1e6:.2f} MB"
             )
     return texts
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table for a terminal of 80 columns: words on the left, numbers on the right."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in columns:
-        table.add_column(name, justify="left" if name == columns[0] else "right", no_wrap=True)
-    for cells in rows:
-        table.add_row(*cells)
-    return table
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ("---",) * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,35 @@
+"""A comparison without a list of rules takes all in RULES that can run on the net."""
+
+import pytest
+
+import dualprop as dp
+from dualprop.studies.comparison import able
+from dualprop.training.recipes import Recipe
+
+COMMON = {"data": "digits", "hidden": [8], "epochs": 1}
+
+
+def test_every_rule_can_run_on_an_mlp(monkeypatch):
+    monkeypatch.setitem(dp.RULES, "toy", dp.Method(dp.Backprop, "a toy"))
+    assert able([0], COMMON) == (list(dp.RULES), {})
+
+
+def test_rules_that_the_net_does_not_suit_are_left_out_with_the_reason():
+    rules, left_out = able([0], {**COMMON, "activation": "relu"})
+    assert "dp" in rules
+    assert "hep" in left_out
+    assert rules == [rule for rule in dp.RULES if rule not in left_out]
+    assert all(left_out.values())
+
+
+def test_what_is_wrong_for_all_is_an_error():
+    with pytest.raises(dp.DualpropError, match="unknown activation 'rleu'"):
+        able([0], {**COMMON, "activation": "rleu"})
+
+
+def test_a_wrong_setting_is_an_error_and_no_reason_to_leave_a_rule_out():
+    with pytest.raises(dp.DualpropError, match=r"^alpha"):
+        able([0], {**COMMON, "rule_settings": {"alpha": 7}})
+    recipe = Recipe({}, {"ep": {"rule_settings": {"T1": 0}}})
+    with pytest.raises(dp.DualpropError, match=r"^T1"):
+        able([0], COMMON, recipe)
