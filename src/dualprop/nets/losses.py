@@ -257,7 +257,7 @@ class CrossEntropy(Loss):
             raise DualpropError("loss='cross_entropy' takes logits: use output='linear', not 'softmax'")
 
     def encode(self, y: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """As `Loss.encode`, smoothed; float targets must be probabilities over dimension 1."""
+        """Smoothed rows of probabilities; float targets must be such over dimension 1."""
         encoded = super().encode(y, shape, dtype)
         if y.is_floating_point() and (
             bool((encoded < 0).any()) or bool(((encoded.sum(1) - 1).abs() > 1e-3).any())

@@ -46,8 +46,8 @@ class Method:
         settings: its defaults here, which a caller may override.
         feedback: the kind of net that it needs: "symmetric" weights, or "kolen-pollack" for weights of its own.
         activation: the hidden layers' potential in a net that is made for it, where none is chosen.
-        pool: likewise the pooling of a convolutional net, a name in `POOLS`.
-        init: likewise the initial weights, a name in `INITS`; None for the net's own.
+        pool: the pooling of a convolutional net that is made for it, where none is chosen; a name in `POOLS`.
+        init: the initial weights where none are chosen, a name in `INITS`; None for the net's own.
 
     Example:
         >>> import dualprop as dp

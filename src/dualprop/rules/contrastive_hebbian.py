@@ -68,9 +68,9 @@ class ContrastiveHebbian(Relaxing):
         beta: how far the output is clamped, in (0, 1].
         T1: steps of the free phase, at least 1.
         T2: steps of the clamped phase, at least 1.
-        order: of the updates, as in `EquilibriumProp`.
-        warm: as there.
-        tolerance: as there.
+        order: of the updates in a step, a name in `ORDERS` (see `EquilibriumProp`).
+        warm: whether the free phase starts where the batch before ended it, slot by slot.
+        tolerance: a phase ends early once no state moves by more than this in a step; at 0 where none moves.
 
     Raises:
         DualpropError: for a value out of range.

@@ -105,9 +105,9 @@ class HolomorphicEP(Relaxing):
         T1: steps of the free phase, at least 1.
         T2: steps of the nudged phases, at least 1.
         noise: standard deviation of the noise on the drives, at least 0.
-        order: as in `EquilibriumProp`.
-        warm: as there.
-        tolerance: as there.
+        order: of the updates in a step, a name in `ORDERS` (see `EquilibriumProp`).
+        warm: whether the free phase starts where the batch before ended it, slot by slot.
+        tolerance: a phase ends early once no state moves by more than this in a step; at 0 where none moves.
         seed: of the noise.
 
     Raises:

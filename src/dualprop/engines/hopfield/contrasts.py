@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dualprop.engines.hopfield.copies import Copies, Strand
+from dualprop.engines.hopfield.copies import CopiedSynapse, Copies
 from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
 from dualprop.engines.hopfield.relaxation import Settled
 from dualprop.errors import DualpropError
@@ -117,22 +117,22 @@ class Force:
     def __call__(self, z: Tensor) -> Tensor:
         """What is added to the drives of z_M."""
         pulls = [-point.beta for point in self.points]
-        if self._strand is None:
+        if self._readout is None:
             return self.copies.scaled(self._error(z), pulls)
-        p, seen = self._strand.see(z.to(product_dtype(z)))
-        error = self._error(self._strand.drive(p).to(z.dtype))
-        return self._strand.down(self.copies.scaled(error, pulls).to(p.dtype), seen)
+        p, seen = self._readout.see(z.to(product_dtype(z)))
+        error = self._error(self._readout.drive(p).to(z.dtype))
+        return self._readout.down(self.copies.scaled(error, pulls).to(p.dtype), seen)
 
     @cached_property
-    def _strand(self) -> Strand | None:
+    def _readout(self) -> CopiedSynapse | None:
         return None if self.net.readout is None else self.copies.on(self.net.readout)
 
     def on_readout(self, x: Tensor, states: Sequence[Tensor]) -> Tensor | None:
         """w_t β_t ∂ℓ/∂a_L of every copy, for β ℓ is a part of the energy; None without a read-out."""
         if self.net.readout is None:
             return None
-        strand, z = self.copies.on(self.net.readout), states[-1] if states else self.copies.spread(x)
-        output = strand.drive(strand.see(z.to(product_dtype(z)))[0]).to(z.dtype)
+        readout, z = self.copies.on(self.net.readout), states[-1] if states else self.copies.spread(x)
+        output = readout.drive(readout.see(z.to(product_dtype(z)))[0]).to(z.dtype)
         return self.copies.scaled(self._error(output), [point.weight * point.beta for point in self.points])
 
     def _error(self, output: Tensor) -> Tensor:

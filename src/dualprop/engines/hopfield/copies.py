@@ -101,12 +101,12 @@ class Copies:
         """The rows of the imaginary parts, as a view."""
         return z[(self.reals + self.complexes) * self.batch :]
 
-    def on(self, synapse: Synapse) -> Strand:
+    def on(self, synapse: Synapse) -> CopiedSynapse:
         """This synapse, acting on these copies."""
-        return ComplexStrand(synapse, self) if self.complexes else Strand(synapse)
+        return ComplexSynapse(synapse, self) if self.complexes else CopiedSynapse(synapse)
 
 
-class Strand:
+class CopiedSynapse:
     """A synapse that acts on real copies of a batch: on all rows alike."""
 
     def __init__(self, synapse: Synapse) -> None:
@@ -129,7 +129,7 @@ class Strand:
         self.synapse.add_grad(delta, z)
 
 
-class ComplexStrand(Strand):
+class ComplexSynapse(CopiedSynapse):
     """A synapse that acts on complex copies: its affine map on all rows, its pools on complex states.
 
     The real map is W p + b; the imaginary parts take no b. Pools must be holomorphic. It serves as long as the
@@ -143,7 +143,7 @@ class ComplexStrand(Strand):
         self._offset: Tensor | None = None  # b, at every neuron
 
     def see(self, z: Tensor) -> tuple[Tensor, Any]:
-        """As `Strand.see`; with a pool behind the map, the drives themselves."""
+        """What `drive` reads: with a pool behind the map, the drives themselves."""
         p, front = self._pooled(self.front, z)
         if self.behind is None:
             return p, (p.shape, front, layout(z), [])
@@ -151,11 +151,11 @@ class ComplexStrand(Strand):
         return drive, (p.shape, front, layout(z), behind)
 
     def drive(self, p: Tensor) -> Tensor:
-        """As `Strand.drive`."""
+        """The drives A(z), their imaginary parts without the bias."""
         return self._affine(p) if self.behind is None else p
 
     def down(self, delta: Tensor, seen: Any) -> Tensor:
-        """As `Strand.down`, the transpose without conjugation."""
+        """The feedback A^T delta, without conjugation."""
         shape, front, form, behind = seen
         delta = self.core.transposed(self._unpooled(self.behind, delta, behind), shape)
         return self._unpooled(self.front, delta.contiguous(memory_format=form), front)

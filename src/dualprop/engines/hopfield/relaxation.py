@@ -85,7 +85,7 @@ class Relaxation:
         self.depth = len(layers)
         self.z = list(states)
         self._first = drive
-        self._strands = [copies.on(layer.synapse) for layer in layers]
+        self._synapses = [copies.on(layer.synapse) for layer in layers]
         self._seen: list[tuple[Tensor, Any] | None] = [None] * self.depth  # of z_k, by the synapse above
 
     def run(self, steps: int, tolerance: float, phase: str) -> Settled:
@@ -154,21 +154,21 @@ class Relaxation:
         if k == 1:
             assert self._first is not None, "there is a layer, so there is its drive"
             return self._first
-        return self._strands[k - 1].drive(self._look(k - 1)[0])
+        return self._synapses[k - 1].drive(self._look(k - 1)[0])
 
     def _pull(self, k: int) -> Tensor | None:
         """A_{k+1}^T z_{k+1}, or what the world does to layer M."""
         if k == self.depth:
             return None if self.force is None else self.force(self.z[-1])
         above = self.z[k]
-        return self._strands[k].down(above.to(product_dtype(above)), self._look(k)[1])
+        return self._synapses[k].down(above.to(product_dtype(above)), self._look(k)[1])
 
     def _look(self, k: int) -> tuple[Tensor, Any]:
         """What the synapse above layer k sees of it."""
         seen = self._seen[k - 1]
         if seen is None:
             z = self.z[k - 1]
-            seen = self._seen[k - 1] = self._strands[k].see(z.to(product_dtype(z)))
+            seen = self._seen[k - 1] = self._synapses[k].see(z.to(product_dtype(z)))
         return seen
 
     def _check_growth(self, changes: Sequence[Sequence[float]], step: int, phase: str) -> None:
