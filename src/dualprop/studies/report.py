@@ -162,7 +162,7 @@ class Report:
         return lines + [f"{rule} left out: {why}" for rule, why in self.left_out.items()]
 
     def measured(self) -> list[str]:
-        """On what the runs ran, by their own records: a line, or one for each machine and which runs it has made."""
+        """On what the runs ran, by their own records: a line, or one for each machine with its runs."""
         where = self._who([machine(record.environment) for record in self.records])
         if len(where) == 1:
             return [f"Measured on {machine(self.records[0].environment)}."]
