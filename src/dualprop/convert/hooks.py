@@ -131,7 +131,9 @@ class Part:
             check_learnable(mode.samples(), (args, kwargs))
             c.samples, c.weights = mode.samples(), (mode.divided_by, mode.times)
             if self.name not in c.passed:
-                mode.inspection = Inspection(c, self.name or self.kind, (args, kwargs), mode.samples())
+                guessed = c.batch is None and dim is not None
+                name = self.name or self.kind
+                mode.inspection = Inspection(c, name, (args, kwargs), mode.samples(), guessed=guessed)
         return mode
 
 

@@ -59,12 +59,13 @@ _SAY = "say where B comes from: convert(..., batch=...)"
 class Inspection:
     """One forward pass of a converted module and the backward pass after it."""
 
-    def __init__(self, conversion: Conversion, name: str, arguments: Any, samples: int) -> None:
+    def __init__(self, conversion: Conversion, name: str, arguments: Any, samples: int, *, guessed: bool) -> None:
         self.conversion = conversion
         self.name = name
         self.seen: set[Any] = set()
         self.inputs: list[set[Any]] = []
-        if conversion.batch is None and (why := disagreement(arguments, samples)):
+        self.guessed = guessed
+        if guessed and (why := disagreement(arguments, samples)):
             self._warn("batch", f"{name}: B = {samples}, of the first tensor, but {why}; {_SAY}")
 
     def entered(self, arguments: Any) -> None:
@@ -74,7 +75,7 @@ class Inspection:
     def activation(self, name: str, kind: str, drive: Tensor, z: Tensor, samples: int, strength: float) -> None:
         """A converted activation: whether its drive fits B, and in the backward pass whether its nudges count."""
         where = f"{name or self.name} ({kind})"
-        if self.conversion.batch is None and not (drive.size(0) % samples == 0 or samples in drive.shape):
+        if self.guessed and not (drive.size(0) % samples == 0 or samples in drive.shape):
             shape = tuple(drive.shape)
             self._warn("batch", f"{where}: a drive of shape {shape} has no dimension for B = {samples}; {_SAY}")
         if is_wrapped(z):

@@ -76,12 +76,12 @@ class Mode(TorchFunctionMode):
     def strength(self, has_batch: bool) -> float:
         """s: what makes the incoming gradient of an activation its nudge.
 
-        A gradient that comes to something without samples is a sum over all of them; its nudge is that of their
-        mean.
+        A gradient that comes to something without samples is a sum over all terms of the loss, of which there are
+        no fewer than samples; its nudge is that of their mean.
         """
         unit = self.divided_by or REDUCTIONS[self.conversion.reduction](self.samples())
         strength = self.conversion.beta * unit / self.times
-        return strength if has_batch else strength / (self.divided_by or self.samples())
+        return strength if has_batch else strength / max(self.divided_by or 1, self.samples())
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

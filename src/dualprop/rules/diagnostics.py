@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import singledispatch
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dualprop.convert.alignment import converted_alignment
 from dualprop.nets.net import Net
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import Rule
@@ -26,13 +28,15 @@ class Alignment(NamedTuple):
     norm_ratio: tuple[float, ...]
 
 
+@singledispatch
 def alignment(
     rule: Rule, x: Tensor, y: Tensor, average: Callable[[Iterable[Tensor]], None] = lambda gradients: None
 ) -> Alignment:
     """Compare the gradient that `rule.backward(x, y)` would add with back-propagation's.
 
     Touches no `.grad`, no parameter and none of the rule's kept states. Feedback weights, which have no
-    gradient under back-propagation, do not count.
+    gradient under back-propagation, do not count. Given a converted module, a loss and a batch, as in
+    `alignment(module, loss_fn, x, y)`, it compares that module's gradient: see `dualprop.convert.alignment`.
 
     Args:
         rule: a rule bound to a net.
@@ -64,6 +68,9 @@ def alignment(
         cosines.append(float(ours @ theirs) / (norms[0] * norms[1]) if all(norms) else float("nan"))
         ratios.append(norms[0] / norms[1] if norms[1] else float("nan"))
     return Alignment(tuple(cosines), tuple(ratios))
+
+
+alignment.register(nn.Module, converted_alignment)  # type: ignore[arg-type]
 
 
 def feedback_cosines(net: Net) -> tuple[float, ...]:
