@@ -75,21 +75,21 @@ class Sabotage(NamedTuple):
 
 SABOTAGES = {
     "engine: an old drive is taken for news": Sabotage(
-        "engines/dyads/inference.py",
-        "self._drive[k + 1] = self._settled[k + 1] = None",
-        "self._settled[k + 1] = None",
+        "engines/dyads/plan.py",
+        "self._driven[e] = self._seen[e] = self._summed[target] = False",
+        "self._seen[e] = False",
         "engines/dyads/test_twin.py",
     ),
     "engine: the winners of before get the feedback": Sabotage(
-        "engines/dyads/inference.py",
-        "self._feedback[k] = self._settled[k] = None  # other neurons may win now",
-        "pass",
+        "engines/dyads/plan.py",
+        "if self._sent[e] and not self.traits[e].linear:",
+        "if False:",
         "engines/dyads/test_conv_twin.py",
     ),
     "engine: the ratio of two nudges upside down": Sabotage(
         "engines/dyads/states.py",
-        "ratio = self.beta[k - 1] / self.beta[k]",
-        "ratio = self.beta[k] / self.beta[k - 1]",
+        "return self.alpha * ratio, (1 - self.alpha) * ratio",
+        "return self.alpha / ratio, (1 - self.alpha) / ratio",
         "engines/dyads/test_twin.py",
     ),
     "engine: the transposed mean forgotten": Sabotage(
@@ -209,14 +209,14 @@ SABOTAGES = {
     ),
     "losses: the nudge away is divided as the nudge towards": Sabotage(
         "nets/losses.py",
-        "minus = torch.sub(a, y, alpha=down).div_(1 - down)",
-        "minus = torch.sub(a, y, alpha=down).div_(1 + down)",
+        "y, alpha=down).div_(1 - down)",
+        "y, alpha=down).div_(1 + down)",
         "nets/test_losses.py",
     ),
     "losses: the samples of a batch share a nudge": Sabotage(
         "nets/losses.py",
-        "force = self.gradient(f(a), y)",
-        "force = self.gradient(f(a), y) / len(a)",
+        "self.gradient(f(a), y), ",
+        "self.gradient(f(a), y) / len(a), ",
         "rules/test_conformance.py -k duplicating",
     ),
     "losses: smoothing that leaves less than one": Sabotage(

@@ -64,7 +64,7 @@ class Recipe:
             >>> recipe.settings_for({"epochs": 26}).warmup_epochs
             2.0
             >>> recipe.settings_for({"rule": "kp-dp"}).warmup_epochs
-            15
+            15.0
         """
         own = Settings.from_dict(self.settings)
         table = {**self.settings, **self.rules.get(given.get("rule", own.rule), {})}
