@@ -243,6 +243,36 @@ SABOTAGES = {
         'if record["step"] < step]',
         "runs/test_runs.py",
     ),
+    "records: a net is made from today's defaults": Sabotage(
+        "training/experiment.py",
+        "arguments = recorded.net if recorded else",
+        "arguments =",
+        "training/test_resolved.py -k stopped",
+    ),
+    "records: a schedule without its seed": Sabotage(
+        "engines/dyads/schedules.py",
+        "for value in vars(self).values()",
+        "for value in list(vars(self).values())[:1]",
+        "training/test_resolved.py -k words",
+    ),
+    "metrics: six guesses for the top five": Sabotage(
+        "training/meter.py",
+        '"accuracy_top5": 5',
+        '"accuracy_top5": 6',
+        "training/test_trainer.py -k readme",
+    ),
+    "resume: what no record has told yet is forgotten": Sabotage(
+        "training/meter.py",
+        '"untold": self.untold.state_dict()',
+        '"untold": Tally().state_dict()',
+        "training/test_trainer.py -k goes_on",
+    ),
+    "trainer: an average over batches, not updates": Sabotage(
+        "training/trainer.py",
+        "callback.update(self)",
+        "callback.update(self) if update is first else None",
+        "training/test_trainer.py -k order",
+    ),
     "data parallel: every process counts alike": Sabotage(
         "training/processes/group.py",
         ".mul_(self._share)",

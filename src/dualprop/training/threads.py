@@ -14,15 +14,16 @@ import torch
 
 from dualprop.nets.net import Net
 
-LARGE = 2**25
-"""Multiply-adds from which on a product is shared between threads: about a millisecond of one thread's time."""
+SHARE = 2**26
+"""Multiply-adds that each thread is to have of the largest product: about a millisecond of its time."""
 
 
 def choose(wanted: int | str, net: Net, in_shape: tuple[int, ...], batch_size: int) -> int:
     """The number of threads, from the sizes of the products alone.
 
     Args:
-        wanted: a number, or "auto": 1 where every product of a batch is small, else what PyTorch has.
+        wanted: a number, or "auto": as many as have their share of the largest product of a batch, 1 at least and
+            what PyTorch has at most.
         net: the net that is trained.
         in_shape: the shape of a sample.
         batch_size: samples in a batch.
@@ -34,7 +35,7 @@ def choose(wanted: int | str, net: Net, in_shape: tuple[int, ...], batch_size: i
     """
     if isinstance(wanted, int):
         return wanted
-    return 1 if batch_size * largest_product(net, in_shape) < LARGE else torch.get_num_threads()
+    return max(1, min(torch.get_num_threads(), batch_size * largest_product(net, in_shape) // SHARE))
 
 
 def largest_product(net: Net, in_shape: tuple[int, ...]) -> int:
