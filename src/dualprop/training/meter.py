@@ -44,6 +44,13 @@ class Tally:
             if sum(len(y) for _, y in self._pending) >= ROWS:
                 self._judge()
 
+    def clear(self) -> None:
+        """Begin anew; metrics take longer to make than to clear."""
+        self.samples, self.measures = 0, Means()
+        self._pending.clear()
+        for metric in self._metrics.values():
+            metric.reset()
+
     def _make(self, classes: int) -> None:
         """Metrics for so many classes, none for targets that are no classes."""
         from torchmetrics import MeanMetric
@@ -117,7 +124,7 @@ class Meter:
     def __init__(self) -> None:
         import torchmetrics  # noqa: F401 - it takes seconds, and they are not to count as training
 
-        self.told, self.untold = Tally(), Tally()
+        self.told, self.untold, self._whole = Tally(), Tally(), Tally()
 
     def add(self, loss: float, output: Tensor, y: Tensor, measures: Mapping[str, float]) -> None:
         """Count one batch; see `Tally.add`."""
@@ -127,15 +134,20 @@ class Meter:
         """The numbers of the batches since this was last asked."""
         numbers = self.untold.numbers()
         self.told.merge(self.untold)
-        self.untold = Tally()
+        self.untold.clear()
         return numbers
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.told.clear()
+        self.untold.clear()
 
     def whole(self) -> Tally:
         """All batches of the epoch."""
-        tally = Tally()
-        tally.merge(self.told)
-        tally.merge(self.untold)
-        return tally
+        self._whole.clear()
+        self._whole.merge(self.told)
+        self._whole.merge(self.untold)
+        return self._whole
 
     def state_dict(self) -> dict[str, Any]:
         """Both parts."""

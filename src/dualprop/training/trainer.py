@@ -126,7 +126,7 @@ class Trainer:
         self.processes = processes or Alone()
         self.epoch = self.batch = self.step = self.epochs = 0
         self.epoch_seconds = self.seconds = self.lr = 0.0
-        self.meter = Meter()
+        self.meter, self._evaluated = Meter(), Tally()
         self.numbers: dict[str, Any] = {}
         self._last: Batch | None = None
 
@@ -164,7 +164,7 @@ class Trainer:
         self.numbers = {**self.so_far(), "seconds": self.epoch_seconds}
         self.epoch, self.batch = self.epoch + 1, 0
         self.seconds, self.epoch_seconds = self.seconds + self.epoch_seconds, 0.0
-        self.meter = Meter()
+        self.meter.clear()
 
     def learn(self, x: Tensor, y: Tensor) -> None:
         """Make every weight update of the rule on the next batch, and count it.
@@ -206,7 +206,8 @@ class Trainer:
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """Mean loss and accuracies of the rule's predictions, targets not smoothed."""
-        loss, tally = self.rule.loss.smoothed(0.0), Tally()
+        loss, tally = self.rule.loss.smoothed(0.0), self._evaluated
+        tally.clear()
         for x, y in batches:
             with self.autocast():
                 output = self.rule.predict(self.processes.part(x, y)[0])
