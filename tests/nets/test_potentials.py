@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import dualprop as dp
-from dualprop.nets.potentials import Box, LeakyReLU, Rescaled
+from dualprop.nets.potentials import Clip, LeakyReLU, Linear, Rescaled
 
 DOMAINS = {  # of each neuron; the simplex is a domain of the whole layer
     "linear": (-math.inf, math.inf),
@@ -202,21 +202,21 @@ def test_holo_tanh_is_near_the_hard_clip_and_knows_no_energy():
 )
 def test_bad_settings_of_a_rescaled_potential(settings, match):
     with pytest.raises(dp.DualpropError, match=match) as caught:
-        Rescaled(**{"base": Box(0, 1), **settings})
+        Rescaled(**{"base": Clip(0, 1), **settings})
     assert "\n" not in str(caught.value)
 
 
 def test_a_rescaled_potential_is_what_its_base_is():
-    for base in (Box(), Box(0, 1), dp.POTENTIALS["softmax"], dp.POTENTIALS["holo-tanh"]):
+    for base in (Linear(), Clip(0, 1), dp.POTENTIALS["softmax"], dp.POTENTIALS["holo-tanh"]):
         rescaled = Rescaled(base, 2.0, 1.0)
         for name in ("elementwise", "holomorphic", "convex"):
             assert getattr(rescaled, name) is getattr(base, name)
         assert not rescaled.projects  # G is another than ½‖z‖²
 
 
-def test_a_box_of_ones_own_and_a_slope_of_ones_own():
+def test_a_clip_of_ones_own_and_a_slope_of_ones_own():
     a = torch.tensor([[-3.0, 0.5, 3.0]], dtype=torch.float64)
-    assert Box(-2, 0.25)(a).tolist() == [[-2.0, 0.25, 0.25]]
+    assert Clip(-2, 0.25)(a).tolist() == [[-2.0, 0.25, 0.25]]
     assert LeakyReLU(0.5)(a).tolist() == LeakyReLU(0.5).over(a.clone()).tolist() == [[-1.5, 0.5, 3.0]]
     assert float(gap(LeakyReLU(0.5), LeakyReLU(0.5)(a), a).abs()) < 1e-12
 
@@ -253,7 +253,7 @@ def test_a_dyad_is_the_mean_and_difference_of_its_two_states(name, up, down, sha
 
 @pytest.mark.parametrize(("up", "down"), [(0.5, 0.5), (0.25, 0.75), (1.5, 1.5)])
 @pytest.mark.parametrize("name", ["linear", "relu", "hard-sigmoid", "hard-tanh", "half-hard-sigmoid"])
-def test_no_nudge_is_too_small_for_a_box(name, up, down):
+def test_no_nudge_is_too_small_for_a_projection(name, up, down):
     a = torch.tensor([[0.5, 0.25, 0.75, 0.999]])
     d = torch.tensor([[1e-30, -1e-12, 1e-20, -3e-10]])
     _, difference = dp.POTENTIALS[name].dyad(a, d, up, down, 0.5)

@@ -11,7 +11,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dualprop.convert.batch import is_wrapped
+from dualprop.nets.kernels.activations import ACTIVATIONS, Function
 from dualprop.nets.kernels.blockwise import blockwise
-
-Function = Callable[..., Tensor]
+from dualprop.nets.kernels.relu import fall
 
 
 class FiniteDifference(torch.autograd.Function):
@@ -70,12 +71,11 @@ def _difference(
 def _relu(a: Tensor, g: Tensor, f: Function, alpha: float, scale: float, settings: tuple[Any, ...]) -> Tensor:
     """ReLU's in closed form: sign(g) min(max(a/s + w|g|, 0), |g|), w = ᾱ where g > 0 and α elsewhere.
 
-    Nothing is subtracted from a number near it, so it is exact in the type of the drive, be the nudge ever so
-    small: of 1e-5 against drives of 1, the definition has an error of 0.5 % in float32.
+    Of a nudge of 1e-5 against drives of 1, the definition has an error of 0.5 % in float32.
     """
     size = g.abs()
     share = alpha * size if alpha == 0.5 else torch.where(g > 0, (1 - alpha) * size, alpha * size)
-    return torch.minimum(share.add_(a, alpha=1 / scale).relu_(), size).copysign_(g)
+    return fall(share.add_(a, alpha=1 / scale), size)[1].copysign_(g)
 
 
 _CLOSED: dict[Any, Function] = {torch.relu: _relu}
@@ -174,20 +174,19 @@ class Maximum(NamedTuple):
         return None
 
 
-def _gelu(a: Tensor, approximate: str) -> Tensor:
-    return F.gelu(a, approximate=approximate)
+def _settings(function: Any, settings: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The settings of an activation as one of its functions takes them."""
+    optional = inspect.isfunction(function) and "inplace" in inspect.signature(function).parameters
+    return (*settings.items(), *([("inplace", False)] if optional else []))
 
-
-_INPLACE = ("inplace", False)
-_SLOPE, _ALPHA = ("negative_slope", 0.01), ("alpha", 1.0)
-_BOUNDS = (("min_val", -1.0), ("max_val", 1.0))
 
 CALLS: dict[Any, Activation | Clamp | Maximum] = {
-    F.relu: Activation("ReLU", torch.relu, (_INPLACE,)),
-    torch.relu: Activation("ReLU", torch.relu),
-    torch.Tensor.relu: Activation("ReLU", torch.relu),
-    torch.relu_: Activation("ReLU", torch.relu, in_place=True),
-    torch.Tensor.relu_: Activation("ReLU", torch.relu, in_place=True),
+    **{
+        function: Activation(name, known.f, _settings(function, known.settings), in_place)
+        for name, known in ACTIVATIONS.items()
+        if known.f is not None
+        for function, in_place in known.functions()
+    },
     torch.clamp: Clamp(),
     torch.Tensor.clamp: Clamp(),
     torch.clip: Clamp(),
@@ -204,54 +203,17 @@ CALLS: dict[Any, Activation | Clamp | Maximum] = {
     torch.Tensor.maximum: Maximum(),
     torch.max: Maximum(),
     torch.Tensor.max: Maximum(),
-    F.leaky_relu: Activation("LeakyReLU", F.leaky_relu, (_SLOPE, _INPLACE)),
-    F.leaky_relu_: Activation("LeakyReLU", F.leaky_relu, (_SLOPE,), in_place=True),
-    F.relu6: Activation("ReLU6", F.relu6, (_INPLACE,)),
-    F.hardtanh: Activation("Hardtanh", F.hardtanh, (*_BOUNDS, _INPLACE)),
-    F.hardtanh_: Activation("Hardtanh", F.hardtanh, _BOUNDS, in_place=True),
-    F.hardsigmoid: Activation("Hardsigmoid", F.hardsigmoid, (_INPLACE,)),
-    F.hardswish: Activation("Hardswish", F.hardswish, (_INPLACE,)),
-    torch.sigmoid: Activation("Sigmoid", torch.sigmoid),
-    torch.Tensor.sigmoid: Activation("Sigmoid", torch.sigmoid),
-    torch.special.expit: Activation("Sigmoid", torch.sigmoid),
-    F.sigmoid: Activation("Sigmoid", torch.sigmoid),
-    torch.sigmoid_: Activation("Sigmoid", torch.sigmoid, in_place=True),
-    torch.Tensor.sigmoid_: Activation("Sigmoid", torch.sigmoid, in_place=True),
-    torch.tanh: Activation("Tanh", torch.tanh),
-    torch.Tensor.tanh: Activation("Tanh", torch.tanh),
-    F.tanh: Activation("Tanh", torch.tanh),
-    torch.tanh_: Activation("Tanh", torch.tanh, in_place=True),
-    torch.Tensor.tanh_: Activation("Tanh", torch.tanh, in_place=True),
-    F.silu: Activation("SiLU", F.silu, (_INPLACE,)),
-    F.gelu: Activation("GELU", _gelu, (("approximate", "none"),)),
-    F.elu: Activation("ELU", F.elu, (_ALPHA, _INPLACE)),
-    F.elu_: Activation("ELU", F.elu, (_ALPHA,), in_place=True),
-    F.softplus: Activation("Softplus", F.softplus, (("beta", 1.0), ("threshold", 20.0))),
-    **{
-        getattr(torch._C._nn, f.__name__): Activation(name, f, settings)
-        for name, f, settings in (
-            ("LeakyReLU", F.leaky_relu, (_SLOPE,)),
-            ("ReLU6", F.relu6, ()),
-            ("Hardtanh", F.hardtanh, _BOUNDS),
-            ("Hardsigmoid", F.hardsigmoid, ()),
-            ("Hardswish", F.hardswish, ()),
-            ("SiLU", F.silu, ()),
-        )
-    },
 }
 """What is converted: each function that PyTorch may be asked for, as module, function or method."""
 
 NAMES = frozenset(activation.name for activation in CALLS.values())
 """The modules with these activations, by class name in `torch.nn`."""
 
-_KEPT = ("CELU", "GLU", "LogSigmoid", "Mish", "PReLU", "RReLU", "SELU", "Softsign", "Threshold")
-_SHRINKING = ("Hardshrink", "Softshrink", "Tanhshrink")
 UNKNOWN: dict[Any, str] = {
-    getattr(place, name): module
-    for module in _KEPT + _SHRINKING
-    for place in (F, torch, torch.Tensor)
-    for name in (module.lower(), f"{module.lower()}_")
-    if hasattr(place, name)
+    function: name
+    for name, other in ACTIVATIONS.items()
+    if other.f is None
+    for function, _ in other.functions()
 }
 """The activations that keep their ordinary derivative: functions, and the name of each one's module."""
 

@@ -10,22 +10,11 @@ from typing import Any
 from torch import nn
 
 from dualprop.convert.activations import CALLS, NAMES, UNKNOWN, Activation
-from dualprop.nets.potentials import POTENTIALS
+from dualprop.nets.potentials import Potential
 
 _FUNCTIONS = {call.__name__: made.name for call, made in CALLS.items() if isinstance(made, Activation)}
 _ORDINARY = ("Norm", "Pool", "Softmax", "MultiheadAttention", "Dropout")
 _UNKNOWN_MODULES = frozenset(UNKNOWN.values())
-_POTENTIALS = {
-    "relu": "ReLU",
-    "leaky-relu": "LeakyReLU",
-    "hard-tanh": "Hardtanh",
-    "hard-sigmoid": "Hardtanh",
-    "half-hard-sigmoid": "Hardtanh",
-    "elu": "ELU",
-    "sigmoid": "Sigmoid",
-    "shifted-sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-}
 _RECURRENT = ("RNN", "LSTM", "GRU")
 
 
@@ -41,7 +30,8 @@ def activations_of(module: nn.Module) -> list[str]:
         return [kind.__name__] if kind.__name__ in NAMES else []
     values = [value for value in _held(vars(module)) if isinstance(value, Hashable)]
     held = [CALLS[value].name for value in values if value in CALLS]
-    held += [kind for name, kind in _POTENTIALS.items() if POTENTIALS[name] in values]  # a dp.Layer's
+    for potential in (value for value in values if isinstance(value, Potential)):  # a dp.Layer's
+        held += [name for m in potential.module().modules() if (name := type(m).__name__) in NAMES]
     named = [_FUNCTIONS[name] for name in _named_in(module) if name in _FUNCTIONS]
     return sorted({*held, *named})
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dualprop.errors import DivergenceError, DualpropError, check_type
 from dualprop.nets.potentials import POTENTIALS, Potential
-from dualprop.nets.synapses import Synapse, layout
+from dualprop.nets.synapses import Dense, Synapse, layout
 from dualprop.nets.wiring import Wiring
 
 Inputs = Tensor | tuple[Tensor, ...]
@@ -223,6 +223,37 @@ class Net(nn.Module):
             f"the free states do not settle within {self.sweeps} sweeps: they still move by {moved:.3g} of their "
             f"norm, but the tolerance is {self.tolerance:g}; give the net more damping or more sweeps"
         )
+
+    def plain(self) -> nn.Sequential:
+        """The net of PyTorch's own modules that does what this one does, to train by autograd, convert or export.
+
+        Returns:
+            A `torch.nn.Sequential` of pools, `Flatten`, `Linear`, `Conv2d` and activations. It has the parameters
+            themselves, no copies: what trains one trains both, and a weight that two layers share stays shared.
+            Feedback weights B, which no forward pass goes through, are left out. What PyTorch has no module for (a
+            soft-max pool, a rescaled activation, a synapse of one's own or with parametrized weights) is a module
+            that calls this net's.
+
+        Raises:
+            DualpropError: if this net is no chain.
+
+        Example:
+            >>> import torch, dualprop as dp
+            >>> dp.nets.mlp([4, 8, 3], "tanh").plain()
+            Sequential(
+              (0): Flatten(start_dim=1, end_dim=-1)
+              (1): Linear(in_features=4, out_features=8, bias=True)
+              (2): Tanh()
+              (3): Linear(in_features=8, out_features=3, bias=True)
+            )
+        """
+        modules: list[nn.Module] = []
+        flat = False
+        for layer in self.chain:
+            modules += [m for m in layer.synapse.plain() if not (flat and isinstance(m, nn.Flatten))]
+            modules.append(layer.potential.module())
+            flat = isinstance(layer.synapse, Dense)
+        return nn.Sequential(*(m for m in modules if not isinstance(m, nn.Identity)))
 
     def shapes(self, in_shape: Shape) -> list[Shape]:
         """The shapes of one sample of z_0 .. z_L, for a net with one input.

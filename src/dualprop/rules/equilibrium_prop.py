@@ -18,7 +18,7 @@ from dualprop.engines.hopfield.phases import HopfieldNet
 from dualprop.errors import DualpropError, positive
 from dualprop.nets.losses import Loss, SquaredError
 from dualprop.nets.net import Net
-from dualprop.nets.potentials import Box
+from dualprop.nets.potentials import Linear
 from dualprop.registry import Registry
 from dualprop.rules.relaxing import Relaxing
 
@@ -65,7 +65,7 @@ def check_strength(beta: float, net: Net, loss: Loss) -> None:
         DualpropError: for β of 1 or more where the squared error nudges a linear output, or no positive number.
     """
     positive(beta=beta)
-    if beta >= 1 and isinstance(loss, SquaredError) and net.chain[-1].potential == Box():
+    if beta >= 1 and isinstance(loss, SquaredError) and net.chain[-1].potential == Linear():
         raise DualpropError(f"beta={beta!r}: must be below 1 for the squared error of a linear output")
 
 

@@ -17,7 +17,7 @@ from dualprop.errors import DualpropError, at_least_one, not_negative, seeds
 from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
-from dualprop.nets.potentials import Box
+from dualprop.nets.potentials import Linear
 from dualprop.nets.synapses import standing_still
 from dualprop.rules.base import Rule, Step
 
@@ -82,7 +82,7 @@ class Relaxing(Rule):
             DualpropError: for a read-out that is not linear.
         """
         chain = self.net.chain
-        if hopfield.readout is not None and chain[-1].potential != Box():
+        if hopfield.readout is not None and chain[-1].potential != Linear():
             raise DualpropError("net: the last layer reads out logits for this loss, so it must be linear")
         self.hopfield, self.contrast = hopfield, contrast
         self.free_phase = self.phase("free", self.T1, len(hopfield.layers))

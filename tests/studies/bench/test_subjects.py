@@ -4,10 +4,8 @@ import pytest
 import torch
 
 import dualprop as dp
-from dualprop.studies.bench.plain import PLAIN
 from dualprop.studies.bench.subjects import subjects
 from dualprop.studies.bench.workload import Workload
-from tests.slow import but_slow
 
 CPU = torch.device("cpu")
 NAMES = ["bp", "bp-rule", *(name for name in dp.RULES if name != "bp"), "convert", "bp-fused", "dp-fused"]
@@ -19,7 +17,7 @@ def test_every_rule_is_a_subject(monkeypatch):
     assert "a toy" in subjects()["toy"].summary
 
 
-@pytest.mark.parametrize("name", but_slow(PLAIN, "vgg16"))
+@pytest.mark.parametrize("name", ["mlp", "vgg_like", "hopfield_cnn"])
 def test_the_plain_module_is_the_same_net(name):
     workload = Workload(name, (9, 8), torch.float32, 2, CPU)
     net, plain = workload.net(dp.RULES["bp"]), workload.plain()

@@ -14,10 +14,13 @@ References:
 """
 
 from dualprop.nets.potentials.base import Potential
-from dualprop.nets.potentials.box import Box
+from dualprop.nets.potentials.clip import Clip
 from dualprop.nets.potentials.elu import ELU
 from dualprop.nets.potentials.holo_tanh import HoloTanh
 from dualprop.nets.potentials.leaky import LeakyReLU
+from dualprop.nets.potentials.linear import Linear
+from dualprop.nets.potentials.projection import Projection
+from dualprop.nets.potentials.relu import ReLU
 from dualprop.nets.potentials.rescaled import Rescaled
 from dualprop.nets.potentials.sigmoid import Sigmoid
 from dualprop.nets.potentials.softmax import Softmax, softmax
@@ -27,10 +30,13 @@ from dualprop.registry import Registry
 __all__ = [
     "ELU",
     "POTENTIALS",
-    "Box",
+    "Clip",
     "HoloTanh",
     "LeakyReLU",
+    "Linear",
     "Potential",
+    "Projection",
+    "ReLU",
     "Rescaled",
     "Sigmoid",
     "Softmax",
@@ -41,12 +47,12 @@ __all__ = [
 POTENTIALS: Registry[Potential] = Registry(
     "activation",
     {
-        "linear": Box(),
-        "relu": Box(low=0),
+        "linear": Linear(),
+        "relu": ReLU(),
         "softmax": Softmax(),
-        "hard-sigmoid": Box(0, 1),
-        "half-hard-sigmoid": Rescaled(Box(0, 1), slope=0.5),
-        "hard-tanh": Box(-1, 1),
+        "hard-sigmoid": Clip(0, 1),
+        "half-hard-sigmoid": Rescaled(Clip(0, 1), slope=0.5),
+        "hard-tanh": Clip(-1, 1),
         "leaky-relu": LeakyReLU(),
         "elu": ELU(),
         "sigmoid": Sigmoid(),

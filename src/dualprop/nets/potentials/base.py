@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Potential(ABC):
@@ -74,6 +74,10 @@ class Potential(ABC):
         """Whether `dyad` loses nothing in low precision: it never subtracts numbers that are nearly equal."""
         return False
 
+    def module(self) -> nn.Module:
+        """f as a PyTorch module: PyTorch's own, where it has one."""
+        return Activation(self)
+
     @abstractmethod
     def energy(self, z: Tensor) -> Tensor:
         """G(z) per sample, shape (B,); infinite outside the domain of G."""
@@ -81,6 +85,26 @@ class Potential(ABC):
     @abstractmethod
     def conjugate(self, a: Tensor) -> Tensor:
         """G*(a) = max_z z·a - G(z) per sample, shape (B,)."""
+
+
+class Activation(nn.Module):
+    """The activation of a potential that PyTorch has no module for.
+
+    Args:
+        potential: whose f it is.
+    """
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__()
+        self.potential = potential
+
+    def forward(self, a: Tensor) -> Tensor:
+        """f(a)."""
+        return self.potential(a)
+
+    def extra_repr(self) -> str:
+        """What `print` says of it."""
+        return str(self.potential)
 
 
 def total(elements: Tensor) -> Tensor:

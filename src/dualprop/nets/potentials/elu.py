@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualprop.nets.potentials.base import Potential, total
@@ -30,6 +30,10 @@ class ELU(Potential):
     def over(self, a: Tensor) -> Tensor:
         """The same, written over a."""
         return F.elu_(a)
+
+    def module(self) -> nn.Module:
+        """`torch.nn.ELU`."""
+        return nn.ELU()
 
     def energy(self, z: Tensor) -> Tensor:
         """Σ ½z² or (1+z) log(1+z) - z per sample, ∞ below -1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualprop.errors import DualpropError
@@ -38,6 +38,10 @@ class LeakyReLU(Potential):
     def over(self, a: Tensor) -> Tensor:
         """The same, written over a."""
         return F.leaky_relu_(a, self.slope)
+
+    def module(self) -> nn.Module:
+        """`torch.nn.LeakyReLU`."""
+        return nn.LeakyReLU(self.slope)
 
     def energy(self, z: Tensor) -> Tensor:
         """Σ ½z² / (1 or slope) per sample."""

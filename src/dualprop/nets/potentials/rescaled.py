@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualprop.errors import DualpropError, check_type, positive
 from dualprop.nets.potentials.base import Potential, total
@@ -28,8 +28,8 @@ class Rescaled(Potential):
 
     Example:
         >>> import torch
-        >>> from dualprop.nets.potentials import Box
-        >>> Rescaled(Box(0, 1), slope=0.5)(torch.tensor([[-1.0, 1.0, 3.0]]))
+        >>> from dualprop.nets.potentials import Clip
+        >>> Rescaled(Clip(0, 1), slope=0.5)(torch.tensor([[-1.0, 1.0, 3.0]]))
         tensor([[0.0000, 0.5000, 1.0000]])
     """
 
@@ -47,22 +47,26 @@ class Rescaled(Potential):
 
     def __call__(self, a: Tensor) -> Tensor:
         """f_0(slope (a - centre))."""
-        return self.base(self._inner(a))
+        return self.base(self.inner(a))
 
     def over(self, a: Tensor) -> Tensor:
         """The same, written over a."""
-        return self.base.over(self._inner(a, out=a))
+        return self.base.over(self.inner(a, out=a))
 
     def over_parts(self, re: Tensor, im: Tensor) -> None:
         """As `Potential.over_parts`, by that of the base."""
-        self.base.over_parts(self._inner(re, out=re), im.mul_(self.slope))
+        self.base.over_parts(self.inner(re, out=re), im.mul_(self.slope))
 
     def dyad(
         self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """As `Potential.dyad`, by that of the base."""
-        inner = self._inner(a, out=out)
+        inner = self.inner(a, out=out)
         return self.base.dyad(inner, d, self.slope * up, self.slope * down, share, inner)
+
+    def module(self) -> nn.Module:
+        """The shift of the drive, then the module of the base."""
+        return nn.Sequential(Shift(self), self.base.module())
 
     def energy(self, z: Tensor) -> Tensor:
         """G_0(z)/slope + centre Σz per sample."""
@@ -70,10 +74,31 @@ class Rescaled(Potential):
 
     def conjugate(self, a: Tensor) -> Tensor:
         """G*_0(slope (a - centre))/slope per sample."""
-        return self.base.conjugate(self._inner(a)) / self.slope
+        return self.base.conjugate(self.inner(a)) / self.slope
 
-    def _inner(self, a: Tensor, out: Tensor | None = None) -> Tensor:
+    def inner(self, a: Tensor, out: Tensor | None = None) -> Tensor:
         """Slope (a - centre), in one pass over a."""
         if not self.centre:
             return torch.mul(a, self.slope, out=out)
         return torch.add(torch.tensor(-self.slope * self.centre, dtype=a.dtype), a, alpha=self.slope, out=out)
+
+
+class Shift(nn.Module):
+    """What a rescaled potential makes of the drive before its base does.
+
+    Args:
+        potential: whose slope and centre they are.
+    """
+
+    def __init__(self, potential: Rescaled) -> None:
+        super().__init__()
+        self.slope, self.centre = potential.slope, potential.centre
+        self._shifted = potential.inner
+
+    def forward(self, a: Tensor) -> Tensor:
+        """Slope (a - centre)."""
+        return self._shifted(a)
+
+    def extra_repr(self) -> str:
+        """What `print` says of it."""
+        return f"slope={self.slope:g}, centre={self.centre:g}"

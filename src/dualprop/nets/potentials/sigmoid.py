@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualprop.nets.potentials.base import Potential, total
 from dualprop.nets.potentials.complex import logistic, logistic_over
@@ -30,6 +30,10 @@ class Sigmoid(Potential):
     def over_parts(self, re: Tensor, im: Tensor) -> None:
         """The same of re + i im, by real arithmetic."""
         logistic_over(re, im)
+
+    def module(self) -> nn.Module:
+        """`torch.nn.Sigmoid`."""
+        return nn.Sigmoid()
 
     def energy(self, z: Tensor) -> Tensor:
         """Binary negative entropy per sample, ∞ outside [0, 1]."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualprop.nets.potentials.base import Potential, total
 from dualprop.nets.potentials.complex import exponential
@@ -29,6 +29,10 @@ class Softmax(Potential):
     def __call__(self, a: Tensor) -> Tensor:
         """Softmax over dimension 1."""
         return softmax(a)
+
+    def module(self) -> nn.Module:
+        """`torch.nn.Softmax`."""
+        return nn.Softmax(1)
 
     def energy(self, z: Tensor) -> Tensor:
         """Negative entropy per sample, ∞ off the simplex (to rounding)."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualprop.nets.potentials.base import Potential, total
 from dualprop.nets.potentials.complex import logistic, logistic_over
@@ -32,6 +32,10 @@ class Tanh(Potential):
         logistic_over(re.mul_(2), im.mul_(2))
         re.mul_(2).sub_(1)
         im.mul_(2)
+
+    def module(self) -> nn.Module:
+        """`torch.nn.Tanh`."""
+        return nn.Tanh()
 
     def energy(self, z: Tensor) -> Tensor:
         """Negative entropy of a ±1 spin of mean z per sample, ∞ outside [-1, 1]."""

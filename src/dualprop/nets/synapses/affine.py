@@ -53,6 +53,10 @@ class Affine(AffineMap):
         report_forward(drive, p, self._multiply_adds(p), learns=learns)
         return _apart(drive, p)
 
+    def plain(self) -> list[nn.Module]:
+        """Pooling and the module."""
+        return self._behind_pool(self.module)
+
     @torch.enable_grad()
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
         """The vector-Jacobian product of the module, or of its twin, with delta, by two products."""

@@ -141,6 +141,13 @@ class Synapse(nn.Module, ABC):
         """Whether the linearisation is the same at every state: no pools but linear ones."""
         return all(pool.linear for pool in (self.core.pool, self.behind) if pool is not None)
 
+    def plain(self) -> list[nn.Module]:
+        """Modules that make A(z) one after the other, on this synapse's own parameters.
+
+        PyTorch's own, where it has them; the synapse itself where it has none.
+        """
+        return [self]
+
     def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """The weights W that have feedback weights B of their own, each with its B."""
         return []
@@ -206,6 +213,10 @@ class AffineMap(Synapse):
     def forward(self, z: Tensor) -> Tensor:
         """As `Synapse.forward`."""
         return self.affine(self._pooled(z))
+
+    def _behind_pool(self, *modules: nn.Module) -> list[nn.Module]:
+        """The pool in front, if there is any, and these modules."""
+        return [*(() if self.pool is None else [self.pool.module()]), *modules]
 
     def _pooled(self, z: Tensor) -> Tensor:
         return z if self.pool is None else self.pool(z)
@@ -296,6 +307,19 @@ class Weighted(AffineMap):
     def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """W with B, if there is a B."""
         return [] if self.feedback is None else [(self.weight, self.feedback)]
+
+    @abstractmethod
+    def modules_without_weights(self) -> list[nn.Module]:
+        """Modules that make W p + b one after the other; the last has the names of W and b and nothing in them."""
+
+    def plain(self) -> list[nn.Module]:
+        """Pooling and PyTorch's own module with the very W and b; itself where W or b is computed from others."""
+        if not all(isinstance(own, nn.Parameter | None) for own in (self.weight, self.bias)):
+            return super().plain()
+        *before, module = self.modules_without_weights()
+        for name in ("weight", "bias"):
+            setattr(module, name, getattr(self, name))
+        return self._behind_pool(*before, module)
 
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
         """Σ_batch delta p^T to W and B, Σ_batch delta to b."""

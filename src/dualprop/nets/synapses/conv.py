@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualprop.errors import DualpropError, at_least_one
@@ -92,6 +92,11 @@ class Conv2d(Weighted):
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ over the batch and all places of delta times the patch below it, of the shape of W."""
         return products.conv_outer(delta, p, self.weight, self.geometry)
+
+    def modules_without_weights(self) -> list[nn.Module]:
+        """`torch.nn.Conv2d`."""
+        sizes = self.in_channels, self.out_channels, self.kernel_size
+        return [nn.Conv2d(*sizes, *self.geometry, bias=self.bias is not None, device="meta")]
 
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """(out_channels, H', W') for images of in_channels."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualprop.errors import DualpropError, at_least_one
@@ -77,6 +77,11 @@ class Dense(Weighted):
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ_batch delta p^T, shape (out_features, in_features)."""
         return products.outer(delta, p.flatten(1))
+
+    def modules_without_weights(self) -> list[nn.Module]:
+        """`torch.nn.Flatten` and `Linear`."""
+        sizes = self.in_features, self.out_features
+        return [nn.Flatten(), nn.Linear(*sizes, bias=self.bias is not None, device="meta")]
 
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """(out_features,), for every shape of in_features elements."""

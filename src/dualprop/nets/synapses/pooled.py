@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualprop.errors import DualpropError, check_type
 from dualprop.nets.synapses.base import AffineMap, Synapse
@@ -85,6 +85,10 @@ class Pooled(Synapse):
             DualpropError: if the synapse inside does not take such a z, or makes too small an image of it.
         """
         return self.behind.out_shape(self.synapse.out_shape(in_shape))
+
+    def plain(self) -> list[nn.Module]:
+        """Those of the synapse inside, and the pool."""
+        return [*self.synapse.plain(), self.behind.module()]
 
     def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Those of the synapse inside."""

@@ -12,7 +12,7 @@ from functools import reduce
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualprop.errors import DualpropError, at_least_one, positive
@@ -90,6 +90,10 @@ class Pool(ABC):
         channels, height, width = in_shape
         return channels, (height - self.size) // self.stride + 1, (width - self.size) // self.stride + 1
 
+    def module(self) -> nn.Module:
+        """The pool as a PyTorch module: PyTorch's own, where it has one."""
+        return Pooling(self)
+
     def _windows(self, z: Tensor) -> list[Tensor]:
         """The first neuron of every window, the second, ...: views of z, each of the pooled state's shape."""
         _, height, width = self.out_shape(tuple(z.shape[1:]))
@@ -103,6 +107,26 @@ class Pool(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.size}, stride={self.stride})"
+
+
+class Pooling(nn.Module):
+    """A pool that PyTorch has no module for.
+
+    Args:
+        pool: which.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The pooled state."""
+        return self.pool(z)
+
+    def extra_repr(self) -> str:
+        """What `print` says of it."""
+        return str(self.pool)
 
 
 class MaxPool2d(Pool):
@@ -122,6 +146,10 @@ class MaxPool2d(Pool):
     def __call__(self, z: Tensor) -> Tensor:
         """The maxima."""
         return F.max_pool2d(z, self.size, self.stride)
+
+    def module(self) -> nn.Module:
+        """`torch.nn.MaxPool2d`."""
+        return nn.MaxPool2d(self.size, self.stride)
 
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
         """The maxima, and where they were."""
@@ -158,6 +186,10 @@ class AvgPool2d(Pool):
     def __call__(self, z: Tensor) -> Tensor:
         """The means."""
         return _by_parts(self, z) if z.is_complex() else F.avg_pool2d(z, self.size, self.stride)
+
+    def module(self) -> nn.Module:
+        """`torch.nn.AvgPool2d`."""
+        return nn.AvgPool2d(self.size, self.stride)
 
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
         """The means; there is nothing to remember."""

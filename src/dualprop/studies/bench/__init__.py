@@ -1,7 +1,6 @@
 """How fast, how much memory: every rule beside back-propagation in plain PyTorch, and what the machine can do.
 
 plan.py        what is to be measured, checked
-plain.py       the nets as plain PyTorch modules
 workload.py    one net, one batch, one precision: what the rows of a table share
 subjects.py    what is timed; `subjects()`
 arithmetic.py  the multiplications and additions of a step

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dualprop.arguments import Count, Positive, Several, checked
 from dualprop.errors import DualpropError
-from dualprop.studies.bench.plain import PLAIN
+from dualprop.nets import NETS
 from dualprop.studies.bench.subjects import subjects
 from dualprop.training.experiment import PRECISIONS, device
 
@@ -24,7 +24,7 @@ class Plan:
 
     Args:
         rules: names in `subjects()`; every one by default.
-        nets: names in `PLAIN`.
+        nets: names in `NETS`.
         precisions: names in `PRECISIONS`.
         batch_size: samples in a step.
         hidden: neurons in the hidden layers of the mlp.
@@ -50,7 +50,7 @@ class Plan:
     def __post_init__(self) -> None:
         known: dict[str, tuple[Sequence[str], Mapping[str, object]]] = {
             "rules": (self.names, subjects()),
-            "nets": (self.nets, PLAIN),
+            "nets": (self.nets, NETS),
             "precisions": (self.precisions, PRECISIONS),
         }
         for name, (values, registry) in known.items():

@@ -103,7 +103,7 @@ def _loop(
         optimizer.step()
         optimizer.zero_grad()
 
-    work = arithmetic.needed(workload.net(RULES["bp"]), workload.kind.in_shape, workload.batch_size)
+    work = arithmetic.needed(workload.net(RULES["bp"]), workload.in_shape, workload.batch_size)
     return Subject(step, lambda: work, list(model.parameters()))
 
 

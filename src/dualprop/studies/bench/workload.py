@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from dualprop.nets import NETS
 from dualprop.nets.net import Net
 from dualprop.rules import RULES, Method
-from dualprop.studies.bench.plain import CLASSES, PLAIN
+
+CLASSES = 10
+IMAGE, FEATURES = (3, 32, 32), (784,)
+"""A sample's shape: CIFAR's for nets with pools, MNIST's for others."""
 
 LR, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 5e-4  # a low rate: the same batch again and again must not diverge
 
@@ -20,7 +23,7 @@ class Workload:
     """What is learnt, from the same weights by every subject: random labels of random images.
 
     Args:
-        name: the net, a name in `PLAIN`.
+        name: the net, a name in `NETS`.
         hidden: neurons in the hidden layers of a net that leaves them to the user.
         precision: of the products; weights and optimizer stay in float32.
         batch_size: samples in the batch.
@@ -31,21 +34,21 @@ class Workload:
         self, name: str, hidden: tuple[int, ...], precision: torch.dtype, batch_size: int, device: torch.device
     ) -> None:
         self.name, self.precision, self.batch_size, self.device = name, precision, batch_size, device
-        self.kind = PLAIN[name]
-        self.hidden = hidden if self.kind.hidden is None else None
+        self.kind = NETS[name]
+        self.hidden = hidden if self.kind.sizes is not None else None
+        self.in_shape = IMAGE if self.kind.pools else FEATURES
         generator = torch.Generator().manual_seed(0)
-        x = torch.rand(batch_size, *self.kind.in_shape, generator=generator)
+        x = torch.rand(batch_size, *self.in_shape, generator=generator)
         self.x = x.to(device, memory_format=_layout(x))
         self.y = torch.randint(CLASSES, (batch_size,), generator=generator).to(device)
 
     def net(self, method: Method) -> Net:
         """The net as `dualprop.NETS` makes it, with the rule's own activation and pool, in channels_last."""
-        named = NETS[self.name]
-        net = named(
-            self.kind.in_shape,
+        net = self.kind(
+            self.in_shape,
             CLASSES,
             hidden=self.hidden,
-            pool=method.pool if named.pools else None,
+            pool=method.pool if self.kind.pools else None,
             init=method.init,
             activation=method.activation,
             feedback=method.feedback,
@@ -55,11 +58,7 @@ class Workload:
 
     def plain(self) -> nn.Module:
         """The same net with the same weights as a plain `torch.nn.Sequential`, in channels_last."""
-        model = self.kind.make(self.kind.in_shape, self.hidden or self.kind.hidden or ())
-        with torch.no_grad():
-            for parameter, value in zip(model.parameters(), self.net(RULES["bp"]).parameters(), strict=True):
-                parameter.copy_(value)
-        return model.to(self.device).to(memory_format=torch.channels_last)
+        return self.net(RULES["bp"]).plain()
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the products, as a context."""

@@ -1,0 +1,87 @@
+"""Potentials ½‖z‖² on an interval, whose activations project onto it."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from dualprop.nets.potentials.base import Potential, total
+
+
+class Projection(Potential):
+    """G(z) = ½‖z‖² on low <= z <= high, f(a) = min(max(a, low), high).
+
+    Attributes:
+        low: lower bound of every neuron, -∞ for none.
+        high: upper bound, ∞ for none.
+    """
+
+    low: float
+    high: float
+
+    projects = True
+    elementwise = True
+
+    def dyad(
+        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `Potential.dyad`, but where both states are inside, their difference is (up + down) d itself.
+
+        So no nudge is too small: plus minus minus would lose it in the rounding of a.
+        """
+        plus, minus = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down, out=out)
+        inside = (plus >= self.low) & (plus <= self.high) & (minus >= self.low) & (minus <= self.high)
+        plus, minus = self.over(plus), self.over(minus)
+        difference = torch.where(inside, (up + down) * d, plus - minus)
+        return minus.lerp_(plus, share), difference
+
+    def raised(self, a: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Potential.raised`: with p = f(a), the rise is e + (a - p) between low - p and high - p."""
+        p = self(a)
+        rise = torch.sub(a, p).add_(e)
+        rise = torch.clamp(rise, self.low - p, self.high - p, out=rise)
+        return self.over(p.add_(rise)), rise
+
+    def energy(self, z: Tensor) -> Tensor:
+        """½‖z‖² per sample, ∞ outside the interval."""
+        outside = (z < self.low) | (z > self.high)
+        return total((0.5 * z * z).masked_fill(outside, math.inf))
+
+    def conjugate(self, a: Tensor) -> Tensor:
+        """z·a - ½‖z‖² at the projection z: ½a² inside the interval and linear beyond it."""
+        inside = a.clamp(self.low, self.high)
+        beyond = torch.where(a == inside, 0.0, inside * (a - inside))
+        return total(0.5 * inside * inside + beyond)
+
+
+class HalfLine(Projection):
+    """A projection onto low <= z, with dyads in closed form at α = ½.
+
+    The higher of the two states is h = f(a + up |d|), and the lower one min(h - low, 2 up |d|) below it. No number
+    is subtracted from one near it, so low precision will do.
+    """
+
+    high = math.inf
+
+    def dyad(
+        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `Potential.dyad`, by the closed form where there is one."""
+        if not self.stable(up, down, share):
+            return super().dyad(a, d, up, down, share, out)
+        nudge = torch.abs(d)
+        if up != 0.5:
+            nudge.mul_(2 * up)
+        higher, fall = self.fall(torch.add(a, nudge, alpha=0.5, out=out), nudge)
+        return higher.sub_(fall, alpha=0.5), fall.copysign_(d)
+
+    @abstractmethod
+    def fall(self, a: Tensor, nudge: Tensor) -> tuple[Tensor, Tensor]:
+        """The state f(a), and f(a) - f(a - nudge) for nudges of at least 0; both may be written over."""
+
+    def stable(self, up: float, down: float, share: float) -> bool:
+        """At α = ½."""
+        return up == down and share == 0.5
