@@ -214,6 +214,32 @@ def test_a_rescaled_potential_is_what_its_base_is():
         assert not rescaled.projects  # G is another than ½‖z‖²
 
 
+@given(bounds=st.lists(st.floats(-3, 3), min_size=2, max_size=2, unique=True).map(sorted), a=rows(3, -9, 9))
+def test_fenchel_young_holds_between_any_two_bounds(bounds, a):
+    potential = Clip(*bounds)
+    z = a.flip(1).clamp(*bounds)
+    assert (gap(potential, z, a) >= -1e-9).all()
+    assert (gap(potential, potential(a), a).abs() <= 1e-9).all()
+    assert torch.equal(potential(a), a.clamp(*bounds))
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1), (-math.inf, 0), (0, math.nan), ("0", 1)])
+def test_bad_bounds_of_a_clip(low, high):
+    with pytest.raises(dp.DualpropError, match=r"^(low|high)=") as caught:
+        Clip(low, high)
+    assert "\n" not in str(caught.value)
+
+
+def test_potentials_say_what_they_are():
+    names = "linear", "relu", "hard-tanh", "half-hard-sigmoid"
+    assert [str(dp.POTENTIALS[name]) for name in names] == [
+        "Linear()",
+        "ReLU()",
+        "Clip(low=-1.0, high=1.0)",
+        "Rescaled(base=Clip(low=0.0, high=1.0), slope=0.5, centre=0.0)",
+    ]
+
+
 def test_a_clip_of_ones_own_and_a_slope_of_ones_own():
     a = torch.tensor([[-3.0, 0.5, 3.0]], dtype=torch.float64)
     assert Clip(-2, 0.25)(a).tolist() == [[-2.0, 0.25, 0.25]]
