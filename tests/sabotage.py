@@ -225,6 +225,30 @@ SABOTAGES = {
         "self.label_smoothing / (shape[1] + 1)",
         "training/test_options.py",
     ),
+    "potentials: a ReLU falls as far as it is nudged": Sabotage(
+        "nets/kernels/relu.py",
+        "return h, torch.minimum(nudge, h, out=None if torch.is_grad_enabled() else nudge)",
+        "return h, nudge",
+        "nets/test_potentials.py",
+    ),
+    "potentials: outside the bounds a nudge counts as inside": Sabotage(
+        "nets/potentials/projection.py",
+        "inside = (plus >= self.low) & (plus <= self.high)",
+        "inside = (plus >= self.low)",
+        "nets/test_potentials.py",
+    ),
+    "counting: what autograd feeds back is left out": Sabotage(
+        "nets/counting.py",
+        "if feeds_back:",
+        "if False:",
+        "nets/test_counting.py -k bp",
+    ),
+    "plain: a pool in front is forgotten": Sabotage(
+        "nets/synapses/base.py",
+        "return self._behind_pool(*before, module)",
+        "return [*before, module]",
+        "nets/test_plain.py",
+    ),
     "convert: the two shares of a nudge swapped": Sabotage(
         "convert/activations.py",
         "plus = f(torch.add(a, g, alpha=(1 - alpha) * scale), *settings)",
