@@ -227,7 +227,7 @@ SABOTAGES = {
     ),
     "potentials: a ReLU falls as far as it is nudged": Sabotage(
         "nets/kernels/relu.py",
-        "return h, torch.minimum(nudge, h, out=None if torch.is_grad_enabled() else nudge)",
+        "return h, torch.minimum(nudge, h, out=out)",
         "return h, nudge",
         "nets/test_potentials.py",
     ),

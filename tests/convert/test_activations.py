@@ -8,6 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import dualprop as dp
+from dualprop.convert.activations import CALLS as KNOWN
+from dualprop.convert.activations import UNKNOWN, Activation
+from dualprop.nets.kernels.activations import ACTIVATIONS
 
 A = {
     "relu": lambda a: a.clamp(min=0),
@@ -138,3 +141,19 @@ def test_the_nudge_does_not_depend_on_the_batch():
     for twice in (gradient(x.repeat(2, 1), y.repeat(2)), [g / 4 for g in gradient(x, y, reduction="sum")]):
         for ours, theirs in zip(once, twice, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_table_knows_pytorch_s_modules_and_functions(name):
+    """Every function that it finds for a module computes what the module does, at its defaults."""
+    known, kind = ACTIVATIONS[name], getattr(nn, name)
+    read = {f: call for f, call in KNOWN.items() if isinstance(call, Activation) and call.name == name}
+    assert bool(read) is (name not in UNKNOWN.values()) is (known.f is not None)
+    if known.f is None:
+        return
+    a = 2 * torch.randn(6, 5)
+    assert torch.equal(known.f(a, *known.settings.values()), kind()(a))
+    for function, call in read.items():
+        given = a.clone()
+        assert torch.equal(function(given), kind()(a))
+        assert torch.equal(given, kind()(a) if call.in_place else a)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import dualprop as dp
-from dualprop.nets.kernels.activations import ACTIVATIONS, CALLS, UNKNOWN
 from tests.oracles.builders import double_net, image_batch, image_net, small_conv_net
 from tests.slow import but_slow
 
@@ -54,23 +53,6 @@ def test_every_potential(name, output):
     same(net, torch.randn(6, 5, dtype=torch.float64))
     a = 2 * torch.randn(6, 5, dtype=torch.float64)
     assert torch.equal(dp.POTENTIALS[name].module()(a), dp.POTENTIALS[name](a))
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_the_table_of_activations_knows_pytorch_s_modules(name):
-    """Every function that it finds for a module computes what the module does, at its defaults."""
-    activation, kind = ACTIVATIONS[name], getattr(nn, name)
-    calls = [function for function, call in CALLS.items() if call.name == name]
-    assert calls or name in UNKNOWN.values()
-    if activation.f is None:
-        return
-    a = 2 * torch.randn(6, 5)
-    assert torch.equal(activation.f(a, *activation.settings.values()), kind()(a))
-    for function in calls:
-        assert torch.equal(function(a.clone()), kind()(a))
-        overwritten = a.clone()
-        function(overwritten)
-        assert torch.equal(overwritten, kind()(a) if CALLS[function].in_place else a)
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=str)

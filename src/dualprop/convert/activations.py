@@ -210,10 +210,7 @@ NAMES = frozenset(activation.name for activation in CALLS.values())
 """The modules with these activations, by class name in `torch.nn`."""
 
 UNKNOWN: dict[Any, str] = {
-    function: name
-    for name, other in ACTIVATIONS.items()
-    if other.f is None
-    for function, _ in other.functions()
+    function: name for name, other in ACTIVATIONS.items() if other.f is None for function, _ in other.functions()
 }
 """The activations that keep their ordinary derivative: functions, and the name of each one's module."""
 

@@ -27,7 +27,7 @@ class ReLU(HalfLine):
 
     def fall(self, a: Tensor, nudge: Tensor) -> tuple[Tensor, Tensor]:
         """See `HalfLine.fall`."""
-        return fall(a, nudge)
+        return fall(a, nudge, out=nudge)
 
     def module(self) -> nn.Module:
         """`torch.nn.ReLU`."""
