@@ -24,6 +24,7 @@ from .nets import losses as losses
 from .nets import potentials as potentials
 from .nets import synapses as synapses
 from .nets.counting import counting as counting
+from .nets.graph import Graph as Graph
 from .nets.losses import LOSSES as LOSSES
 from .nets.losses import Loss as Loss
 from .nets.net import Layer as Layer
@@ -35,10 +36,13 @@ from .nets.synapses import Affine as Affine
 from .nets.synapses import AvgPool2d as AvgPool2d
 from .nets.synapses import Conv2d as Conv2d
 from .nets.synapses import Dense as Dense
+from .nets.synapses import Identity as Identity
+from .nets.synapses import Local as Local
 from .nets.synapses import MaxPool2d as MaxPool2d
 from .nets.synapses import Pooled as Pooled
 from .nets.synapses import SoftmaxPool2d as SoftmaxPool2d
 from .nets.synapses import Synapse as Synapse
+from .nets.synapses import Transposed as Transposed
 from .rules import RULES as RULES
 from .rules import Backprop as Backprop
 from .rules import ContrastiveHebbian as ContrastiveHebbian

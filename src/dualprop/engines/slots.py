@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dualprop.errors import DualpropError
-from dualprop.nets.net import Layer
+from dualprop.nets.net import Net
 
 
 class Slots:
@@ -18,22 +18,22 @@ class Slots:
     slots and leaves the others; new slots start at zero.
 
     Args:
-        layers: whose states these are, the first of them on the input.
-        above: the layers that read the last of the states and keep none.
+        net: whose states these are.
+        count: how many of its layers keep them, from the first on; all by default.
 
     Attributes:
         kept: a tensor for each layer, one row a slot; empty before the first batch.
     """
 
-    def __init__(self, layers: Sequence[Layer], above: Sequence[Layer] = ()) -> None:
-        self.layers, self.above = layers, above
+    def __init__(self, net: Net, count: int | None = None) -> None:
+        self.net, self.count = net, len(net) if count is None else count
         self.kept: list[Tensor] = []
 
-    def start(self, x: Tensor) -> list[Tensor]:
+    def start(self, *x: Tensor) -> list[Tensor]:
         """The states that a batch starts from.
 
         Args:
-            x: its inputs, shape (B, ...).
+            x: its inputs, each of shape (B, ...).
 
         Returns:
             The first B rows of every tensor in x's type, zeros where it has fewer; none before the first batch.
@@ -41,14 +41,15 @@ class Slots:
         Raises:
             DualpropError: if this input gives states of other shapes.
         """
-        kept, shapes = [tuple(z.shape[1:]) for z in self.kept], [tuple(x.shape[1:])]
-        for layer in self.layers if kept else ():
-            shapes.append(layer.synapse.out_shape(shapes[-1]))
-        if kept and kept != shapes[1:]:
+        kept, shapes = [tuple(z.shape[1:]) for z in self.kept], []
+        if kept:
+            of_net = self.net.state_shapes([tuple(each.shape[1:]) for each in x])
+            shapes = [of_net[k] for k in range(1, self.count + 1)]
+        if kept != shapes:
             raise DualpropError(
-                f"x: gives states of shapes {shapes[1:]}, but those kept from the batch before are {kept}"
+                f"x: gives states of shapes {shapes}, but those kept from the batch before are {kept}"
             )
-        return [_first_rows(z.to(x), len(x)) for z in self.kept]
+        return [_first_rows(z.to(x[0]), len(x[0])) for z in self.kept]
 
     def keep(self, states: Sequence[Tensor]) -> None:
         """Remember these states, and those of slots that they do not use."""
@@ -68,15 +69,17 @@ class Slots:
         if not isinstance(states, list | tuple) or not all(isinstance(z, Tensor) for z in states):
             raise DualpropError("state: kept states must be a list of tensors")
         shapes = [tuple(z.shape[1:]) for z in states]
-        if shapes and len(shapes) != len(self.layers):
-            raise DualpropError(f"state: kept states of {len(shapes)} layers, but there are {len(self.layers)}")
-        for k, (layer, below) in enumerate(zip([*self.layers[1:], *self.above], shapes, strict=False), 2):
+        if shapes and len(shapes) != self.count:
+            raise DualpropError(f"state: kept states of {len(shapes)} layers, but there are {self.count}")
+        for (source, target), synapse in zip(self.net.wiring.edges, self.net.synapses, strict=True):
+            if not 1 <= source < target or source > len(shapes):
+                continue
             try:
-                fits = layer.synapse.out_shape(below) in shapes[k - 1 : k] or k > len(shapes)
+                made = synapse.out_shape(shapes[source - 1])
             except DualpropError:
-                fits = False
-            if not fits:
-                raise DualpropError(f"state: kept states of shapes {shapes} do not fit layer {k} of the net")
+                made = None
+            if made is None or (target <= len(shapes) and made != shapes[target - 1]):
+                raise DualpropError(f"state: kept states of shapes {shapes} do not fit layer {target} of the net")
         self.kept = list(states)
 
 

@@ -174,13 +174,17 @@ class Net(nn.Module):
             for layer in self.layers:
                 x = layer(x)
             return x
+        states = self.states(x)
+        return self.packed([states[k] for k in self.wiring.outputs])
+
+    def states(self, x: Inputs) -> dict[int, Tensor]:
+        """The states of inputs and layers in the forward pass, by number; see `forward`."""
         states = self.inputs(x)
         if self.wiring.cyclic:
-            states |= self._settled(states)
-        else:
-            for k, layer in enumerate(self.stack, 1):
-                states[k] = layer(*(states[self.wiring.edges[e][0]] for e in self.wiring.into[k]))
-        return self.packed([states[k] for k in self.wiring.outputs])
+            return states | self._settled(states)
+        for k, layer in enumerate(self.stack, 1):
+            states[k] = layer(*(states[self.wiring.edges[e][0]] for e in self.wiring.into[k]))
+        return states
 
     def inputs(self, x: Inputs) -> dict[int, Tensor]:
         """The inputs by their numbers 0, -1, ...

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from dualprop.rules.base import Rule, Step
+from dualprop.nets.net import Inputs
+from dualprop.rules.base import Rule, Step, in_order
 
 
 class Backprop(Rule):
@@ -22,12 +22,14 @@ class Backprop(Rule):
         torch.Size([5, 3])
     """
 
+    graphs = True
+
     @torch.enable_grad()
-    def update(self, x: Tensor, y: Tensor) -> Step:
+    def update(self, x: Inputs, y: Inputs) -> Step:
         """The gradient by autograd; arguments as in `Rule.update`."""
         torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
-        output = self.net(x)
-        loss = self.loss.value(output.to(y.dtype), y).mean()
+        outputs, targets = in_order(self.net(x)), in_order(y)
+        loss = self.value([z.to(target.dtype) for z, target in zip(outputs, targets, strict=True)], targets)
         if loss.requires_grad:  # not if every parameter is frozen
             torch.autograd.backward(loss)
-        return Step(loss.detach(), output.detach())
+        return Step(loss.detach(), self.net.packed([z.detach() for z in outputs]))

@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec
@@ -14,13 +14,16 @@ from typing import Any, Concatenate, ParamSpec
 import torch
 from torch import Tensor
 
-from dualprop.engines.states import State
+from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError, check_type
 from dualprop.nets.losses import LOSSES, Loss
-from dualprop.nets.net import Net
+from dualprop.nets.net import Inputs, Net, Shape
 from dualprop.rules.state import restored, saved
 
 P = ParamSpec("P")
+
+AnyLoss = Loss | str | Sequence[Loss | str]
+"""A loss or its name, or one for each output."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class Step:
     """What a rule saw on a batch, at one weight update.
 
     Attributes:
-        loss: the batch's mean loss at `output`, a tensor without dimensions.
+        loss: the batch's mean loss at `output`, a tensor without dimensions; their sum over several outputs.
         output: what the net said before the target touched it, shape (B, ...). For a rule whose states settle
-            under the target's influence (random, parallel or repeated updates), f_L(a_L) at the last one.
+            under the target's influence (random, parallel or repeated updates), f_L(a_L) at the last one. A tuple
+            where the net has several outputs.
         products: matrix products that inference made, as far as the rule counts them (the gradient's own not
             counted).
         measures: what else the rule can say of its inference on this batch, numbers by name: the steps that a
@@ -38,7 +42,7 @@ class Step:
     """
 
     loss: Tensor
-    output: Tensor
+    output: Any
     products: int = 0
     measures: Mapping[str, float] = field(default_factory=dict)
 
@@ -64,21 +68,49 @@ class Rule:
     What a rule keeps from batch to batch it declares by `add_state`: then `state_dict` holds it, and `infer` and
     `gradients` leave it as it was. One line in `dualprop.RULES` gives a rule its name.
 
+    A rule for chains reads `net.chain`. One that runs on other graphs says so by `graphs`, and by `cycles` if also
+    on those with cycles.
+
     Args:
         net: the net to train. Its parameters are read at every call; the rule holds no copies.
-        loss: a name in `LOSSES` or a `Loss`.
+        loss: a name in `LOSSES` or a `Loss`; for a net with several outputs also one for each, in their order.
+
+    Attributes:
+        loss: that of the first output, a name looked up.
+        losses: the loss of each output.
     """
 
+    graphs = False
+    cycles = False
+
     @_remembered
-    def __init__(self, net: Net, *, loss: Loss | str = "mse") -> None:
+    def __init__(self, net: Net, *, loss: AnyLoss = "mse") -> None:
         check_type("net", net, Net)
+        self._check_wiring(net)
         self.net = net
-        self.loss = LOSSES[loss] if isinstance(loss, str) else loss
-        check_type("loss", self.loss, Loss)
+        outputs = len(net.wiring.outputs)
+        given = [loss] * outputs if isinstance(loss, str | Loss) else loss
+        check_type("loss", given, Sequence)
+        if len(given) != outputs:
+            raise DualpropError(f"loss: {len(given)} losses, but the net has {outputs} outputs")
+        self.losses: tuple[Loss, ...] = tuple(LOSSES[each] if isinstance(each, str) else each for each in given)
+        for each in self.losses:
+            check_type("loss", each, Loss)
+        self.loss: Loss = self.losses[0]
         self._kept: list[str] = []  # the attributes that are state
-        self._out_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # by the input's
+        self._out_shapes: dict[tuple[Shape, ...], list[Shape]] = {}  # by the inputs'
         self._dtype_of = next(net.parameters(), None)  # bound at construction, as an optimizer's parameters are
         self._loss_checked = False
+
+    def _check_wiring(self, net: Net) -> None:
+        """Refuse a graph that this rule cannot run."""
+        wiring, name = net.wiring, type(self).__name__
+        if not self.graphs and not wiring.is_chain:
+            raise DualpropError(f"net: {name} runs on chains, but {wiring.unlike_a_chain}")
+        if wiring.cyclic and not self.cycles:
+            source, target = next(edge for edge in wiring.edges if edge[0] >= edge[1])
+            edge = f"{wiring.name(source)} -> {wiring.name(target)}"
+            raise DualpropError(f"net: edge {edge} closes a cycle, on which {name} cannot run; DualProp can")
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -91,21 +123,21 @@ class Rule:
         settings = {k: v for k, v in vars(self).get("_given", {}).items() if k != "net" and v != defaults.get(k)}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
 
-    def update(self, x: Tensor, y: Tensor) -> Step:
+    def update(self, x: Any, y: Any) -> Step:
         """One weight update: what a new rule implements.
 
         Adds the batch mean of the gradient to `.grad`.
 
         Args:
-            x: inputs, checked, shape (B, ...).
-            y: encoded targets, floats of the output's shape.
+            x: inputs, checked, shape (B, ...); a tuple of them if the net has several inputs.
+            y: encoded targets, floats of the output's shape; a tuple of them if it has several outputs.
 
         Returns:
             What it saw.
         """
         raise NotImplementedError(f"{type(self).__name__} implements neither update nor updates")
 
-    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+    def updates(self, x: Any, y: Any) -> Iterator[Step]:
         """The weight updates on one batch, in order: here a single `update`.
 
         Args:
@@ -118,33 +150,32 @@ class Rule:
         """
         yield self.update(x, y)
 
-    def inference(self, x: Tensor, y: Tensor) -> State:
+    def inference(self, x: Any, y: Any) -> State:
         """The states that the next update would learn from: here the feed-forward activities, un-nudged.
 
         Args:
             x: inputs, checked, shape (B, ...).
             y: encoded targets, floats of the output's shape.
         """
-        states = [x]
-        for layer in self.net.chain:
-            states.append(layer(states[-1]))
-        return State(tuple(states), tuple(states))
+        states = ByLayer.of(self.net.wiring, self.net.states(x))
+        return State(states, states)
 
-    def prediction(self, x: Tensor) -> Tensor:
+    def prediction(self, x: Any) -> Any:
         """What the net says without a target: here net(x), the feed-forward pass.
 
         Args:
             x: inputs, checked, shape (B, ...).
         """
-        output: Tensor = self.net(x)
-        return output
+        return self.net(x)
 
-    def iterate(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+    def iterate(self, x: Inputs, y: Inputs) -> Iterator[Step]:
         """The weight updates that the method makes on one batch: one item each, gradients ready in `.grad`.
 
         Args:
-            x: inputs, shape (B, ...), finite floats of the parameters' type.
-            y: class indices (B,) in int64, or float targets of the output's shape.
+            x: inputs, shape (B, ...), finite floats of the parameters' type; a tuple in their order if the net has
+                several inputs.
+            y: class indices (B,) in int64, or float targets of the output's shape; a tuple if there are several
+                outputs.
 
         Returns:
             An iterator; the caller steps its optimizer and clears the gradients between items.
@@ -162,12 +193,12 @@ class Rule:
         """
         return _without_graph(self.updates(*self._checked(x, y)))
 
-    def backward(self, x: Tensor, y: Tensor) -> Step:
+    def backward(self, x: Inputs, y: Inputs) -> Step:
         """Add the batch mean of the gradient to `.grad`: the first round of `iterate`, with its arguments."""
         return next(self.iterate(x, y))
 
     @torch.no_grad()
-    def predict(self, x: Tensor) -> Tensor:
+    def predict(self, x: Inputs) -> Any:
         """The method's own inference without a target, by which it is evaluated.
 
         Args:
@@ -185,7 +216,7 @@ class Rule:
         return self.prediction(x)
 
     @torch.no_grad()
-    def infer(self, x: Tensor, y: Tensor) -> State:
+    def infer(self, x: Inputs, y: Inputs) -> State:
         """The states that the next `backward` on this batch would learn from.
 
         Leaves `.grad`, the parameters and all that the rule keeps as they are.
@@ -202,7 +233,7 @@ class Rule:
         with self._unchanged():
             return self.inference(x, y)
 
-    def gradients(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def gradients(self, x: Inputs, y: Inputs) -> dict[str, Tensor]:
         """The gradients that `backward` would add, by parameter name; changes neither `.grad` nor the rule."""
         grads = [(p, p.grad) for p in self.net.parameters()]
         with self._unchanged():
@@ -294,19 +325,52 @@ class Rule:
         finally:
             self._restore(before)
 
-    def _checked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def value(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """The batch's mean loss, summed over the outputs.
+
+        Args:
+            outputs: of the net, in their order.
+            targets: encoded, of the same shapes.
+        """
+        values = [loss.value(z, y).mean() for loss, z, y in zip(self.losses, outputs, targets, strict=True)]
+        return functools.reduce(torch.add, values)
+
+    def _checked(self, x: Inputs, y: Inputs) -> tuple[Any, Any]:
         """The batch, detached, with encoded targets; or an error."""
         x = self._checked_x(x)
-        check_type("y", y, Tensor)
-        shape = torch.Size((len(x), *self._out_shapes[tuple(x.shape[1:])]))
-        y = self.loss.encode(y.detach(), shape, x.dtype)
-        if not self._loss_checked:
-            self.loss.check_value(x.new_zeros(shape), y)
-            self._loss_checked = True
-        return x, y
+        inputs, outputs = in_order(x), self.net.wiring.outputs
+        if len(outputs) > 1 and (not isinstance(y, tuple) or len(y) != len(outputs)):
+            names = ", ".join(map(self.net.wiring.name, outputs))
+            raise DualpropError(f"y: must be a tuple of {len(outputs)} targets, for the outputs {names}")
+        shapes = self._out_shapes[tuple(tuple(each.shape[1:]) for each in inputs)]
+        targets = []
+        for target, shape, loss in zip(in_order(y), shapes, self.losses, strict=True):
+            check_type("y", target, Tensor)
+            whole = torch.Size((len(inputs[0]), *shape))
+            targets.append(loss.encode(target.detach(), whole, inputs[0].dtype))
+            if not self._loss_checked:
+                loss.check_value(inputs[0].new_zeros(whole), targets[-1])
+        self._loss_checked = True
+        return x, self.net.packed(targets)
 
-    def _checked_x(self, x: Tensor) -> Tensor:
+    def _checked_x(self, x: Inputs) -> Any:
         """The inputs, detached; or an error."""
+        inputs = [self._checked_input(each) for each in in_order(x)]
+        self.net.inputs(tuple(inputs))
+        if len({len(each) for each in inputs}) > 1:
+            raise DualpropError(
+                f"x: batches of {', '.join(str(len(each)) for each in inputs)} samples, but they must be one"
+            )
+        key = tuple(tuple(each.shape[1:]) for each in inputs)
+        if key not in self._out_shapes:
+            shapes = self.net.state_shapes(key)
+            self._out_shapes[key] = [shapes[k] for k in self.net.wiring.outputs]
+        for each in inputs:
+            if not all(map(math.isfinite, torch.aminmax(each))):  # one pass; isfinite().all() takes ten
+                raise DualpropError("x: NaN or infinite inputs")
+        return self.net.packed(inputs)
+
+    def _checked_input(self, x: Tensor) -> Tensor:
         check_type("x", x, Tensor)
         x = x.detach()
         if x.ndim < 2 or not len(x):
@@ -314,12 +378,12 @@ class Rule:
         dtype = x.dtype if self._dtype_of is None else self._dtype_of.dtype
         if x.dtype != dtype or not dtype.is_floating_point:
             raise DualpropError(f"x: type {x.dtype}, but the net's parameters are {dtype}")
-        in_shape = tuple(x.shape[1:])
-        if in_shape not in self._out_shapes:
-            self._out_shapes[in_shape] = self.net.shapes(in_shape)[-1]
-        if not all(map(math.isfinite, torch.aminmax(x))):  # one pass; isfinite().all() takes ten times as long
-            raise DualpropError("x: NaN or infinite inputs")
         return x
+
+
+def in_order(tensors: Inputs) -> tuple[Tensor, ...]:
+    """One tensor or several as a tuple."""
+    return tensors if isinstance(tensors, tuple) else (tensors,)
 
 
 @torch.no_grad()

@@ -86,7 +86,7 @@ def feedback_cosines(net: Net) -> tuple[float, ...]:
         >>> [round(cosine, 4) for cosine in feedback_cosines(net)]
         [1.0]
     """
-    pairs = [layer.synapse.feedback_pairs() for layer in net.chain]
+    pairs = [[pair for synapse in layer.synapses for pair in synapse.feedback_pairs()] for layer in net.stack]
     flat = [
         [torch.cat([w.detach().flatten() for w in side]) for side in zip(*own, strict=True)]
         for own in pairs
@@ -105,10 +105,10 @@ def first_nonfinite(rule: Rule, x: Tensor, y: Tensor) -> str:
         x: inputs, shape (B, ...).
         y: targets, as for `Rule.backward`.
     """
-    for k, layer in enumerate(rule.net.chain, 1):
-        for name, parameter in layer.synapse.named_parameters():
+    for k, layer in enumerate(rule.net.stack, 1):
+        for name, parameter in layer.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
-                return f"layer {k} ({name})"
+                return f"layer {k} ({name.removeprefix('synapse.')})"
     state = rule.infer(x, y)
     for k in range(1, len(rule.net) + 1):
         if not bool(torch.isfinite(state.plus[k]).all() and torch.isfinite(state.minus[k]).all()):

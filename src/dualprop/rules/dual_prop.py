@@ -18,9 +18,8 @@ from dualprop.engines.dyads.schedules import Schedule, parse
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.slots import Ages, Slots
 from dualprop.errors import DualpropError, check_type
-from dualprop.nets.losses import Loss
-from dualprop.nets.net import Net
-from dualprop.rules.base import Rule, Step
+from dualprop.nets.net import Inputs, Net
+from dualprop.rules.base import AnyLoss, Rule, Step, in_order
 
 
 class DualProp(Rule):
@@ -58,6 +57,9 @@ class DualProp(Rule):
         (torch.Size([5, 8]), torch.Size([5, 3]))
     """
 
+    graphs = True
+    cycles = True
+
     generator: torch.Generator
     plus: Slots
     minus: Slots
@@ -67,7 +69,7 @@ class DualProp(Rule):
         self,
         net: Net,
         *,
-        loss: Loss | str = "mse",
+        loss: AnyLoss = "mse",
         alpha: float = 0.5,
         beta: float | Sequence[float] = 1.0,
         schedule: Schedule | str = "sweep",
@@ -83,15 +85,16 @@ class DualProp(Rule):
         for name, flag in (("transpose", transpose), ("lazy", lazy)):
             if not isinstance(flag, bool):
                 raise DualpropError(f"{name}={flag!r}: must be true or false")
-        self.loss.check(net.stack[-1].potential, self.nudge.at(depth)[1])
+        for k, each in zip(net.wiring.outputs, self.losses, strict=True):
+            each.check(net.stack[k - 1].potential, self.nudge.at(k)[1])
         self.schedule = parse(schedule) if isinstance(schedule, str) else schedule
         check_type("schedule", self.schedule, Schedule)
-        self.schedule.fit(depth, rounds, lazy)
+        self.schedule.fit(net.wiring, rounds, lazy)
         self.lazy, self.rounds = lazy, rounds
         self.add_state("generator", torch.Generator().manual_seed(self.schedule.seed))
         if lazy:
-            self.add_state("plus", Slots(net.chain))
-            self.add_state("minus", Slots(net.chain))
+            self.add_state("plus", Slots(net))
+            self.add_state("minus", Slots(net))
             self.add_state("ages", Ages())
         self._dyad = dyad
 
@@ -103,34 +106,58 @@ class DualProp(Rule):
         """Let torch.compile make one kernel of a hidden layer's block update, from the next batch on."""
         self._dyad = torch.compile(dyad, dynamic=True)
 
-    def inference(self, x: Tensor, y: Tensor) -> DyadicState:
+    def inference(self, x: Inputs, y: Inputs) -> DyadicState:
         """The dyadic states after the schedule has run once; arguments as in `Rule.inference`."""
-        return self._run(x, y, self._start(x), keep=True, learn=False).state()
+        inputs, targets = in_order(x), in_order(y)
+        return self._run(inputs, targets, self._start(inputs), keep=True, learn=False)[0].state()
 
-    def updates(self, x: Tensor, y: Tensor) -> Iterator[Step]:
+    def updates(self, x: Inputs, y: Inputs) -> Iterator[Step]:
         """An inference and an update for each round; arguments as in `Rule.updates`."""
-        start = self._start(x)
+        inputs, targets = in_order(x), in_order(y)
+        start = self._start(inputs)
         for left in reversed(range(self.rounds)):
             keep = self.lazy or left > 0
-            inference = self._run(x, y, start, keep, learn=True)
-            (output,) = inference.outputs
-            loss = self.loss.value(output, y).mean()
+            inference, measures = self._run(inputs, targets, start, keep, learn=True)
+            outputs = inference.outputs
+            loss = self.value(outputs, targets)
             start = inference.state() if keep else None
             if self.lazy and start is not None:
                 self.plus.keep(start.plus[1:])
                 self.minus.keep(start.minus[1:])
-                self.ages.add(inference.updates, len(x))
-            yield Step(loss, output, inference.counts.total.products)
+                self.ages.add(inference.updates, len(inputs[0]))
+            yield Step(loss, self.net.packed(outputs), inference.counts.total.products, measures)
 
-    def _run(self, x: Tensor, y: Tensor, start: DyadicState | None, keep: bool, learn: bool) -> Inference:
-        tasks = {len(self.net): Task(self.loss, y)}
-        inference = Inference(self.net, [x], tasks, self.nudge, start=start, keep=keep, dyad=self._dyad)
-        done = self.ages.youngest(len(x)) if self.lazy else 0
-        inference.run(self.schedule.plan(len(self.net), self.generator, done), learn)
-        return inference
+    def _run(
+        self,
+        inputs: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        start: DyadicState | None,
+        keep: bool,
+        learn: bool,
+    ) -> tuple[Inference, dict[str, float]]:
+        """An inference, and what it measured on its way."""
+        wiring, schedule = self.net.wiring, self.schedule
+        tasks = dict(zip(wiring.outputs, map(Task, self.losses, targets), strict=True))
+        inference = Inference(
+            self.net,
+            inputs,
+            tasks,
+            self.nudge,
+            start=start,
+            keep=keep or schedule.tolerance > 0,  # what moves is seen by the states themselves
+            damping=schedule.damping,
+            dyad=self._dyad,
+        )
+        if schedule.tolerance:
+            steps, residual = inference.settle(schedule.rounds(wiring, self.generator), schedule.tolerance, learn)
+            return inference, {"steps": steps, "residual": residual}
+        done = self.ages.youngest(len(inputs[0])) if self.lazy else 0
+        inference.run(schedule.plan(wiring, self.generator, done), learn)
+        return inference, {}
 
-    def _start(self, x: Tensor) -> DyadicState | None:
+    def _start(self, inputs: Sequence[Tensor]) -> DyadicState | None:
         """Where the states of a batch start: lazily where the last batch left them, otherwise at zero."""
         if not self.lazy or not self.plus.kept:
             return None
-        return DyadicState((x, *self.plus.start(x)), (x, *self.minus.start(x)), nudge=self.nudge)
+        x = inputs[0]
+        return DyadicState((x, *self.plus.start(*inputs)), (x, *self.minus.start(*inputs)), nudge=self.nudge)

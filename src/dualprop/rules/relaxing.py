@@ -87,7 +87,7 @@ class Relaxing(Rule):
         self.hopfield, self.contrast = hopfield, contrast
         self.free_phase = self.phase("free", self.T1, len(hopfield.layers))
         if self.warm:
-            self.add_state("free", Slots(hopfield.layers, chain[len(hopfield.layers) :]))
+            self.add_state("free", Slots(self.net, len(hopfield.layers)))
 
     def phase(self, name: str, steps: int, depth: int) -> Phase:
         """A phase of layers 1..M = `depth` in this rule's order, to its tolerance."""

@@ -44,11 +44,14 @@ def largest_product(net: Net, in_shape: tuple[int, ...]) -> int:
     |W_k| at each place that W_k is applied at: one for a dense layer, the pixels of the map for a convolution.
     """
     largest = 0
-    for layer, below in zip(net.chain, net.shapes(in_shape)[:-1], strict=True):
-        core = layer.synapse.core
-        weights = [p for p in core.parameters() if p.ndim > 1]
+    shapes = net.shapes(in_shape)
+    for (source, _), synapse in zip(net.wiring.edges, net.synapses, strict=True):
+        mapping = synapse if synapse.behind is None else synapse.core
+        weights = [p for p in mapping.parameters() if p.ndim > 1]
         if weights:  # feedback weights of its own are of the same size
-            largest = max(largest, math.prod(core.out_shape(below)) * weights[0].numel() // len(weights[0]))
+            largest = max(
+                largest, math.prod(mapping.out_shape(shapes[source])) * weights[0].numel() // len(weights[0])
+            )
     return largest
 
 

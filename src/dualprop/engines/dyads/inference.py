@@ -164,7 +164,7 @@ class Inference:
             for number, updates in enumerate(rounds, 1):
                 before = {k: self._pair(k) for k in range(1, self.wiring.depth + 1)}
                 self.updates += len(updates)
-                self._follow(planner.plan(updates))
+                self._follow(planner.plan(updates, more=True))
                 residuals.append({k: _change(self._pair(k), pair) for k, pair in before.items()})
                 for k, residual in residuals[-1].items():
                     if not math.isfinite(residual):

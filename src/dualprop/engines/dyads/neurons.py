@@ -66,7 +66,7 @@ class Link:
         self.forget()
         if free:
             self.below.free()
-        self.synapse.core.kept = None
+        self.synapse.release()
         self.synapse.add_grad(delta, mean)
 
     def forget(self) -> None:

@@ -100,11 +100,12 @@ class Planner:
         self._different = list(different or [False] * layers)  # z^+ is not z^-
         self._settled: list[bool | None] = [None] * layers  # was the last update nudged; None: it would be another
 
-    def plan(self, updates: Sequence[Update], *, learn: bool = False) -> tuple[Step, ...]:
+    def plan(self, updates: Sequence[Update], *, learn: bool = False, more: bool = False) -> tuple[Step, ...]:
         """The steps of these updates, from where the ones before have left off.
 
         Args:
             updates: which layers, in which order.
+            more: whether others follow, nobody knows which.
             learn: whether these are the last, and all edges learn.
 
         Returns:
@@ -112,7 +113,7 @@ class Planner:
         """
         last = self._last(updates)
         steps = [self._updated(update) for update in updates]
-        steps = self._holding(steps)
+        steps = self._holding(steps, more)
         if not learn:
             return tuple(steps)
         spending = [
@@ -180,11 +181,13 @@ class Planner:
         if source > 0:
             self._pulled[source], self._settled[source] = False, None
 
-    def _holding(self, steps: Sequence[Step]) -> list[Step]:
+    def _holding(self, steps: Sequence[Step], more: bool) -> list[Step]:
         """Which parts of a sum are to be held, because the sum will be made again with them as they are."""
         w, held = self.wiring, list(steps)
-        drives: list[frozenset[int]] = [frozenset()] * (w.depth + 1)
-        feedbacks = list(drives)
+        drives, feedbacks = (
+            [frozenset(edges[k]) if more and len(edges[k]) > 1 else frozenset() for k in range(w.depth + 1)]
+            for edges in (w.into, w.out_of)
+        )
         for n in range(len(steps) - 1, -1, -1):
             blocks = []
             for b in reversed(steps[n].blocks):

@@ -12,16 +12,17 @@ import reprlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
 
-from dualprop.arguments import Count, Seed, checked
+from dualprop.arguments import Count, NotNegative, Seed, checked
 from dualprop.engines.dyads.reach import learning_layers
 from dualprop.errors import DualpropError
+from dualprop.nets.wiring import Wiring
 from dualprop.registry import Registry
 
 MOST = 1_000_000  # updates, ticks or sweeps of one inference: more is a slip of the pen
@@ -42,7 +43,9 @@ class Schedule(ABC):
 
     One's own gives `updates`. They may depend on L and on what the generator draws, and on nothing else.
 
-    `seed` is that of the generator which a rule keeps for random orders.
+    `seed` is that of the generator which a rule keeps for random orders. `tolerance` and `damping` are for nets
+    that settle: inference ends early once no state moves by more than the tolerance, and an update keeps a part
+    `damping` of the old state.
 
     Example:
         >>> class TopDown(Schedule):
@@ -54,6 +57,8 @@ class Schedule(ABC):
     """
 
     seed: int = 0
+    tolerance: float = 0.0
+    damping: float = 0.0
 
     @abstractmethod
     def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
@@ -73,6 +78,20 @@ class Schedule(ABC):
             generator: where random orders come from.
         """
         return self.updates(depth, generator)
+
+    def on(self, wiring: Wiring, generator: torch.Generator, done: int = 0) -> Iterator[Update]:
+        """The updates of one inference on a graph: those on a chain of as many layers, unless it knows better.
+
+        Args:
+            wiring: the graph.
+            generator: where random orders come from.
+            done: updates that all states have seen since they were at zero.
+        """
+        return self.updates_after(done, wiring.depth, generator) if done else self.updates(wiring.depth, generator)
+
+    def rounds(self, wiring: Wiring, generator: torch.Generator) -> Iterator[list[Update]]:
+        """The updates of one inference in the parts after which `tolerance` is looked at: here all at once."""
+        yield self.plan(wiring, generator)
 
     def check(self, depth: int) -> None:
         """Refuse a net of L = `depth` layers that this schedule does not fit, where `plan` would not find it."""
@@ -95,40 +114,44 @@ class Schedule(ABC):
         names = [name for name, kind in SCHEDULES.items() if kind is type(self)]
         if not names:
             raise DualpropError(f"schedule={_names.repr(self)}: has no word, for its class is not in SCHEDULES")
-        values = (json.dumps(value, separators=(",", ":")) for value in vars(self).values())
-        return ":".join([names[0], *values])
+        values = list(vars(self).items())
+        while values[-1:] and values[-1][0] in ("tolerance", "damping") and not values[-1][1]:
+            values.pop()  # they are 0 where nothing has to settle
+        return ":".join([names[0], *(json.dumps(value, separators=(",", ":")) for _, value in values)])
 
-    def plan(self, depth: int, generator: torch.Generator, done: int = 0) -> list[Update]:
+    def plan(self, net: int | Wiring, generator: torch.Generator, done: int = 0) -> list[Update]:
         """The updates of one inference, checked.
 
         Args:
-            depth: L.
+            net: L, for a chain, or the graph.
             generator: where random orders come from.
             done: updates that all states have seen since they were at zero.
 
         Raises:
             DualpropError: if an update names a layer that is not one of 1..L, or one of them twice.
         """
-        updates = list(islice(self.updates_after(done, depth, generator), MOST + 1))
+        wiring = _wiring(net)
+        updates = list(islice(self.on(wiring, generator, done), MOST + 1))
         if len(updates) > MOST:
             raise DualpropError(f"schedule={_names.repr(self)}: more than {MOST:,} updates in one inference")
         for update in updates:
-            if problem := _problem(update, depth):
+            if problem := _problem(update, wiring.depth):
                 raise DualpropError(f"schedule={_names.repr(self)}: {problem}")
         return updates
 
-    def fit(self, depth: int, rounds: int = 1, lazy: bool = False) -> None:
+    def fit(self, net: int | Wiring, rounds: int = 1, lazy: bool = False) -> None:
         """Refuse a net on which nothing could learn in this order, and warn of layers that cannot.
 
         Args:
-            depth: L.
+            net: L, for a chain, or the graph.
             rounds: inferences on a batch, each from the states that the one before left.
             lazy: whether states are kept from batch to batch as well.
 
         Raises:
             DualpropError: if no layer can learn, or the schedule does not fit the net.
         """
-        learning = self.learning(depth, rounds, lazy)
+        depth = _wiring(net).depth
+        learning = self.learning(net, rounds, lazy)
         idle = [str(k) for k in range(1, depth + 1) if k not in learning]
         why = "a layer needs the nudge to come down to it, and activity to come up to the one below"
         if len(idle) == depth:
@@ -137,24 +160,30 @@ class Schedule(ABC):
             layers = f"layer{'s' * (len(idle) > 1)} {', '.join(idle)} of {depth}"
             warnings.warn(f"schedule={_names.repr(self)}: {layers} cannot learn: {why}", stacklevel=2)
 
-    def learning(self, depth: int, rounds: int = 1, lazy: bool = False) -> set[int]:
+    def learning(self, net: int | Wiring, rounds: int = 1, lazy: bool = False) -> set[int]:
         """The layers whose weights can get a gradient that is not zero, now or on a later batch.
 
         An order that is drawn anew for every inference may bring it to any of them.
 
         Args:
-            depth: L.
+            net: L, for a chain, or the graph.
             rounds: inferences on a batch.
             lazy: whether states are kept from batch to batch.
         """
+        wiring = _wiring(net)
+        depth = wiring.depth
         generator = torch.Generator().manual_seed(self.seed)
         before, done, plans = generator.get_state(), 0, []
         # after so many every flag has come as far as it can: L for the activity, L for the nudge
         for _ in range(2 * depth if lazy else min(rounds, 2 * depth)):
-            plans.append(self.plan(depth, generator, done))
+            plans.append(self.plan(wiring, generator, done))
             done += len(plans[-1]) if lazy else 0
         drawn = not torch.equal(before, generator.get_state())
-        return set(range(1, depth + 1)) if drawn else learning_layers(plans, depth)
+        return set(range(1, depth + 1)) if drawn else learning_layers(plans, wiring)
+
+
+def _wiring(net: int | Wiring) -> Wiring:
+    return Wiring.chain(net) if isinstance(net, int) else net
 
 
 def _problem(update: object, depth: int) -> str | None:
@@ -174,16 +203,24 @@ def _problem(update: object, depth: int) -> str | None:
 Updates = Annotated[Count, Field(le=MOST)]
 """Updates, ticks or sweeps of one inference."""
 
+Damping = Annotated[float, Field(ge=0, lt=1)]
+"""λ, the part of the old state that an update keeps."""
+
 
 @checked
 @dataclass(frozen=True)
 class Sweep(Schedule):
     """`n` times up k = 1..L-1, then L, then down k = L-1..1.
 
-    From states at zero the first way up is the feed-forward pass, for there is no feedback yet.
+    From states at zero the first way up is the feed-forward pass, for there is no feedback yet. On a graph the way
+    up leaves out the outputs that no edge leads up from, and on the first one no loss acts; the way down takes all
+    layers, outputs nudged.
 
     Args:
         n: number of sweeps, at least 1.
+        tolerance: inference ends once the largest relative change ‖Δz‖/‖z‖ of a layer's states in a sweep is not
+            above it; if it still grows at the last, that is an error. 0 for all `n` sweeps, settled or not.
+        damping: λ in [0, 1): z ← (1 - λ) new + λ old, for both states.
 
     Example:
         >>> [update.layers for update in Sweep().updates(3, torch.Generator())]
@@ -191,12 +228,30 @@ class Sweep(Schedule):
     """
 
     n: Updates = 1
+    tolerance: NotNegative = 0.0
+    damping: Damping = 0.0
 
     def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
         """Up, the output layer, down; `n` times."""
-        for _ in range(self.n):
-            for k in (*range(1, depth), *range(depth, 0, -1)):
-                yield Update((k,))
+        return self.on(Wiring.chain(depth), generator)
+
+    def on(self, wiring: Wiring, generator: torch.Generator, done: int = 0) -> Iterator[Update]:
+        """Up, down; `n` times."""
+        for sweep in range(self.n):
+            yield from _sweep(wiring, first=sweep == 0)
+
+    def rounds(self, wiring: Wiring, generator: torch.Generator) -> Iterator[list[Update]]:
+        """A round is a sweep."""
+        for sweep in range(self.n):
+            yield list(_sweep(wiring, first=sweep == 0))
+
+
+def _sweep(wiring: Wiring, first: bool) -> Iterator[Update]:
+    for k in range(1, wiring.depth + 1):
+        if k not in wiring.ends:
+            yield Update((k,), nudged=not (first and k in wiring.outputs))
+    for k in range(wiring.depth, 0, -1):
+        yield Update((k,))
 
 
 @checked
@@ -213,9 +268,13 @@ class Parallel(Schedule):
 
     Args:
         ticks: number of ticks, at least 1; 2L - 1 by default, what it takes to go up and down once.
+        tolerance: as of `Sweep`, by the change in a tick.
+        damping: as of `Sweep`.
     """
 
     ticks: Updates | None = None
+    tolerance: NotNegative = 0.0
+    damping: Damping = 0.0
 
     def updates(self, depth: int, generator: torch.Generator) -> Iterator[Update]:
         """All layers at every tick."""
@@ -226,9 +285,14 @@ class Parallel(Schedule):
         for tick in range(done + 1, done + (self.ticks or 2 * depth - 1) + 1):
             yield Update(tuple(range(1, depth + 1)), nudged=tick >= depth)
 
+    def rounds(self, wiring: Wiring, generator: torch.Generator) -> Iterator[list[Update]]:
+        """A round is a tick."""
+        for update in self.on(wiring, generator):
+            yield [update]
+
     def at_depth(self, depth: int) -> Parallel:
         """With its number of ticks."""
-        return Parallel(self.ticks or 2 * depth - 1)
+        return replace(self, ticks=self.ticks or 2 * depth - 1)
 
 
 @checked
@@ -262,10 +326,12 @@ class Random(Schedule):
         for k in order:
             yield Update((k,))
 
-    def learning(self, depth: int, rounds: int = 1, lazy: bool = False) -> set[int]:
+    def learning(self, net: int | Wiring, rounds: int = 1, lazy: bool = False) -> set[int]:
         """Of drawn orders those that some draw lets learn: L .. k, then k - 1, in turn."""
-        if not isinstance(self.order, int):
-            return super().learning(depth, rounds, lazy)
+        wiring = _wiring(net)
+        if not isinstance(self.order, int) or not wiring.is_chain:
+            return super().learning(net, rounds, lazy)
+        depth = wiring.depth
         updates = math.inf if lazy else rounds * self.order
         return {k for k in range(1, depth + 1) if depth - max(k - 2, 0) <= updates}
 

@@ -16,9 +16,12 @@ from dualprop.nets.synapses.base import (
 )
 from dualprop.nets.synapses.conv import Conv2d
 from dualprop.nets.synapses.dense import Dense
+from dualprop.nets.synapses.identity import Identity
 from dualprop.nets.synapses.inits import INITS
+from dualprop.nets.synapses.local import Local
 from dualprop.nets.synapses.pooled import Pooled
 from dualprop.nets.synapses.pools import POOLS, AvgPool2d, MaxPool2d, Pool, Seen, SoftmaxPool2d, layout
+from dualprop.nets.synapses.transposed import Transposed
 
 __all__ = [
     "FEEDBACK",
@@ -29,12 +32,15 @@ __all__ = [
     "AvgPool2d",
     "Conv2d",
     "Dense",
+    "Identity",
+    "Local",
     "MaxPool2d",
     "Pool",
     "Pooled",
     "Seen",
     "SoftmaxPool2d",
     "Synapse",
+    "Transposed",
     "Weighted",
     "accumulate",
     "layout",

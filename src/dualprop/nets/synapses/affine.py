@@ -51,7 +51,7 @@ class Affine(AffineMap):
         drive: Tensor = self.module(p)
         learns = any(w.requires_grad for w in self.module.parameters())
         report_forward(drive, p, self._multiply_adds(p), learns=learns)
-        return _apart(drive, p)
+        return apart(drive, p)
 
     def plain(self) -> list[nn.Module]:
         """Pooling and the module."""
@@ -66,7 +66,7 @@ class Affine(AffineMap):
         self._report("forward", p)
         self._report("feedback", p)
         (feedback,) = torch.autograd.grad(drive, p, delta.to(drive.dtype))
-        return _apart(feedback.to(delta.dtype), delta)
+        return apart(feedback.to(delta.dtype), delta)
 
     @torch.enable_grad()
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
@@ -152,7 +152,7 @@ def _kolen_pollack(synapse: Affine) -> None:
 TWINS = Registry("feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack})
 
 
-def _apart(result: Tensor, of: Tensor) -> Tensor:
+def apart(result: Tensor, of: Tensor) -> Tensor:
     """The result in memory of its own: a module may hand on what it was given, which the engine may write over."""
     shared = result.untyped_storage().data_ptr() == of.untyped_storage().data_ptr()
     return result.clone() if shared else result

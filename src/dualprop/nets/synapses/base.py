@@ -37,15 +37,15 @@ def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
 @contextmanager
 def standing_still(synapses: Iterable[Synapse]) -> Iterator[None]:
     """An inference, in which weights do not change and synapses may keep copies of them in another type."""
-    maps = [synapse.core for synapse in synapses]
+    held = list(synapses)
     torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
-    for synapse in maps:
-        synapse.kept = {}
+    for synapse in held:
+        synapse.hold()
     try:
         yield
     finally:
-        for synapse in maps:
-            synapse.kept = None
+        for synapse in held:
+            synapse.release()
         torch.clear_autocast_cache()  # the weights' low-precision copies have served
 
 
@@ -122,6 +122,12 @@ class Synapse(nn.Module, ABC):
         """
         return self.send_down(delta, self.see(z)[1])
 
+    def hold(self) -> None:
+        """An inference begins: the weights stand still, and copies of them in another type may be kept."""
+
+    def release(self) -> None:
+        """It has ended, or reads these weights no more: the copies go."""
+
     def check_joins(self, source: tuple[int, ...], target: tuple[int, ...]) -> None:
         """Refuse two layers that this synapse cannot join.
 
@@ -179,6 +185,14 @@ class AffineMap(Synapse):
     def core(self) -> AffineMap:
         """Itself."""
         return self
+
+    def hold(self) -> None:
+        """See `Synapse.hold`."""
+        self.kept = {}
+
+    def release(self) -> None:
+        """See `Synapse.release`."""
+        self.kept = None
 
     @abstractmethod
     def affine(self, p: Tensor) -> Tensor:
@@ -325,6 +339,10 @@ class Weighted(AffineMap):
         """Σ_batch delta p^T to W and B, Σ_batch delta to b."""
         if self.bias is not None and self.bias.requires_grad:
             accumulate(self.bias, products.total(delta))
+        self.learn_weights(delta, p)
+
+    def learn_weights(self, delta: Tensor, p: Tensor) -> None:
+        """Σ_batch delta p^T to W and B alone."""
         hebbian = [w for w in (self.weight, self.feedback) if w is not None and w.requires_grad]
         if hebbian:
             gradient = self.outer(delta, p)
@@ -341,6 +359,10 @@ class Weighted(AffineMap):
     @abstractmethod
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ_batch delta p^T, of the shape of W."""
+
+    @abstractmethod
+    def linear_part(self, p: Tensor) -> Tensor:
+        """W p, without the bias; shape (B, *out_shape)."""
 
 
 def _symmetric(synapse: Weighted, generator: torch.Generator | None) -> None:

@@ -83,6 +83,13 @@ class Conv2d(Weighted):
             return F.conv2d(p, self.weight, self.bias, *self.geometry)
         return products.conv_forward(p, self.upward(p.dtype), self.bias, self.geometry)
 
+    @counted("forward")
+    def linear_part(self, p: Tensor) -> Tensor:
+        """W ∗ p, shape (B, out_channels, H', W')."""
+        if torch.is_grad_enabled():
+            return F.conv2d(p, self.weight, None, *self.geometry)
+        return products.conv_forward(p, self.upward(p.dtype), None, self.geometry)
+
     @counted("feedback")
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
         """The transposed convolution of delta with W, or with B."""

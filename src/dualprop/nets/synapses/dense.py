@@ -68,6 +68,13 @@ class Dense(Weighted):
             return F.linear(p.flatten(1), self.weight, self.bias)
         return products.forward(p.flatten(1), self.upward(p.dtype), self.bias)
 
+    @counted("forward")
+    def linear_part(self, p: Tensor) -> Tensor:
+        """W p, shape (B, out_features)."""
+        if torch.is_grad_enabled():
+            return F.linear(p.flatten(1), self.weight)
+        return products.forward(p.flatten(1), self.upward(p.dtype), None)
+
     @counted("feedback")
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
         """W^T delta, or B^T delta, in the given shape."""

@@ -53,6 +53,14 @@ class Pooled(Synapse):
         """The synapse inside."""
         return self.synapse
 
+    def hold(self) -> None:
+        """See `Synapse.hold`."""
+        self.synapse.hold()
+
+    def release(self) -> None:
+        """See `Synapse.release`."""
+        self.synapse.release()
+
     def forward(self, z: Tensor) -> Tensor:
         """The pooled drive, shape (B, *out_shape)."""
         return self.behind(self.synapse(z))

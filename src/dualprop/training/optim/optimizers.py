@@ -52,7 +52,7 @@ def layer_factors(net: Net, factors: Sequence[float]) -> dict[Parameter, float]:
         DualpropError: for another number of them.
     """
     factors = per_layer("lr_factors", factors, len(net))
-    return {p: factor for layer, factor in zip(net.chain, factors, strict=True) for p in layer.parameters()}
+    return {p: factor for layer, factor in zip(net.stack, factors, strict=True) for p in layer.parameters()}
 
 
 def grouped(parameters: Iterable[Parameter], factors: Mapping[Parameter, float]) -> list[dict[str, Any]]:

@@ -1,0 +1,38 @@
+"""The edge of a skip connection."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dualprop.nets.synapses.base import AffineMap
+
+
+class Identity(AffineMap):
+    """A(z) = z, or the pooled z: nothing to learn.
+
+    Args:
+        pool: pooling in front.
+
+    Example:
+        >>> import torch
+        >>> Identity()(torch.ones(2, 3)).shape
+        torch.Size([2, 3])
+    """
+
+    aliases = True
+
+    def affine(self, p: Tensor) -> Tensor:
+        """The operand itself."""
+        return p
+
+    def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
+        """The difference itself."""
+        return delta
+
+    def hebbian(self, delta: Tensor, p: Tensor) -> None:
+        """There is nothing to learn."""
+
+    def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The same."""
+        return shape

@@ -1,0 +1,113 @@
+"""Any differentiable PyTorch module between two layers, linearised at the current mean."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dualprop.errors import DualpropError, check_type
+from dualprop.nets.synapses.affine import apart
+from dualprop.nets.synapses.base import AffineMap, Synapse, accumulate
+from dualprop.nets.synapses.pools import Seen, layout
+
+_OF_THE_BATCH = (nn.modules.batchnorm._BatchNorm,)
+_RANDOM = (nn.modules.dropout._DropoutNd,)
+
+
+class Local(Synapse):
+    """A(z) = module(z): layer or group norm, attention, or whatever else maps one tensor to one tensor.
+
+    The way down is the module's vector-Jacobian product at z̄, δ ↦ J(z̄)ᵀ δ, and its parameters learn by theirs: a
+    graph over this module alone, for none spans two layers. Of an affine module `Affine` makes the same.
+
+    Args:
+        module: maps (B, ...) to (B, ...), each sample by itself and without chance.
+
+    Raises:
+        DualpropError: for batch norm, which mixes the samples of a batch, or dropout, which draws anew each time.
+
+    Example:
+        >>> import torch
+        >>> Local(torch.nn.LayerNorm(9))(torch.randn(2, 9)).shape
+        torch.Size([2, 9])
+    """
+
+    eager = True
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        check_type("module", module, nn.Module)
+        for name, part in module.named_modules():
+            at = f"module: {type(part).__name__}{f' ({name})' if name else ''}"
+            if isinstance(part, _OF_THE_BATCH):
+                raise DualpropError(f"{at} mixes the samples of a batch; use group or layer norm")
+            if isinstance(part, _RANDOM) and part.p > 0:
+                raise DualpropError(f"{at} draws anew at every call; leave it out")
+        self.module = module
+        self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+    @property
+    def linear(self) -> bool:
+        """Its linearisation is another at every state."""
+        return False
+
+    def forward(self, z: Tensor) -> Tensor:
+        """module(z), shape (B, *out_shape)."""
+        drive: Tensor = self.module(z)
+        return drive
+
+    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
+        """The drive, and the graph over the module that made it."""
+        z, drive = self._run(z)
+        return apart(drive.detach(), z), Seen(z.shape, drive.shape, layout(z), (z, drive))
+
+    def affine(self, p: Tensor) -> Tensor:
+        """The drive, which `see` has computed."""
+        return p
+
+    def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
+        """J(z̄)ᵀ δ."""
+        z, drive = seen.memory
+        (feedback,) = torch.autograd.grad(drive, z, delta.to(drive.dtype), retain_graph=True)
+        return feedback.to(delta.dtype)
+
+    def add_grad(self, delta: Tensor, z: Tensor) -> None:
+        """The module's own gradients at z̄."""
+        parameters = [w for w in self.module.parameters() if w.requires_grad]
+        if parameters:
+            _, drive = self._run(z)
+            gradients = torch.autograd.grad(drive, parameters, delta.to(drive.dtype), allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    accumulate(parameter, gradient)
+
+    @torch.enable_grad()
+    def _run(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        z = z.detach().requires_grad_()
+        return z, self.module(z)
+
+    @property
+    def core(self) -> AffineMap:
+        """There is none.
+
+        Raises:
+            DualpropError: always, for what asks for it needs an affine map.
+        """
+        raise DualpropError(
+            f"net: {type(self.module).__name__} is no affine map, which this rule needs on every edge"
+        )
+
+    @torch.no_grad()
+    def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one sample of module(z)."""
+        shape = tuple(in_shape)
+        if shape not in self._shapes:
+            like = next(self.module.parameters(), torch.empty(0))
+            try:
+                self._shapes[shape] = tuple(self.module(like.new_zeros(1, *shape)).shape[1:])
+            except (RuntimeError, ValueError, TypeError) as error:
+                name = type(self.module).__name__
+                raise DualpropError(
+                    f"module: {name} does not take {shape} ({str(error).splitlines()[0]})"
+                ) from None
+        return self._shapes[shape]
