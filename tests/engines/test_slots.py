@@ -34,7 +34,7 @@ def rows(*values: float) -> Tensor:
 
 
 def one_neuron_each(layers: int) -> Slots:
-    return Slots([dp.Layer(dp.Dense(1, 1)) for _ in range(layers)])
+    return Slots(dp.Net([dp.Layer(dp.Dense(1, 1)) for _ in range(layers)]))
 
 
 def test_a_batch_starts_where_the_one_before_left_its_slots():

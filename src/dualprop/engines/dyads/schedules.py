@@ -207,9 +207,19 @@ Damping = Annotated[float, Field(ge=0, lt=1)]
 """λ, the part of the old state that an update keeps."""
 
 
+class _Settling(Schedule):
+    """One that may go on until nothing moves."""
+
+    def __repr__(self) -> str:
+        own = [
+            (name, value) for name, value in vars(self).items() if value or name not in ("tolerance", "damping")
+        ]
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in own)})"
+
+
 @checked
-@dataclass(frozen=True)
-class Sweep(Schedule):
+@dataclass(frozen=True, repr=False)
+class Sweep(_Settling):
     """`n` times up k = 1..L-1, then L, then down k = L-1..1.
 
     From states at zero the first way up is the feed-forward pass, for there is no feedback yet. On a graph the way
@@ -255,8 +265,8 @@ def _sweep(wiring: Wiring, first: bool) -> Iterator[Update]:
 
 
 @checked
-@dataclass(frozen=True)
-class Parallel(Schedule):
+@dataclass(frozen=True, repr=False)
+class Parallel(_Settling):
     """`ticks` times all layers at once; the loss nudges layer L from tick L on, when activity has reached it.
 
     Activity goes up one layer a tick, and so the nudge goes down: layer k learns if there are 2L - k ticks.
