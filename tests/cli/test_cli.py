@@ -57,6 +57,14 @@ FLAGS = {
 }
 
 
+def test_a_warning_is_one_line(dualprop):
+    quick = ("--data", "digits", "--hidden", "4", "--epochs", "1", "--out", "r")
+    code, _, err = dualprop("train", "--rule", "p-dp", "--schedule", "parallel:2", *quick)
+    (line,) = [line for line in err.splitlines() if "warning" in line.lower()]
+    assert code == 0
+    assert line.startswith("dualprop: warning: schedule=Parallel(ticks=2): layer 1 of 2 cannot learn")
+
+
 def test_every_setting_is_an_option_of_its_group_with_its_help(dualprop):
     code, out, _ = dualprop("train", "--help")
     groups = helped(out)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 from cyclopts import App, CycloptsError
 
@@ -37,11 +38,14 @@ app.command("dualprop.cli.data:app", name="data", help="List, fetch and look int
 
 
 def main() -> None:
-    """Run the command line; a wrong argument is one line on stderr and exit code 2."""
+    """Run the command line; a wrong argument is one line on stderr and exit code 2, a warning one line."""
     keep_memory()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("dualprop").setLevel(logging.INFO)
-    sys.exit(_run(sys.argv[1:]))
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        code = _run(sys.argv[1:])
+    sys.exit(code)
 
 
 def _run(words: list[str]) -> int:
@@ -57,6 +61,11 @@ def _run(words: list[str]) -> int:
         return _say(f"error: {error}", 2)
     helped = command == app.help_print and not set(HELP) & set(words)
     return 2 if helped else 0  # help that nobody asked for: there was no command
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """One line on stderr for a warning, without the place in our source that it comes from."""
+    _say(f"warning: {message}", 0)
 
 
 def _say(what: str, code: int) -> int:

@@ -107,4 +107,5 @@ def show(*parts: str | Table, remarks: Iterable[str] = ()) -> None:
         console.print(part.terminal() if isinstance(part, Table) else part)
         console.print()
     for line in remarks:
-        console.print(textwrap.fill(line, console.width, initial_indent="- ", subsequent_indent="  "))
+        lines = textwrap.wrap(line, console.width - 2, break_on_hyphens=False)
+        console.print("- " + "\n  ".join(lines))
