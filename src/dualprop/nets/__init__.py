@@ -8,7 +8,19 @@ Example:
 
 from dualprop.nets import losses, potentials, synapses
 from dualprop.nets.net import Layer, Net
-from dualprop.nets.zoo import NETS, NetKind, hopfield_cnn, mlp, vgg, vgg11, vgg16, vgg_like
+from dualprop.nets.zoo import (
+    NETS,
+    NetKind,
+    hopfield_cnn,
+    hopfield_mlp,
+    mlp,
+    resnet8,
+    vgg,
+    vgg11,
+    vgg16,
+    vgg_like,
+    vit_tiny,
+)
 
 __all__ = [
     "NETS",
@@ -16,12 +28,15 @@ __all__ = [
     "Net",
     "NetKind",
     "hopfield_cnn",
+    "hopfield_mlp",
     "losses",
     "mlp",
     "potentials",
+    "resnet8",
     "synapses",
     "vgg",
     "vgg11",
     "vgg16",
     "vgg_like",
+    "vit_tiny",
 ]

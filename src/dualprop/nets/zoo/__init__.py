@@ -16,14 +16,33 @@ from dualprop.nets.net import Net
 from dualprop.nets.zoo.hopfield import hopfield_cnn
 from dualprop.nets.zoo.kind import NetKind
 from dualprop.nets.zoo.perceptron import mlp
+from dualprop.nets.zoo.residual import resnet8
+from dualprop.nets.zoo.settling import hopfield_mlp
+from dualprop.nets.zoo.transformer import vit_tiny
 from dualprop.nets.zoo.vggs import vgg, vgg11, vgg16, vgg_like
 from dualprop.registry import Registry
 
-__all__ = ["NETS", "NetKind", "hopfield_cnn", "mlp", "vgg", "vgg11", "vgg16", "vgg_like"]
+__all__ = [
+    "NETS",
+    "NetKind",
+    "hopfield_cnn",
+    "hopfield_mlp",
+    "mlp",
+    "resnet8",
+    "vgg",
+    "vgg11",
+    "vgg16",
+    "vgg_like",
+    "vit_tiny",
+]
 
 
 def _mlp(num_classes: int, in_shape: tuple[int, ...], hidden: Sequence[int], **options: Any) -> Net:
     return mlp([math.prod(in_shape), *hidden, num_classes], **options)
+
+
+def _hopfield_mlp(num_classes: int, in_shape: tuple[int, ...], hidden: Sequence[int], **options: Any) -> Net:
+    return hopfield_mlp([math.prod(in_shape), *hidden, num_classes], **options)
 
 
 def _defaults(make: Callable[..., Net], *names: str) -> dict[str, Any]:
@@ -46,5 +65,12 @@ NETS: Registry[NetKind] = Registry(
             pools=True,
             options=_defaults(hopfield_cnn, "channels", "pool", "padding", "output", "init"),
         ),
+        "hopfield_mlp": NetKind(
+            _hopfield_mlp,
+            sizes=(256, 256),
+            options=_defaults(hopfield_mlp, "top_down", "strength", "damping", "output", "init"),
+        ),
+        "resnet8": NetKind(resnet8, options=_defaults(resnet8, "width", "init")),
+        "vit_tiny": NetKind(vit_tiny, options=_defaults(vit_tiny, "depth", "width", "heads", "patch", "init")),
     },
 )

@@ -1,0 +1,86 @@
+"""Ready-made nets that are graphs: residual, attention, top-down."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import dualprop as dp
+from tests.oracles.refused import refused
+
+
+def residual(activation: str = "tanh") -> tuple[dp.Net, torch.Tensor]:
+    net = dp.nets.resnet8(in_shape=(3, 8, 8), width=8, activation=activation).double()
+    return net, torch.randn(4, 3, 8, 8, dtype=torch.float64)
+
+
+def attention(activation: str = "tanh") -> tuple[dp.Net, torch.Tensor]:
+    net = dp.nets.vit_tiny(in_shape=(3, 8, 8), width=12, depth=2, activation=activation).double()
+    return net, torch.randn(4, 3, 8, 8, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("make", [residual, attention])
+def test_the_error_against_back_propagation_is_of_second_order(make):
+    net, x = make()
+    y = torch.randint(10, (4,))
+    true = torch.cat([g.flatten() for g in dp.Backprop(net, loss="cross_entropy").gradients(x, y).values()])
+    errors = []
+    for beta in (1.0, 0.1, 0.01):
+        ours = dp.DualProp(net, loss="cross_entropy", beta=beta).gradients(x, y).values()
+        errors.append(float((torch.cat([g.flatten() for g in ours]) - true).norm() / true.norm()))
+    assert math.log10(errors[0] / errors[2]) / 2 == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize("make", [residual, attention])
+def test_with_relu_every_layer_points_where_back_propagation_does(make):
+    net, x = make("relu")
+    rule = dp.DualProp(net, loss="cross_entropy", beta=0.01)
+    assert min(dp.alignment(rule, x, torch.randint(10, (4,))).cosine) > 0.99
+
+
+@pytest.mark.parametrize("top_down", ["symmetric", "skew", "free"])
+def test_a_hopfield_net_predicts_its_free_fixed_point_and_learns(top_down):
+    net = dp.nets.hopfield_mlp([6, 9, 8, 4], top_down=top_down, strength=0.3).double()
+    net.tolerance = 1e-12
+    x, y = torch.randn(5, 6, dtype=torch.float64), torch.randint(4, (5,))
+    states = net.states(x)
+    for k, layer in enumerate(net.stack, 1):
+        drives = (states[net.wiring.edges[e][0]] for e in net.wiring.into[k])
+        torch.testing.assert_close(layer(*drives), states[k], rtol=0, atol=1e-9)
+    schedule = dp.Sweep(300, tolerance=1e-10, damping=0.3)
+    rule = dp.DualProp(net, loss="cross_entropy", beta=0.1, schedule=schedule)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.3)
+    losses = []
+    for _ in range(10):
+        step = rule.backward(x, y)
+        assert step.measures["residual"] <= 1e-10
+        losses.append(float(step.loss))
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_tied_weights_are_one_parameter():
+    tied, free = (len(list(dp.nets.hopfield_mlp([6, 9, 4], top_down=t).parameters())) for t in ("skew", "free"))
+    assert (tied, free) == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: dp.nets.resnet8(in_shape=(3, 30, 30)), r"^in_shape=\(3, 30, 30\)"),
+        (lambda: dp.nets.resnet8(width=12), "^width=12: must be a multiple of 8"),
+        (lambda: dp.nets.resnet8(feedback="kolen-pollack"), "^feedback='kolen-pollack'"),
+        (lambda: dp.nets.vit_tiny(in_shape=(3, 30, 30)), r"^in_shape=\(3, 30, 30\)"),
+        (lambda: dp.nets.vit_tiny(width=10), "^width=10: must be a multiple of heads=3"),
+        (lambda: dp.nets.hopfield_mlp([784]), r"^sizes=\[784\]"),
+        (lambda: dp.nets.hopfield_mlp([784, 10, 10], top_down="skewed"), "^unknown top-down edge 'skewed'"),
+        (lambda: dp.Backprop(dp.nets.hopfield_mlp([6, 5, 4])), "^net: edge layer2 -> layer1 closes a cycle"),
+        (lambda: dp.RULES["ep"](dp.nets.resnet8()), "^net: EquilibriumProp runs on chains"),
+    ],
+)
+def test_refusals(make, message):
+    with refused(message):
+        make()
