@@ -59,7 +59,7 @@ def test_every_potential(name, output):
 @pytest.mark.parametrize("pool", POOLS, ids=str)
 def test_every_pool_in_front_and_behind(pool):
     synapses = [
-        dp.Pooled(dp.Conv2d(2, 3, 3, padding=1, stride=2, dilation=1, bias=False), pool),
+        dp.Pooled(dp.Conv2d(2, 3, 3, padding=1, stride=2, bias=False), pool),
         dp.Conv2d(3, 6, 1, pool=dp.AvgPool2d(1), groups=3),
         dp.Pooled(dp.Affine(nn.ConvTranspose2d(6, 2, 3)), pool),
         dp.Dense(2 * pool.out_shape((2, *[pool.out_shape((3, 6, 6))[1] + 2] * 2))[1] ** 2, 4),
