@@ -148,7 +148,7 @@ def drawn_weights(net: dp.Net, *, seed: int = 0, scale: float = 1.0) -> dp.Net:
 def batch(
     net: dp.Net, n: int = 3, *, seed: int = 0
 ) -> tuple[Tensor | tuple[Tensor, ...], Tensor | tuple[Tensor, ...]]:
-    """Normal numbers for every input, of the size that the first edge out of it reads; classes for every output."""
+    """Normal numbers for every input, as many as the first edge out of it reads; classes for every output."""
     generator, wiring = torch.Generator().manual_seed(1000 + seed), net.wiring
     sizes = {number: net.synapses[edges[0]].in_features for number, edges in wiring.out_of.items() if number < 1}
     inputs = [

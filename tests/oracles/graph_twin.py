@@ -1,7 +1,7 @@
 """Dual propagation on graphs the slow and obvious way: loops over edges, as MATHS §8 has it.
 
-Nothing is cached: every drive and every feedback is summed anew from the states, edge by edge. Nothing of the library
-is used but to read the weights and the wiring of a net (`read`).
+Nothing is cached: every drive and every feedback is summed anew from the states, edge by edge. Nothing of the
+library is used but to read the weights and the wiring of a net (`read`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXACT = ("linear", "relu")  # projections, on which the squared error is nudged 
 
 @dataclass(frozen=True)
 class Wire:
-    """An edge: A(z) = s M z + b, with M a weight, or its transpose if `turned`, or the identity if it has no name."""
+    """An edge: A(z) = s M z + b, with M a weight, its transpose if `turned`, or without a name the identity."""
 
     source: int
     target: int
@@ -140,7 +140,7 @@ class GraphTwin:
             self.minus[k] = (1 - self.damping) * minus + self.damping * self.minus[k]
 
     def sweeps(self, count: int, targets: Mapping[int, Array]) -> None:
-        """Up through all but the outputs that lead no further up, the first time without losses; down through all."""
+        """Up through all but outputs that lead no further up, the first time without losses; down through all."""
         for sweep in range(count):
             for k in range(1, self.L + 1):
                 leads_up = any(wire.source == k and wire.target > k for wire in self.wires)
