@@ -153,16 +153,22 @@ class Gated(nn.Module):
         self.position = nn.Sequential(nn.Linear(2, 8), nn.GELU(), nn.Linear(8, 1))
         self.query = nn.Parameter(torch.randn(1, 8))
 
-    def compute(self, x, act):
+    def place(self, act):
+        """By hand, or by the module called with its table."""
+        if act is None:
+            return self.position(self.table)
+        return self.position[2](act("gelu", self.position[0](self.table), False))
+
+    def compute(self, x, act, position=None):
         gate, scale = act("tanh", 2 * self.gate, False), act("softplus", self.scale, False)
-        position = self.position[2](act("gelu", self.position[0](self.table), False)).view(2, 8).mean(0)
+        position = (self.place(act) if position is None else position).view(2, 8).mean(0)
         mask = act("sigmoid", torch.stack([self.gate, position]).sum(0), False)
         query = act("silu", self.query.expand(len(x), 8) * 1.5, True)
         return self.last(act("tanh", self.first(x), True) * gate * mask + position + query) * scale
 
     def forward(self, x):
         calls = {"tanh": torch.tanh, "softplus": F.softplus, "sigmoid": torch.sigmoid, "silu": F.silu}
-        return self.compute(x, lambda name, a, _: self.position[1](a) if name == "gelu" else calls[name](a))
+        return self.compute(x, lambda name, a, _: calls[name](a), self.place(None))
 
     def by_hand(self, x, samples, gates):
         return self.compute(x, lambda name, a, own: difference(a, FUNCTIONS[name], samples if own else gates))

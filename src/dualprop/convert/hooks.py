@@ -95,6 +95,7 @@ class Part:
                 mode.frame = sys._getframe(1)
         elif torch.is_grad_enabled():
             keep_for_recomputation(mode)
+        mode.given((*args, *kwargs.values()))
         mode.path.append((self, module))
         mode.excluded += self.excluded
         if mode.inspection is not None:

@@ -137,6 +137,12 @@ class Mode(TorchFunctionMode):
             elif result in self.fixed:
                 del self.fixed[result]
 
+    def given(self, values: Iterable[Any]) -> None:
+        """Keep in mind which parameters and buffers the module that runs gives to one of its submodules."""
+        for value in values:
+            if isinstance(value, Tensor) and self._registered(value):
+                self.fixed[value] = None
+
     def _fits(self, t: Tensor) -> bool:
         """Whether a tensor made to some size has a dimension for the samples."""
         if self.batch is None or not t.dim():
