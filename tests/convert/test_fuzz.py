@@ -123,9 +123,9 @@ class Residual(Step):
         return z + inner
 
     def body(self, z, x):
-        """Without the hooks of the steps themselves: as functions, which a checkpoint computes again as such."""
+        """Functions without the hooks of their steps, which a checkpoint computes again as such."""
         for step in self.steps:
-            z = step.forward(z, x)
+            z = step.forward(z, x) if isinstance(step, Function | Gate) else step(z, x)
         return z
 
     def forward(self, z, x):
