@@ -58,7 +58,7 @@ class Sabotage(NamedTuple):
             copy = Path(folder) / "dualprop"
             shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("__pycache__"))
             self.spoil(copy)
-            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
             tests, *options = self.tests.split()
             own = {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
             answer = subprocess.run(

@@ -10,13 +10,20 @@ from torch import Tensor
 
 import dualprop as dp
 from tests.rules.conformance import CHECKS, PROBLEMS
+from tests.slow import but_slow
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("name", list(dp.RULES))
-@pytest.mark.parametrize("check", list(CHECKS))
+@pytest.mark.parametrize("check", [name for name in CHECKS if name != "learns"])
 def test_conforms(check: str, name: str, problem: str) -> None:
     CHECKS[check](dp.RULES[name], PROBLEMS[problem])
+
+
+@pytest.mark.parametrize("problem", but_slow(PROBLEMS, "conv"))
+@pytest.mark.parametrize("name", list(dp.RULES))
+def test_learns(name: str, problem: str) -> None:
+    CHECKS["learns"](dp.RULES[name], PROBLEMS[problem])
 
 
 def test_the_names_of_the_first_milestone_are_there() -> None:
