@@ -106,8 +106,8 @@ SABOTAGES = {
     ),
     "schedules: the way down ends one layer early": Sabotage(
         "engines/dyads/schedules.py",
-        "(*range(1, depth), *range(depth, 0, -1))",
-        "(*range(1, depth), *range(depth, 1, -1))",
+        "for k in range(wiring.depth, 0, -1):",
+        "for k in range(wiring.depth, 1, -1):",
         "engines/dyads/test_twin.py",
     ),
     "copies: imaginary parts get a bias": Sabotage(
