@@ -1,6 +1,6 @@
 """Does the suite turn red? One line of the library is spoilt at a time, and the tests that hold it must fail.
 
-    python -m tests.sabotage                # all of them, two minutes
+    python -m tests.sabotage                # all of them, some minutes
     python -m tests.sabotage pool resume    # those with one of these words in their name
 
 A sabotage is what a slip of the pen might do: nothing crashes, numbers are a little wrong. It is made in a copy of
@@ -275,8 +275,8 @@ SABOTAGES = {
     ),
     "records: a schedule without its seed": Sabotage(
         "engines/dyads/schedules.py",
-        "for value in vars(self).values()",
-        "for value in list(vars(self).values())[:1]",
+        "for _, value in values)",
+        "for _, value in values[:1])",
         "training/test_resolved.py -k words",
     ),
     "metrics: six guesses for the top five": Sabotage(
