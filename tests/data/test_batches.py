@@ -156,12 +156,12 @@ def test_a_gpu_gets_the_same_batches(store):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size=0: must be a whole number of at least 1"),
         ({"mean": (0.5, 0.5)}, "mean must be 1 or 3 finite numbers"),
         ({"mean": ()}, "mean must be 1 or 3 finite numbers"),
-        ({"std": (float("inf"),)}, "std must be 1 or 3 finite numbers"),
-        ({"std": (0.5, -0.5, 0.5)}, "std must be at least 0"),
-        ({"seed": -1}, "seed must be at least 0 or None, not -1"),
+        ({"std": (float("inf"),)}, r"std=\(inf,\): must be a list of finite numbers of at least 0"),
+        ({"std": (0.5, -0.5, 0.5)}, r"std=\(0.5, -0.5, 0.5\): must be a list"),
+        ({"seed": -1}, "seed=-1: must be a whole number of at least 0 or none"),
         ({"augment": True}, "augment needs a seed"),
         ({"dtype": torch.int32}, r"dtype must be a floating-point type, not torch\.int32"),
     ],

@@ -149,12 +149,12 @@ def test_a_tenth_is_the_default_and_nothing_is_allowed():
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
 def test_wrong_fractions_are_refused(fraction):
-    with pytest.raises(DualpropError, match=r"fraction must be in \[0, 1\), not"):
+    with pytest.raises(DualpropError, match=r"^fraction=.*: must be a number in \[0, 1\)$"):
         train_validation(numbered(5), fraction)
 
 
 def test_wrong_seeds_are_refused():
-    with pytest.raises(DualpropError, match="seed must be at least 0, not -1"):
+    with pytest.raises(DualpropError, match="seed=-1: must be a whole number of at least 0"):
         train_validation(numbered(5), seed=-1)
 
 

@@ -128,5 +128,5 @@ def test_train_and_test_must_have_the_same_classes(tree):
 
 
 def test_the_image_size_must_be_positive(tree):
-    with pytest.raises(DualpropError, match="image_size must be at least 1, not 0"):
+    with pytest.raises(DualpropError, match="image_size=0: must be a whole number of at least 1"):
         load(tree, image_size=0)

@@ -196,7 +196,7 @@ def test_holo_tanh_is_near_the_hard_clip_and_knows_no_energy():
         ({"slope": math.inf}, r"^slope=inf"),
         ({"centre": math.nan}, r"^centre=nan"),
         ({"centre": "1"}, r"^centre='1'"),
-        ({"base": "sigmoid"}, r"^base: .*Potential"),
+        ({"base": "sigmoid"}, r"^base='sigmoid': must be a dualprop.Potential"),
     ],
     ids=str,
 )

@@ -139,8 +139,14 @@ BAD = [
     (lambda: dp.nets.vgg_like(in_shape=(32, 32)), r"^in_shape"),
     (lambda: dp.nets.vgg_like(num_classes=0), r"^num_classes=0"),
     (lambda: dp.nets.vgg_like(num_classes=2.5), r"^num_classes=2.5"),
-    (lambda: dp.nets.vgg([[4]], [0], 3, (2, 8, 8)), r"=0"),
-    (lambda: dp.nets.vgg([[0]], [4], 3, (2, 8, 8)), r"^out_channels=0"),
+    (
+        lambda: dp.nets.vgg([[4]], [0], 3, (2, 8, 8)),
+        r"^dense=\[0\]: must be a list of whole numbers of at least 1",
+    ),
+    (
+        lambda: dp.nets.vgg([[0]], [4], 3, (2, 8, 8)),
+        r"^groups=\[\[0\]\]: must be a list of lists of whole numbers of at least 1",
+    ),
     (lambda: dp.NETS["vgg16"]((3, 32, 32), 10, hidden=[64]), r"^hidden=\[64\]: vgg16"),
     (lambda: dp.NETS["vgg_like"]((784,), 10, hidden=None), r"^in_shape=\(784,\)"),
 ]

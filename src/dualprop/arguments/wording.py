@@ -59,7 +59,7 @@ def allowed(annotation: Any, *, several: bool = False) -> str:
     if origin is Literal:
         return " or ".join(map(str, parts))
     if origin in _LISTS:
-        return f"a list of {allowed(parts[0], several=True)}"
+        return f"{'lists' if several else 'a list'} of {allowed(parts[0], several=True)}"
     if origin in _NUMBERS:
         return _number(_NUMBERS[origin], info.metadata, several)
     if origin in _OTHERS:

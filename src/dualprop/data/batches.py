@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, InstanceOf
 from torch import Tensor
 
+from dualprop.arguments import Count, NotNegative, Number, checked
 from dualprop.data.augment import random_crop_flip
 from dualprop.data.dataset import Split
 from dualprop.errors import DualpropError
 
 BLOCK = 2**20
 """Pixels that are read and normalised at once: small batches share the cost of calling each operation."""
+
+
+_Seed = Annotated[int, Field(ge=0)]  # however large: it is hashed
 
 
 class Batches:
@@ -44,29 +50,24 @@ class Batches:
         [(2, 1, 8, 8), (2, 1, 8, 8), (1, 1, 8, 8)]
     """
 
+    @checked
     def __init__(
         self,
-        split: Split,
-        batch_size: int,
+        split: InstanceOf[Split],
+        batch_size: Count,
         *,
-        mean: Sequence[float] = (0.0,),
-        std: Sequence[float] = (1.0,),
+        mean: Sequence[Number] = (0.0,),
+        std: Sequence[NotNegative] = (1.0,),
         augment: bool = False,
-        seed: int | None = None,
+        seed: _Seed | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         channels = split.images.shape[1]
-        if batch_size < 1:
-            raise DualpropError(f"batch_size must be at least 1, not {batch_size}")
         for name, values in (("mean", mean), ("std", std)):
-            if len(values) not in (1, channels) or not torch.tensor(values).isfinite().all():
+            if len(values) not in (1, channels):
                 raise DualpropError(f"{name} must be 1 or {channels} finite numbers, not {tuple(values)}")
-        if min(std) < 0:
-            raise DualpropError(f"std must be at least 0, not {tuple(std)}")
-        if seed is not None and seed < 0:
-            raise DualpropError(f"seed must be at least 0 or None, not {seed}")
         if augment and seed is None:
             raise DualpropError("augment needs a seed, not None")
         if not dtype.is_floating_point:

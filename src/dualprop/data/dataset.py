@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pydantic import InstanceOf
 from torch import Tensor
 
+from dualprop.arguments import Fraction, Seed, checked
 from dualprop.errors import DualpropError
 
 
@@ -145,7 +147,8 @@ class Dataset:
         return channels, height, width
 
 
-def train_validation(split: Split, fraction: float = 0.1, seed: int = 0) -> tuple[Split, Split]:
+@checked
+def train_validation(split: InstanceOf[Split], fraction: Fraction = 0.1, seed: Seed = 0) -> tuple[Split, Split]:
     """Split at random into a part to train on and a part to choose settings by.
 
     Both parts keep the order of `split`, share its images, and depend on `seed` alone.
@@ -166,10 +169,6 @@ def train_validation(split: Split, fraction: float = 0.1, seed: int = 0) -> tupl
         >>> [len(part) for part in train_validation(split, fraction=0.2)]
         [40, 10]
     """
-    if not 0 <= fraction < 1:
-        raise DualpropError(f"fraction must be in [0, 1), not {fraction}")
-    if seed < 0:
-        raise DualpropError(f"seed must be at least 0, not {seed}")
     held_out = round(fraction * len(split))
     if held_out == len(split):
         raise DualpropError(f"fraction {fraction} of {len(split)} images leaves none to train on")

@@ -8,17 +8,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dualprop.arguments import Count, checked
 from dualprop.data.dataset import Dataset, Split
 from dualprop.data.moments import Moments
 from dualprop.data.sources import Source
-from dualprop.errors import DataError, DualpropError
+from dualprop.errors import DataError
 
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-def folder_source(path: Path, image_size: int | None = None) -> Source:
+@checked
+def folder_source(path: Path, image_size: Count | None = None) -> Source:
     """Return the source that reads the tree of images at `path`.
 
     Every image is decoded once, into memory: to one channel if all files are grey, else to RGB.
@@ -31,8 +33,6 @@ def folder_source(path: Path, image_size: int | None = None) -> Source:
     Raises:
         DualpropError: an image size below 1.
     """
-    if image_size is not None and image_size < 1:
-        raise DualpropError(f"image_size must be at least 1, not {image_size}")
     return Source(f"folder:{path}", f"the images in {path}", lambda root: _read(path, image_size))
 
 

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from dualprop.arguments import Fraction, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.potentials import Potential, Softmax, softmax
 from dualprop.registry import Registry
@@ -231,9 +232,8 @@ class CrossEntropy(Loss):
     link = Softmax()
     holomorphic = True
 
-    def __init__(self, *, label_smoothing: float = 0.0) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise DualpropError(f"label_smoothing={label_smoothing!r}: must be in [0, 1)")
+    @checked
+    def __init__(self, *, label_smoothing: Fraction = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
     def __repr__(self) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from dualprop.errors import DivergenceError, DualpropError, check_type
+from dualprop.arguments import In, check, checked
+from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.potentials import POTENTIALS, Potential
 from dualprop.nets.synapses import Dense, Synapse, layout
 from dualprop.nets.wiring import Wiring
@@ -34,16 +36,17 @@ class Layer(nn.Module):
 
     synapse: Synapse
 
+    @checked
     def __init__(
-        self, synapse: Synapse, potential: Potential | str = "relu", also: Mapping[str, Synapse] | None = None
+        self,
+        synapse: Synapse,
+        potential: Annotated[Potential | str, In(POTENTIALS)] = "relu",
+        also: Mapping[str, Synapse] | None = None,
     ) -> None:
         super().__init__()
-        for each in (synapse, *(also or {}).values()):
-            check_type("synapse", each, Synapse)
         self.synapse = synapse
         self.also = nn.ModuleDict(dict(also or {}))
         self.potential = POTENTIALS[potential] if isinstance(potential, str) else potential
-        check_type("potential", self.potential, Potential)
 
     @property
     def synapses(self) -> list[Synapse]:
@@ -94,7 +97,7 @@ class Net(nn.Module):
         if not layers:
             raise DualpropError("layers: a net needs at least one")
         for layer in layers:
-            check_type("layers", layer, Layer)
+            check("layers", layer, Layer)
             if layer.also:
                 raise DualpropError("layers: one has several synapses; dualprop.Graph makes nets of such layers")
         self._build(layers, Wiring.chain(len(layers)))

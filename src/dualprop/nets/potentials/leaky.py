@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualprop.errors import DualpropError
+from dualprop.arguments import PositivePortion, checked
 from dualprop.nets.potentials.base import Potential, total
 
 
+@checked
 @dataclass(frozen=True)
 class LeakyReLU(Potential):
     """G(z) = Σ ½z² where z >= 0 and z²/(2 slope) where z < 0; f(a) = a or slope·a.
@@ -23,13 +24,9 @@ class LeakyReLU(Potential):
         DualpropError: if `slope` is outside (0, 1].
     """
 
-    slope: float = 0.01
+    slope: PositivePortion = 0.01
 
     elementwise = True
-
-    def __post_init__(self) -> None:
-        if not 0 < self.slope <= 1:
-            raise DualpropError(f"slope={self.slope}: must be in (0, 1]")
 
     def __call__(self, a: Tensor) -> Tensor:
         """`a` where it is positive, slope·a elsewhere."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from dualprop.errors import DualpropError, check_type, positive
+from dualprop.arguments import Number, Positive, checked
 from dualprop.nets.potentials.base import Potential, total
 
 
+@checked
 @dataclass(frozen=True)
 class Rescaled(Potential):
     """f(a) = f_0(slope (a - centre)), G(z) = G_0(z)/slope + centre Σz, G*(a) = G*_0(slope (a - centre))/slope.
@@ -34,14 +34,10 @@ class Rescaled(Potential):
     """
 
     base: Potential
-    slope: float = 1.0
-    centre: float = 0.0
+    slope: Positive = 1.0
+    centre: Number = 0.0
 
     def __post_init__(self) -> None:
-        check_type("base", self.base, Potential)
-        positive(slope=self.slope)
-        if not isinstance(self.centre, int | float) or not math.isfinite(self.centre):
-            raise DualpropError(f"centre={self.centre!r}: must be a finite number")
         for name in ("elementwise", "holomorphic", "convex"):
             object.__setattr__(self, name, getattr(self.base, name))
 

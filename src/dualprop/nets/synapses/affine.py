@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dualprop.errors import DualpropError, check_type
+from dualprop.arguments import checked
+from dualprop.errors import DualpropError
 from dualprop.nets.counting import Kind, listeners, report, report_forward
 from dualprop.nets.synapses.base import AffineMap, accumulate
 from dualprop.nets.synapses.pools import Pool
@@ -37,9 +38,9 @@ class Affine(AffineMap):
         (2, 7, 7)
     """
 
+    @checked
     def __init__(self, module: nn.Module, *, feedback: str = "symmetric", pool: Pool | None = None) -> None:
         super().__init__(pool)
-        check_type("module", module, nn.Module)
         self.module = module
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._work: dict[tuple[int, ...], int] = {}

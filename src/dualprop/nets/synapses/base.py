@@ -6,11 +6,13 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from dualprop.errors import DualpropError, check_type
+from dualprop.arguments import In, checked
+from dualprop.errors import DualpropError
 from dualprop.nets.kernels import products
 from dualprop.nets.synapses.inits import INITS
 from dualprop.nets.synapses.pools import Pool, Seen
@@ -174,11 +176,10 @@ class AffineMap(Synapse):
 
     kept: dict[str, Tensor] | None
 
+    @checked
     def __init__(self, pool: Pool | None = None) -> None:
         super().__init__()
         self.kept = None
-        if pool is not None:
-            check_type("pool", pool, Pool)
         self.pool = pool
 
     @property
@@ -375,3 +376,6 @@ def _kolen_pollack(synapse: Weighted, generator: torch.Generator | None) -> None
 
 
 FEEDBACK = Registry("feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack})
+
+Feedback = Annotated[str, In(FEEDBACK)]
+"""How the error comes down, by name."""

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualprop.errors import DualpropError, at_least_one
+from dualprop.arguments import Count, CountOrZero, checked
+from dualprop.errors import DualpropError
 from dualprop.nets.counting import counted
 from dualprop.nets.kernels import products
-from dualprop.nets.synapses.base import Weighted
+from dualprop.nets.synapses.base import Feedback, Weighted
+from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import Pool
 
 
@@ -44,26 +46,23 @@ class Conv2d(Weighted):
         (torch.Size([5, 8, 4, 4]), torch.Size([5, 3, 8, 8]))
     """
 
+    @checked
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
+        in_channels: Count,
+        out_channels: Count,
+        kernel_size: Count,
         *,
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
-        groups: int = 1,
+        stride: Count = 1,
+        padding: CountOrZero = 0,
+        dilation: Count = 1,
+        groups: Count = 1,
         bias: bool = True,
-        feedback: str = "symmetric",
-        init: str = "glorot-uniform",
+        feedback: Feedback = "symmetric",
+        init: Init = "glorot-uniform",
         pool: Pool | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        at_least_one(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
-        at_least_one(stride=stride, dilation=dilation, groups=groups)
-        if not isinstance(padding, int) or isinstance(padding, bool) or padding < 0:
-            raise DualpropError(f"padding={padding!r}: must be a whole number of at least 0")
         if in_channels % groups or out_channels % groups:
             raise DualpropError(f"groups={groups}: must divide in_channels={in_channels} and {out_channels=}")
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualprop.errors import DualpropError, at_least_one
+from dualprop.arguments import Count, checked
+from dualprop.errors import DualpropError
 from dualprop.nets.counting import counted
 from dualprop.nets.kernels import products
-from dualprop.nets.synapses.base import Weighted
+from dualprop.nets.synapses.base import Feedback, Weighted
+from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import Pool
 
 
@@ -40,18 +42,18 @@ class Dense(Weighted):
         (torch.Size([5, 2]), torch.Size([5, 3]))
     """
 
+    @checked
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
+        in_features: Count,
+        out_features: Count,
         *,
         bias: bool = True,
-        feedback: str = "symmetric",
-        init: str = "glorot-uniform",
+        feedback: Feedback = "symmetric",
+        init: Init = "glorot-uniform",
         pool: Pool | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        at_least_one(in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         shape = out_features, in_features
         super().__init__(shape, bias=bias, feedback=feedback, init=init, pool=pool, generator=generator)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from dualprop.arguments import In
 from dualprop.registry import Registry
 
 
@@ -39,3 +41,6 @@ _CUT_STD = math.sqrt(
 INITS: Registry[Callable[[Tensor, torch.Generator | None], Tensor]] = Registry(
     "init", {"glorot-uniform": glorot_uniform, "lecun-normal": lecun_normal, "uniform-fan-in": uniform_fan_in}
 )
+
+Init = Annotated[str, In(INITS)]
+"""Initial weights by name."""

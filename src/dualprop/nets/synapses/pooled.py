@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dualprop.errors import DualpropError, check_type
+from dualprop.arguments import checked
+from dualprop.errors import DualpropError
 from dualprop.nets.synapses.base import AffineMap, Synapse
 from dualprop.nets.synapses.pools import Pool, Seen, layout
 
@@ -40,10 +41,9 @@ class Pooled(Synapse):
     behind: Pool
     eager = True
 
+    @checked
     def __init__(self, synapse: Synapse, pool: Pool) -> None:
         super().__init__()
-        check_type("synapse", synapse, Synapse)
-        check_type("pool", pool, Pool)
         if synapse.behind is not None:
             raise DualpropError(f"synapse: has a pool behind it already, {synapse.behind}")
         self.synapse, self.behind = synapse.core, pool

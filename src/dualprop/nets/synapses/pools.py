@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import reduce
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualprop.errors import DualpropError, at_least_one, positive
+from dualprop.arguments import Count, In, Positive, checked
+from dualprop.errors import DualpropError
 from dualprop.nets.potentials.complex import exponential
 from dualprop.registry import Registry
 
@@ -63,9 +64,9 @@ class Pool(ABC):
     linear: bool  # whether its linearisation is the same for every state
     holomorphic: bool  # whether it takes complex states and is differentiable there
 
-    def __init__(self, size: int = 2, stride: int | None = None) -> None:
+    @checked
+    def __init__(self, size: Count = 2, stride: Count | None = None) -> None:
         self.size, self.stride = size, size if stride is None else stride
-        at_least_one(size=self.size, stride=self.stride)
 
     @abstractmethod
     def __call__(self, z: Tensor) -> Tensor:
@@ -239,9 +240,9 @@ class SoftmaxPool2d(Pool):
     linear = False
     holomorphic = True
 
-    def __init__(self, size: int = 2, stride: int | None = None, temperature: float = 1.0) -> None:
+    @checked
+    def __init__(self, size: Count = 2, stride: Count | None = None, temperature: Positive = 1.0) -> None:
         super().__init__(size, stride)
-        positive(temperature=temperature)
         self.temperature = temperature
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -293,3 +294,6 @@ class SoftmaxPool2d(Pool):
 
 POOLS: Registry[type[Pool]] = Registry("pool", {"max": MaxPool2d, "avg": AvgPool2d, "softmax": SoftmaxPool2d})
 """Called with the side of a window and, if it is another, the stride."""
+
+PoolOrName = Annotated[Pool | str, In(POOLS)]
+"""A pool, or the name of one over windows of 2 x 2."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 
-from dualprop.errors import DualpropError, check_type
+from dualprop.arguments import In
+from dualprop.errors import DualpropError
 from dualprop.nets.net import Layer, Net
+from dualprop.nets.potentials import POTENTIALS
 from dualprop.nets.synapses import FEEDBACK, POOLS, Pool, Synapse, Weighted
+
+Activation = Annotated[str, In(POTENTIALS)]
+"""A potential by name."""
 
 
 def chain(synapses: Sequence[Synapse], activation: str, output: str) -> Net:
@@ -26,9 +32,7 @@ def draw_feedback(synapses: Sequence[Weighted], feedback: str, generator: torch.
 
 def named_pool(pool: Pool | str) -> Pool:
     """A pool by name, over windows of 2 x 2."""
-    made = POOLS[pool](2) if isinstance(pool, str) else pool
-    check_type("pool", made, Pool)
-    return made
+    return POOLS[pool](2) if isinstance(pool, str) else pool
 
 
 def check_image(in_shape: tuple[int, ...], pool: Pool, padding: Sequence[int]) -> None:

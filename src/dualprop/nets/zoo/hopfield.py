@@ -9,23 +9,28 @@ from typing import Any
 
 import torch
 
-from dualprop.errors import DualpropError, at_least_one
+from dualprop.arguments import Count, CountOrZero, Several, checked
+from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
-from dualprop.nets.synapses import Conv2d, Dense, Pool, Pooled, Synapse, Weighted
-from dualprop.nets.zoo.chain import chain, check_image, draw_feedback, named_pool
+from dualprop.nets.synapses import Conv2d, Dense, Pooled, Synapse, Weighted
+from dualprop.nets.synapses.base import Feedback
+from dualprop.nets.synapses.inits import Init
+from dualprop.nets.synapses.pools import PoolOrName
+from dualprop.nets.zoo.chain import Activation, chain, check_image, draw_feedback, named_pool
 
 
+@checked
 def hopfield_cnn(
-    num_classes: int = 10,
-    in_shape: tuple[int, int, int] = (3, 32, 32),
-    activation: str = "half-hard-sigmoid",
+    num_classes: Count = 10,
+    in_shape: Several[Count] = (3, 32, 32),
+    activation: Activation = "half-hard-sigmoid",
     *,
-    channels: Sequence[int] = (128, 256, 512, 512),
-    pool: Pool | str = "max",
-    padding: Sequence[int] = (1, 1, 1, 0),
-    output: str = "linear",
-    init: str = "uniform-fan-in",
-    feedback: str = "symmetric",
+    channels: Sequence[Count] = (128, 256, 512, 512),
+    pool: PoolOrName = "max",
+    padding: Sequence[CountOrZero] = (1, 1, 1, 0),
+    output: Activation = "linear",
+    init: Init = "uniform-fan-in",
+    feedback: Feedback = "symmetric",
     generator: torch.Generator | None = None,
 ) -> Net:
     """3 x 3 convolutions with a pool behind each, and a dense read-out: the net of equilibrium propagation.
@@ -61,10 +66,9 @@ def hopfield_cnn(
         by Drastically Reducing Its Gradient Estimator Bias*, Frontiers in Neuroscience 2021. With "softmax"
         pools: Laborieux, Zenke, *Holomorphic Equilibrium Propagation*, NeurIPS 2022.
     """
-    at_least_one(num_classes=num_classes)
     if not channels:
         raise DualpropError("channels=[]: the net needs at least one convolution")
-    if len(padding) != len(channels) or not all(isinstance(rows, int) and rows >= 0 for rows in padding):
+    if len(padding) != len(channels):
         raise DualpropError(
             f"padding={list(padding)}: must be a whole number of at least 0 for each of channels={list(channels)}"
         )

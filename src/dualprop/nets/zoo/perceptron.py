@@ -9,19 +9,23 @@ from itertools import pairwise
 
 import torch
 
+from dualprop.arguments import Count, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Dense
-from dualprop.nets.zoo.chain import chain, draw_feedback
+from dualprop.nets.synapses.base import Feedback
+from dualprop.nets.synapses.inits import Init
+from dualprop.nets.zoo.chain import Activation, chain, draw_feedback
 
 
+@checked
 def mlp(
-    sizes: Sequence[int],
-    activation: str = "relu",
+    sizes: Sequence[Count],
+    activation: Activation = "relu",
     *,
-    output: str = "linear",
-    init: str = "glorot-uniform",
-    feedback: str = "symmetric",
+    output: Activation = "linear",
+    init: Init = "glorot-uniform",
+    feedback: Feedback = "symmetric",
     generator: torch.Generator | None = None,
 ) -> Net:
     """A multi-layer perceptron with zero biases.
@@ -49,9 +53,6 @@ def mlp(
     """
     if len(sizes) < 2:
         raise DualpropError(f"sizes={list(sizes)}: a net needs an input and an output size")
-    for size in sizes:
-        if not isinstance(size, int) or size < 1:
-            raise DualpropError(f"sizes={list(sizes)}: must be whole numbers of at least 1")
     weights = sum(below * above for below, above in pairwise(sizes))
     if 4 * weights > _memory():  # the system might grant it, and kill us when it is written to
         raise DualpropError(f"sizes={list(sizes)}: {weights:.1e} weights do not fit this machine's memory")

@@ -8,22 +8,26 @@ from typing import Any
 
 import torch
 
-from dualprop.errors import at_least_one
+from dualprop.arguments import Count, Several, checked
 from dualprop.nets.net import Net
-from dualprop.nets.synapses import Conv2d, Dense, Pool, Weighted
-from dualprop.nets.zoo.chain import chain, check_image, draw_feedback, named_pool
+from dualprop.nets.synapses import Conv2d, Dense, Weighted
+from dualprop.nets.synapses.base import Feedback
+from dualprop.nets.synapses.inits import Init
+from dualprop.nets.synapses.pools import PoolOrName
+from dualprop.nets.zoo.chain import Activation, chain, check_image, draw_feedback, named_pool
 
 
+@checked
 def vgg(
-    groups: Sequence[Sequence[int]],
-    dense: Sequence[int],
-    num_classes: int = 10,
-    in_shape: tuple[int, int, int] = (3, 32, 32),
-    activation: str = "relu",
+    groups: Sequence[Sequence[Count]],
+    dense: Sequence[Count],
+    num_classes: Count = 10,
+    in_shape: Several[Count] = (3, 32, 32),
+    activation: Activation = "relu",
     *,
-    pool: Pool | str = "max",
-    init: str = "lecun-normal",
-    feedback: str = "symmetric",
+    pool: PoolOrName = "max",
+    init: Init = "lecun-normal",
+    feedback: Feedback = "symmetric",
     generator: torch.Generator | None = None,
 ) -> Net:
     """3 x 3 convolutions in groups, a 2 x 2 pool after each group, then dense layers, on logits.
@@ -47,7 +51,6 @@ def vgg(
     Raises:
         DualpropError: for an image too small for the pools, a number below 1 or an unknown name.
     """
-    at_least_one(num_classes=num_classes)
     pooling = named_pool(pool)
     check_image(in_shape, pooling, [1] * len(groups))
     synapses: list[Weighted] = []
