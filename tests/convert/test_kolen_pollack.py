@@ -324,7 +324,7 @@ def taken():
     [
         (taken, {"kolen_pollack": True}, "module: 1 has an attribute `feedback`"),
         (lambda: nn.Sequential(nn.ReLU(), nn.LazyLinear(2)), {"kolen_pollack": True}, "module: 1 has no weights"),
-        (lambda: nn.ReLU(), {"kolen_pollack": 1}, "kolen_pollack: of type int"),
+        (lambda: nn.ReLU(), {"kolen_pollack": 1}, "kolen_pollack=1: must be true or false"),
         (lambda: nn.ReLU(), {"generator": torch.Generator()}, "generator: "),
         (lambda: nn.Linear(2, 2), {"kolen_pollack": True}, "module: Linear has no activation"),
     ],

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import dualprop as dp
-from dualprop.nets.losses import Loss
 from tests.oracles.builders import double_batch, double_net
 from tests.oracles.refused import refused
 from tests.rules.conformance import nothing_changes
@@ -24,19 +23,13 @@ def net():
     return double_net(SIZES)
 
 
-@pytest.mark.parametrize("alpha", [-0.01, 1.01, math.nan, math.inf, -math.inf, "half", None], ids=str)
-def test_alpha(net, alpha):
-    with refused("^alpha"):
-        dp.DualProp(net, alpha=alpha, beta=0.1)
-
-
 @pytest.mark.parametrize(
     "beta",
-    [0, -0.5, math.nan, True, math.inf, "one", None, [], (0.5,), [0.5] * 3, [0, 0.5], [0.5, math.nan], [0.5, "x"]],
+    [[], (0.5,), [0.5] * 3],
     ids=str,
 )
-def test_beta(net, beta):
-    with refused("^beta"):
+def test_a_beta_for_each_layer(net, beta):
+    with refused(f"^beta=.*: {len(beta)} numbers, but the net has 2 layers$"):
         dp.DualProp(net, beta=beta)
 
 
@@ -53,23 +46,10 @@ def test_only_the_output_layers_nudge_must_be_weak(net):
     dp.DualProp(net, alpha=0.0, beta=[7.0, 0.9])
 
 
-@pytest.mark.parametrize("rounds", [0, -1, 1.5, "3", None], ids=str)
-def test_rounds(net, rounds):
-    with refused("^rounds"):
-        dp.DualProp(net, rounds=rounds)
-
-
 @pytest.mark.parametrize("schedule", [3, "swep", dp.Sweep, object()], ids=["number", "word", "class", "object"])
 def test_schedule(net, schedule):
     with refused("schedule"):
         dp.DualProp(net, schedule=schedule)
-
-
-@pytest.mark.parametrize("loss", [3, None, torch.nn.MSELoss(), Loss], ids=str)
-def test_loss(net, loss):
-    for rule in (dp.DualProp, dp.Backprop):
-        with refused("^loss"):
-            rule(net, loss=loss)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 
 import pytest
@@ -23,66 +22,15 @@ def net() -> dp.Net:
     return double_net((5, 6, 3), "sigmoid")
 
 
-WHOLE, POSITIVE, NOT_NEGATIVE, FLAG, SEED = (
-    "a whole number of at least 1",
-    "positive and finite",
-    "a finite number of at least 0",
-    "true or false",
-    "a whole number of at least 0",
-)
-NONE_OF_THESE = {
-    WHOLE: [0, -1, 1.5, 2.0, math.nan, True, None, "3", [3]],
-    POSITIVE: [0, -0.1, math.nan, math.inf, -math.inf, True, None, "0.1", [0.1], 0.1j],
-    NOT_NEGATIVE: [-0.1, math.nan, math.inf, True, None, "0.1", [0.1], 0.1j],
-    FLAG: [0, 1, None, "true", [True]],
-    SEED: [-1, 0.5, True, None, "0", 2**63, [0]],
-    "an even whole number of at least 2": [3, 1, 0, -2, 5, 4.0, math.nan, True, None, "4", [4]],
-}
-SETTINGS = {"T1": WHOLE, "T2": WHOLE, "beta": POSITIVE, "tolerance": NOT_NEGATIVE, "warm": FLAG}
-OWN = {
-    dp.EquilibriumProp: {"seed": SEED},
-    dp.HolomorphicEP: {"seed": SEED, "noise": NOT_NEGATIVE, "N": "an even whole number of at least 2"},
-    dp.ContrastiveHebbian: {"gamma": POSITIVE},
-}
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_every_setting_is_checked(rule, net):
-    """By its first wrong value; by all of them below."""
-    for name, allowed in {**SETTINGS, **OWN[rule]}.items():
-        with refused(rf"^{name}=.*: must be {allowed}"):
-            rule(net, **{name: NONE_OF_THESE[allowed][0]})
-    rule(net, tolerance=0)
-
-
-@pytest.mark.parametrize(
-    ("rule", "name"),
-    [(dp.HolomorphicEP, name) for name in ("T1", "beta", "noise", "warm", "seed", "N")],
-    ids=lambda v: v if isinstance(v, str) else "",
-)
-def test_what_is_none_of_these(rule, name, net):
-    allowed = {**SETTINGS, **OWN[rule]}[name]
-    for value in NONE_OF_THESE[allowed]:
-        with refused(rf"^{name}=.*: must be {allowed}"):
-            rule(net, **{name: value})
-
-
 @pytest.mark.parametrize("rule", [dp.EquilibriumProp, dp.HolomorphicEP])
 @pytest.mark.parametrize("beta", [1, 1.0, 3])
 def test_a_linear_output_under_squared_error_needs_beta_below_one(rule, beta):
     """z_L <- a - β (z_L - y) has a factor of -β."""
     for loss in ("mse", "mse-linearised"):
-        with refused(rf"^beta={beta}: must be below 1"):
+        with refused(rf"^beta={float(beta)}: must be below 1"):
             rule(double_net((5, 4, 3), "sigmoid"), loss=loss, beta=beta)
     rule(double_net((5, 4, 3), "sigmoid", output="sigmoid"), beta=beta)
     rule(double_net((5, 4, 3), "sigmoid"), loss="cross_entropy", beta=beta)
-
-
-@pytest.mark.parametrize("value", [1.0001, 2])
-def test_a_clamp_beyond_the_target(value, net):
-    with refused(rf"^beta={value}: must be in \(0, 1\]"):
-        dp.ContrastiveHebbian(net, beta=value)
-    dp.ContrastiveHebbian(net, beta=1)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -96,12 +44,6 @@ def test_order(rule, net):
 def test_variant(net):
     with refused("^unknown variant 'centered': did you mean 'centred'"):
         dp.EquilibriumProp(net, variant="centered")
-
-
-@pytest.mark.parametrize("value", [None, 3, "", ["forward"], {"order": 1}], ids=str)
-def test_what_is_no_name(value, net):
-    with refused("^unknown order .*Known: "):
-        dp.EquilibriumProp(net, order=value)
 
 
 def test_what_the_tests_know_of_is_all_there_is():
@@ -176,16 +118,6 @@ def test_cross_entropy_over_a_layer_that_is_not_linear(rule, output):
         rule(double_net((4, 3, 2), "sigmoid", output=output), loss="cross_entropy")
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_losses_and_nets_that_are_none(rule, net):
-    with refused(r"^unknown loss 'mes': did you mean 'mse'"):
-        rule(net, loss="mes")
-    with refused("^loss: of type int"):
-        rule(net, loss=3)
-    with refused("^net: of type torch.nn.Linear|^net: of type Linear"):
-        rule(torch.nn.Linear(3, 2))
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_complex_states_of_low_precision(dtype):
     net, x, y = dp.nets.mlp([5, 6, 3], "sigmoid").to(dtype), torch.rand(4, 5).to(dtype), torch.tensor([0, 1, 2, 0])
@@ -206,7 +138,7 @@ def test_a_gamma_that_leaves_nothing_of_the_lowest_layers_difference():
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("state", [None, 3, [("states", [])]])
 def test_what_is_no_state(rule, state, net):
-    with refused("^state: of type"):
+    with refused("^state=.*: must be a table$"):
         rule(net).load_state_dict(state)
 
 

@@ -144,8 +144,8 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 def _ours(error: ValidationError) -> DualpropError | None:
     """An error of this library's that a validator has raised: it says all there is to say."""
-    first = error.errors(include_url=False)[0].get("ctx", {}).get("error")
-    return first if isinstance(first, DualpropError) else None
+    raised = (each.get("ctx", {}).get("error") for each in error.errors(include_url=False))
+    return next((ours for ours in raised if isinstance(ours, DualpropError)), None)
 
 
 def _refused(
@@ -155,7 +155,7 @@ def _refused(
     if ours := _ours(error):
         return ours
     first = error.errors(include_url=False)[0]
-    what = function.__qualname__.removesuffix(".__init__")
+    what = type(args[0]).__name__ if function.__name__ == "__init__" else function.__qualname__
     kinds = declared(function)
     place = first["loc"][0]
     if first["type"].startswith("missing"):

@@ -13,8 +13,6 @@ from cyclopts import App, CycloptsError
 
 import dualprop
 from dualprop.errors import DualpropError, Interrupted
-from dualprop.training.malloc import keep_memory
-from dualprop.training.processes import torchrun
 
 STOPPED = 130  # the exit code after Ctrl-C
 HELP = ("--help", "-h")
@@ -24,6 +22,7 @@ app = App(
     help="Train networks with dual propagation, and with the methods it is compared with.",
     version=dualprop.__version__,
     help_flags=HELP,
+    help_format="plaintext",
 )
 for command, purpose in {
     "train": "Train a net with one rule; test the weights with the best validation accuracy once, at the end.",
@@ -39,7 +38,6 @@ app.command("dualprop.cli.data:app", name="data", help="List, fetch and look int
 
 def main() -> None:
     """Run the command line; a wrong argument is one line on stderr and exit code 2, a warning one line."""
-    keep_memory()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("dualprop").setLevel(logging.INFO)
     with warnings.catch_warnings():
@@ -52,11 +50,15 @@ def _run(words: list[str]) -> int:
     """Run one command; its exit code."""
     try:
         command, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+        if command != app.help_print:
+            from dualprop.training.malloc import keep_memory
+
+            keep_memory()
         command(*bound.args, **bound.kwargs)
     except KeyboardInterrupt:  # where there was no run to save
         return _say("stopped", STOPPED)
     except Interrupted as stopped:
-        return _say(str(stopped), STOPPED) if torchrun.rank() == 0 else STOPPED  # the others say the same
+        return STOPPED if _rank() else _say(str(stopped), STOPPED)  # the others say the same
     except (CycloptsError, DualpropError, OSError) as error:  # a disk that may not be written is no bug of ours
         return _say(f"error: {error}", 2)
     helped = command == app.help_print and not set(HELP) & set(words)
@@ -70,6 +72,13 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
 
 def _say(what: str, code: int) -> int:
     """One line on stderr, with the number of a process that does not lead."""
-    who = f"dualprop (process {torchrun.rank()})" if torchrun.rank() else "dualprop"
+    who = f"dualprop (process {_rank()})" if _rank() else "dualprop"
     print(f"{who}: {' '.join(what.split())}", file=sys.stderr)
     return code
+
+
+def _rank() -> int:
+    """The number of this process among those of torchrun."""
+    from dualprop.training.processes import torchrun
+
+    return torchrun.rank()

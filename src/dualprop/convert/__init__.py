@@ -7,34 +7,37 @@ outputs, its state_dict, and how it works with autocast, torch.compile, checkpoi
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import warnings
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
+from pydantic import SkipValidation
 from torch import nn
 
+from dualprop.arguments import In, Portion, Positive, checked
 from dualprop.convert.batch import Batch, BatchDim, check_batch, scaled_loss
 from dualprop.convert.feedback import add_feedback, check_feedback, kind_with_feedback, symmetric
 from dualprop.convert.hooks import Part, part_of
 from dualprop.convert.record import REDUCTIONS, Conversion
 from dualprop.convert.survey import activations_of, has_own_code, reason, unknown_to
-from dualprop.errors import DualpropError, check_type
+from dualprop.errors import DualpropError
 
 __all__ = ["REDUCTIONS", "BatchDim", "Conversion", "conversion", "convert", "scaled_loss", "unconvert"]
 
 logger = logging.getLogger("dualprop")
 
 
+@checked
 def convert(
     module: nn.Module,
     *,
-    alpha: float = 0.5,
-    beta: float = 1.0,
-    exclude: Iterable[str] = (),
-    reduction: str = "mean",
-    batch: Batch | None = None,
+    alpha: Portion = 0.5,
+    beta: Positive = 1.0,
+    exclude: SkipValidation[Iterable[str]] = (),
+    reduction: Annotated[str, In(REDUCTIONS)] = "mean",
+    batch: SkipValidation[Batch | None] = None,
     kolen_pollack: bool = False,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
@@ -97,21 +100,12 @@ def convert(
         >>> print(dp.conversion(net))
         converted: 1 ReLU; left alone: nothing
     """
-    check_type("module", module, nn.Module)
-    if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
-        raise DualpropError(f"alpha={alpha!r}: must be a float in [0, 1]")
-    if not isinstance(beta, int | float) or not 0 < beta < math.inf:
-        raise DualpropError(f"beta={beta!r}: must be a float, positive and finite")
     if not isinstance(exclude, Iterable):
         raise DualpropError(f"exclude={exclude!r}: must be names of submodules")
-    if generator is not None:
-        check_type("generator", generator, torch.Generator)
-    check_type("kolen_pollack", kolen_pollack, bool)
     if generator is not None and not kolen_pollack:
         raise DualpropError("generator: only kolen_pollack=True draws anything")
     check_batch(batch)
-    REDUCTIONS[reduction]
-    made = Conversion(type(module).__name__, float(alpha), float(beta), reduction, batch)
+    made = Conversion(type(module).__name__, alpha, beta, reduction, batch)
     names: dict[nn.Module, list[str]] = {}
     for name, m in module.named_modules(remove_duplicate=False):
         names.setdefault(m, []).append(name)
@@ -163,7 +157,7 @@ def convert(
     for name, why in made.left_alone.items():
         if "not known" in why:
             made.warned.add(type(modules[name]).__name__)
-            warnings.warn(f"{name}: left alone, {why}; it keeps its ordinary derivative", stacklevel=2)
+            warnings.warn(f"{name}: left alone, {why}; it keeps its ordinary derivative", stacklevel=3)
     return module
 
 

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dualprop.errors import DualpropError, check_type
+from pydantic import InstanceOf
+
+from dualprop.arguments import check
+from dualprop.errors import DualpropError
 from dualprop.nets.net import Layer, Net
 from dualprop.nets.potentials import POTENTIALS, Potential
 from dualprop.nets.synapses import Synapse
@@ -111,11 +114,11 @@ class Graph:
             DualpropError: for another name, no source, a node of another graph, or another type.
         """
         self._check_name(name)
-        check_type("sources", sources, Mapping)
+        check("sources", sources, Mapping)
         if not sources:
             raise DualpropError(f"sources: layer {name!r} needs an edge from an input or an earlier layer")
         chosen = POTENTIALS[potential] if isinstance(potential, str) else potential
-        check_type("potential", chosen, Potential)
+        check("potential", chosen, Potential)
         node = Node(name, len(self._nodes) + 1, self)
         draft = _Draft(name, chosen)
         for source, synapse in sources.items():
@@ -219,11 +222,11 @@ class Graph:
 
     def _edge(self, source: Node, target: Node, synapse: Synapse) -> Edge:
         self._check_node("source", source)
-        check_type("synapse", synapse, Synapse)
+        check("synapse", synapse, Synapse)
         return Edge(source, target, synapse)
 
     def _check_node(self, end: str, node: Node) -> None:
-        check_type(end, node, Node)
+        check(end, node, InstanceOf[Node])
         if node.graph is not self:
             raise DualpropError(f"{end}: {node.name!r} belongs to another graph")
 

@@ -10,11 +10,12 @@ References:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from dualprop.arguments import Fraction, checked
+from dualprop.arguments import Fraction, In, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.potentials import Potential, Softmax, softmax
 from dualprop.registry import Registry
@@ -276,3 +277,6 @@ LOSSES: Registry[Loss] = Registry(
         "cross_entropy": CrossEntropy(),
     },
 )
+
+LossOrName = Annotated[Loss | str, In(LOSSES)]
+"""A loss, or the name of one."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from dualprop.arguments import check
 from dualprop.engines.dyads.schedules import Parallel, Random
-from dualprop.errors import DualpropError, check_type
+from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.registry import Registry
 from dualprop.rules.backprop import Backprop
@@ -70,7 +71,7 @@ class Method:
             DualpropError: for a setting that the rule does not have, a value it refuses, or a net without the
                 feedback weights it needs.
         """
-        check_type("net", net, Net)
+        check("net", net, Net)
         if self.feedback == "kolen-pollack" and net.feedback != self.feedback and len(net) > 1:
             raise DualpropError(
                 f"net: {self.summary} needs feedback weights of its own; "

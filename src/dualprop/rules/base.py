@@ -14,15 +14,16 @@ from typing import Any, Concatenate, ParamSpec
 import torch
 from torch import Tensor
 
+from dualprop.arguments import check, checked
 from dualprop.engines.states import ByLayer, State
-from dualprop.errors import DualpropError, check_type
-from dualprop.nets.losses import LOSSES, Loss
+from dualprop.errors import DualpropError
+from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Inputs, Net, Shape
 from dualprop.rules.state import restored, saved
 
 P = ParamSpec("P")
 
-AnyLoss = Loss | str | Sequence[Loss | str]
+AnyLoss = LossOrName | Sequence[LossOrName]
 """A loss or its name, or one for each output."""
 
 
@@ -84,18 +85,15 @@ class Rule:
     cycles = False
 
     @_remembered
+    @checked
     def __init__(self, net: Net, *, loss: AnyLoss = "mse") -> None:
-        check_type("net", net, Net)
         self._check_wiring(net)
         self.net = net
         outputs = len(net.wiring.outputs)
         given = [loss] * outputs if isinstance(loss, str | Loss) else loss
-        check_type("loss", given, Sequence)
         if len(given) != outputs:
             raise DualpropError(f"loss: {len(given)} losses, but the net has {outputs} outputs")
         self.losses: tuple[Loss, ...] = tuple(LOSSES[each] if isinstance(each, str) else each for each in given)
-        for each in self.losses:
-            check_type("loss", each, Loss)
         self.loss: Loss = self.losses[0]
         self._kept: list[str] = []  # the attributes that are state
         self._out_shapes: dict[tuple[Shape, ...], list[Shape]] = {}  # by the inputs'
@@ -302,7 +300,7 @@ class Rule:
         Raises:
             DualpropError: if it is another rule's or another net's; the rule is then as it was.
         """
-        check_type("state", state, dict)
+        check("state", state, Mapping[str, Any])
         if set(state) != set(self._kept):
             raise DualpropError(f"state: holds {sorted(state)}, but this rule keeps {sorted(self._kept)}")
         before = self.state_dict()
@@ -345,7 +343,7 @@ class Rule:
         shapes = self._out_shapes[tuple(tuple(each.shape[1:]) for each in inputs)]
         targets = []
         for target, shape, loss in zip(in_order(y), shapes, self.losses, strict=True):
-            check_type("y", target, Tensor)
+            check("y", target, Tensor)
             whole = torch.Size((len(inputs[0]), *shape))
             targets.append(loss.encode(target.detach(), whole, inputs[0].dtype))
             if not self._loss_checked:
@@ -371,7 +369,7 @@ class Rule:
         return self.net.packed(inputs)
 
     def _checked_input(self, x: Tensor) -> Tensor:
-        check_type("x", x, Tensor)
+        check("x", x, Tensor)
         x = x.detach()
         if x.ndim < 2 or not len(x):
             raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be (batch, ...) with at least one sample")

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dualprop.arguments import Count, NotNegative, Positive, PositivePortion, checked
 from dualprop.engines.hopfield.contrasts import Contrast
 from dualprop.engines.hopfield.copies import Copies
 from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
-from dualprop.errors import DualpropError, positive
-from dualprop.nets.losses import Loss
+from dualprop.errors import DualpropError
+from dualprop.nets.losses import Loss, LossOrName
 from dualprop.nets.net import Layer, Net
-from dualprop.rules.relaxing import Relaxing
+from dualprop.rules.relaxing import Order, Relaxing
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class ContrastiveHebbian(Relaxing):
         net: the net to train.
         loss: a name in `LOSSES` or a `Loss`.
         gamma: γ, the gain of the feedback, positive.
-        beta: how far the output is clamped, in (0, 1].
+        beta: how far the output is clamped, in (0, 1]; 1 clamps it to the target.
         T1: steps of the free phase, at least 1.
         T2: steps of the clamped phase, at least 1.
         order: of the updates in a step, a name in `ORDERS` (see `EquilibriumProp`).
@@ -83,29 +84,27 @@ class ContrastiveHebbian(Relaxing):
         True
     """
 
+    @checked
     def __init__(
         self,
         net: Net,
         *,
-        loss: Loss | str = "mse",
-        gamma: float = 0.1,
-        beta: float = 1.0,
-        T1: int = 20,
-        T2: int = 20,
-        order: str = "forward",
+        loss: LossOrName = "mse",
+        gamma: Positive = 0.1,
+        beta: PositivePortion = 1.0,
+        T1: Count = 20,
+        T2: Count = 20,
+        order: Order = "forward",
         warm: bool = False,
-        tolerance: float = 0.0,
+        tolerance: NotNegative = 0.0,
     ) -> None:
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance)
-        positive(gamma=gamma, beta=beta)
-        if beta > 1:
-            raise DualpropError(f"beta={beta!r}: must be in (0, 1]; 1 clamps the output to the target")
         if gamma ** (len(net) - 1) < 1e-30:  # what the lowest layer's difference is divided by
             raise DualpropError(f"gamma={gamma!r}: too small for {len(net)} layers")
-        self.beta, chain, link = float(beta), net.chain, self.loss.link
-        hopfield = HopfieldNet(chain, gain=float(gamma))
+        self.beta, chain, link = beta, net.chain, self.loss.link
+        hopfield = HopfieldNet(chain, gain=gamma)
         if link is not None:
             neurons = Layer(chain[-1].synapse, link)
-            hopfield = HopfieldNet([*chain[:-1], neurons], neurons.synapse, gain=float(gamma))
+            hopfield = HopfieldNet([*chain[:-1], neurons], neurons.synapse, gain=gamma)
         phase = self.phase("clamped", T2, len(chain))
         self.compose(hopfield, Clamped(hopfield, self.loss, phase, self.beta))

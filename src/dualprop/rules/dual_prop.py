@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualprop.arguments import Count, PerLayer, Portion, Positive, checked, per_layer
 from dualprop.engines.dyads.inference import Inference, Task
 from dualprop.engines.dyads.schedules import Schedule, parse
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.slots import Ages, Slots
-from dualprop.errors import DualpropError, check_type
 from dualprop.nets.net import Inputs, Net
 from dualprop.rules.base import AnyLoss, Rule, Step, in_order
 
@@ -65,30 +65,25 @@ class DualProp(Rule):
     minus: Slots
     ages: Ages
 
+    @checked
     def __init__(
         self,
         net: Net,
         *,
         loss: AnyLoss = "mse",
-        alpha: float = 0.5,
-        beta: float | Sequence[float] = 1.0,
+        alpha: Portion = 0.5,
+        beta: PerLayer[Positive] = 1.0,
         schedule: Schedule | str = "sweep",
         transpose: bool = False,
         lazy: bool = False,
-        rounds: int = 1,
+        rounds: Count = 1,
     ) -> None:
         super().__init__(net, loss=loss)
         depth = len(net)
-        self.nudge = Nudge.checked(alpha, beta, depth, transpose)
-        if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
-            raise DualpropError(f"rounds={rounds!r}: must be a whole number of at least 1")
-        for name, flag in (("transpose", transpose), ("lazy", lazy)):
-            if not isinstance(flag, bool):
-                raise DualpropError(f"{name}={flag!r}: must be true or false")
+        self.nudge = Nudge(alpha, per_layer("beta", beta, depth), transpose)
         for k, each in zip(net.wiring.outputs, self.losses, strict=True):
             each.check(net.stack[k - 1].potential, self.nudge.at(k)[1])
         self.schedule = parse(schedule) if isinstance(schedule, str) else schedule
-        check_type("schedule", self.schedule, Schedule)
         self.schedule.fit(net.wiring, rounds, lazy)
         self.lazy, self.rounds = lazy, rounds
         self.add_state("generator", torch.Generator().manual_seed(self.schedule.seed))

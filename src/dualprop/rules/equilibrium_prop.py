@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import torch
 
+from dualprop.arguments import Count, In, NotNegative, Positive, Seed, checked
 from dualprop.engines.hopfield.contrasts import Point, SideBySide
 from dualprop.engines.hopfield.phases import HopfieldNet
-from dualprop.errors import DualpropError, positive
-from dualprop.nets.losses import Loss, SquaredError
+from dualprop.errors import DualpropError
+from dualprop.nets.losses import Loss, LossOrName, SquaredError
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
 from dualprop.registry import Registry
-from dualprop.rules.relaxing import Relaxing
+from dualprop.rules.relaxing import Order, Relaxing
 
 Variant = Callable[[float, torch.Generator], tuple[float, float]]
 """From β to the two nudges whose equilibria are contrasted, the higher first."""
@@ -64,7 +66,6 @@ def check_strength(beta: float, net: Net, loss: Loss) -> None:
     Raises:
         DualpropError: for β of 1 or more where the squared error nudges a linear output, or no positive number.
     """
-    positive(beta=beta)
     if beta >= 1 and isinstance(loss, SquaredError) and net.chain[-1].potential == Linear():
         raise DualpropError(f"beta={beta!r}: must be below 1 for the squared error of a linear output")
 
@@ -112,23 +113,24 @@ class EquilibriumProp(Relaxing):
         True
     """
 
+    @checked
     def __init__(
         self,
         net: Net,
         *,
-        loss: Loss | str = "mse",
-        variant: str = "positive",
-        beta: float = 0.1,
-        T1: int = 30,
-        T2: int = 10,
-        order: str = "even-odd",
+        loss: LossOrName = "mse",
+        variant: Annotated[str, In(VARIANTS)] = "positive",
+        beta: Positive = 0.1,
+        T1: Count = 30,
+        T2: Count = 10,
+        order: Order = "even-odd",
         warm: bool = False,
-        tolerance: float = 0.0,
-        seed: int = 0,
+        tolerance: NotNegative = 0.0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed)
         check_strength(beta, net, self.loss)
-        self.beta, self.variant = float(beta), VARIANTS[variant]
+        self.beta, self.variant = beta, VARIANTS[variant]
         hopfield = read_out(net, self.loss)
         phase = self.phase("nudged", T2, len(hopfield.layers))
         points = partial(_two_points, self.variant, self.beta)

@@ -12,20 +12,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from dualprop.arguments import Count, NotNegative, Positive, Seed, checked
 from dualprop.engines.hopfield.contrasts import Contrast, Force, Point, SideBySide, check_complex
 from dualprop.engines.hopfield.copies import Copies
 from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
 from dualprop.engines.hopfield.relaxation import Settled
-from dualprop.errors import DualpropError, not_negative
-from dualprop.nets.losses import Loss
+from dualprop.errors import DualpropError
+from dualprop.nets.losses import Loss, LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import POTENTIALS
 from dualprop.rules.equilibrium_prop import check_strength, read_out
-from dualprop.rules.relaxing import Relaxing
+from dualprop.rules.relaxing import Order, Relaxing
 
 
 def _circle(beta: float, N: int) -> list[Point]:
@@ -121,27 +124,25 @@ class HolomorphicEP(Relaxing):
         torch.Size([5, 3])
     """
 
+    @checked
     def __init__(
         self,
         net: Net,
         *,
-        loss: Loss | str = "mse",
-        beta: float = 0.4,
-        N: int = 4,
-        T1: int = 30,
-        T2: int = 10,
-        noise: float = 0.0,
-        order: str = "even-odd",
+        loss: LossOrName = "mse",
+        beta: Positive = 0.4,
+        N: Annotated[Count, Field(ge=2, multiple_of=2)] = 4,
+        T1: Count = 30,
+        T2: Count = 10,
+        noise: NotNegative = 0.0,
+        order: Order = "even-odd",
         warm: bool = False,
-        tolerance: float = 0.0,
-        seed: int = 0,
+        tolerance: NotNegative = 0.0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed)
         check_strength(beta, net, self.loss)
-        not_negative(noise=noise)
-        if not isinstance(N, int) or isinstance(N, bool) or N < 2 or N % 2:
-            raise DualpropError(f"N={N!r}: must be an even whole number of at least 2")
-        self.beta, self.N, self.noise = float(beta), N, float(noise)
+        self.beta, self.N, self.noise = beta, N, noise
         hopfield = read_out(net, self.loss)
         self._check_holomorphic(hopfield)
         phase = self.phase("nudged", T2, len(hopfield.layers))

@@ -7,17 +7,19 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
+from dualprop.arguments import Count, PerLayer, Portion, Positive, checked, per_layer
 from dualprop.engines.dyads.states import Nudge
 from dualprop.engines.lifted.descent import Descent, Minimum
 from dualprop.engines.lifted.objective import Lifted
 from dualprop.engines.states import State
-from dualprop.errors import DualpropError, at_least_one, positive
+from dualprop.errors import DualpropError
 from dualprop.nets.counting import counting
-from dualprop.nets.losses import Loss
+from dualprop.nets.losses import LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import standing_still
 from dualprop.rules.base import Rule, Step
@@ -65,22 +67,19 @@ class LiftedProximal(Rule):
         (True, tensor(True))
     """
 
+    @checked
     def __init__(
         self,
         net: Net,
         *,
-        loss: Loss | str = "mse",
-        alpha: float = 1.0,
-        beta: float | Sequence[float] = 0.1,
-        tolerance: float = 1e-3,
-        max_iterations: int = 100,
+        loss: LossOrName = "mse",
+        alpha: Annotated[Portion, Field(multiple_of=1)] = 1.0,
+        beta: PerLayer[Positive] = 0.1,
+        tolerance: Positive = 1e-3,
+        max_iterations: Count = 100,
     ) -> None:
         super().__init__(net, loss=loss)
-        if isinstance(alpha, bool) or alpha not in (0, 1):
-            raise DualpropError(f"alpha={alpha!r}: must be 0 or 1")
-        self.nudge = Nudge.checked(alpha, beta, len(net))
-        positive(tolerance=tolerance)
-        at_least_one(max_iterations=max_iterations)
+        self.nudge = Nudge(alpha, per_layer("beta", beta, len(net)))
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self.loss.check(net.chain[-1].potential, self.nudge.at(len(net))[1])
         if net.feedback != "symmetric":

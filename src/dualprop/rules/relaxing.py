@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from dualprop.arguments import Count, In, NotNegative, Seed, checked
 from dualprop.engines.hopfield.contrasts import Contrasting
 from dualprop.engines.hopfield.copies import Copies
 from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
 from dualprop.engines.hopfield.relaxation import ORDERS
 from dualprop.engines.slots import Slots
 from dualprop.engines.states import State
-from dualprop.errors import DualpropError, at_least_one, not_negative, seeds
+from dualprop.errors import DualpropError
 from dualprop.nets.counting import counting
-from dualprop.nets.losses import Loss
+from dualprop.nets.losses import LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
 from dualprop.nets.synapses import standing_still
 from dualprop.rules.base import Rule, Step
+
+Order = Annotated[str, In(ORDERS)]
+"""Of the updates in a step, by name."""
 
 
 class Relaxing(Rule):
@@ -47,27 +51,22 @@ class Relaxing(Rule):
     generator: torch.Generator
     free: Slots
 
+    @checked
     def __init__(
         self,
         net: Net,
         *,
-        loss: Loss | str,
-        T1: int,
-        T2: int,
-        order: str,
+        loss: LossOrName,
+        T1: Count,
+        T2: Count,
+        order: Order,
         warm: bool,
-        tolerance: float,
-        seed: int = 0,
+        tolerance: NotNegative,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(net, loss=loss)
-        at_least_one(T1=T1, T2=T2)
-        not_negative(tolerance=tolerance)
-        seeds(seed=seed)
-        if not isinstance(warm, bool):
-            raise DualpropError(f"warm={warm!r}: must be true or false")
-        self.T1, self.T2, self.warm, self.tolerance = T1, T2, warm, float(tolerance)
+        self.T1, self.T2, self.warm, self.tolerance = T1, T2, warm, tolerance
         self.loss.check(net.chain[-1].potential, 0.0)
-        ORDERS[order]
         self.order = order
         self.add_state("generator", torch.Generator().manual_seed(seed))
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from dualprop.arguments import CountOrZero, Fraction, In, PerLayer, Positive, Seed, checked, per_layer
 from dualprop.engines.feedback_maps import FEEDBACK_LOSSES, Block, FeedbackMap, Noise
 from dualprop.engines.states import State
-from dualprop.errors import DivergenceError, DualpropError, positive, seeds
+from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.counting import counting
-from dualprop.nets.losses import Loss
+from dualprop.nets.losses import LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Weighted, product_dtype, standing_still
 from dualprop.rules.base import Rule, Step
@@ -79,25 +80,22 @@ class DifferenceTargetProp(Rule):
     optimizers: list[torch.optim.Optimizer]
     generator: torch.Generator
 
+    @checked
     def __init__(
         self,
         net: Net,
         *,
-        loss: Loss | str = "mse",
-        beta: float = 0.7,
-        K: int | Sequence[int] = 5,
-        sigma: float | Sequence[float] = 0.1,
-        feedback_lr: float | Sequence[float] | None = None,
-        feedback_momentum: float = 0.9,
-        feedback: str = "l-drl",
-        seed: int = 0,
+        loss: LossOrName = "mse",
+        beta: Positive = 0.7,
+        K: PerLayer[CountOrZero] = 5,
+        sigma: PerLayer[Positive] = 0.1,
+        feedback_lr: PerLayer[Positive] | None = None,
+        feedback_momentum: Fraction = 0.9,
+        feedback: Annotated[str, In(FEEDBACK_LOSSES)] = "l-drl",
+        seed: Seed = 0,
     ) -> None:
         super().__init__(net, loss=loss)
         self.loss.check(net.chain[-1].potential, 0.0)
-        positive(beta=beta)
-        if not isinstance(feedback_momentum, int | float) or not 0 <= feedback_momentum < 1:
-            raise DualpropError(f"feedback_momentum={feedback_momentum!r}: must be a number in [0, 1)")
-        seeds(seed=seed)
         reversed_layers = net.chain[1:]
         for k, layer in enumerate(reversed_layers, 2):
             if not isinstance(layer.synapse.core, Weighted):
@@ -105,17 +103,10 @@ class DifferenceTargetProp(Rule):
                 raise DualpropError(f"net: layer {k} ({kind}) has no learned feedback map, only Dense and Conv2d")
         count = len(reversed_layers)
         self.beta = beta
-        self.K = _per_layer("K", K, count)
-        self.sigma = _per_layer("sigma", sigma, count)
-        rates = _per_layer("feedback_lr", feedback_lr, count)
+        self.K = per_layer("K", K, count, "feedback maps")
+        self.sigma = per_layer("sigma", sigma, count, "feedback maps")
+        rates = per_layer("feedback_lr", feedback_lr, count, "feedback maps")
         self._own_rates = feedback_lr is None
-        for steps in self.K:
-            if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
-                raise DualpropError(f"K={K!r}: must be whole numbers of at least 0")
-        for value in self.sigma:
-            positive(sigma=value)
-        for value in () if self._own_rates else rates:
-            positive(feedback_lr=value)
         self.feedback = FEEDBACK_LOSSES[feedback]
         generator = torch.Generator().manual_seed(seed)
         maps = [FeedbackMap(layer, generator, biased=self.feedback.biased) for layer in reversed_layers]
@@ -213,11 +204,3 @@ class DifferenceTargetProp(Rule):
             if g.weight.dtype != x.dtype or g.weight.device != x.device:
                 g.to(x.device, x.dtype)
                 optimizer.load_state_dict(optimizer.state_dict())  # its momenta follow their parameters
-
-
-def _per_layer(name: str, value: Any, count: int) -> tuple[Any, ...]:
-    """One number for all, or one for each layer 2..L."""
-    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * count
-    if len(values) != count:
-        raise DualpropError(f"{name}={list(values)}: {len(values)} numbers, but the net has {count} feedback maps")
-    return values

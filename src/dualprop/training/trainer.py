@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dualprop.errors import DivergenceError, DualpropError, check_type
+from dualprop.arguments import check
+from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.net import Net
 from dualprop.rules import Rule
 from dualprop.rules.diagnostics import first_nonfinite
@@ -113,15 +114,15 @@ class Trainer:
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         processes: Alone | None = None,
     ) -> None:
-        check_type("net", net, Net)
-        check_type("rule", rule, Rule)
+        check("net", net, Net)
+        check("rule", rule, Rule)
         if rule.net is not net:
             raise DualpropError("rule: bound to another net than this one")
         self.net, self.rule, self.optimizer = net, rule, optimizer
         self.data: Epochs = data if hasattr(data, "epoch") else Repeated(data)  # type: ignore[assignment]
         self.callbacks = list(callbacks)
         for callback in self.callbacks:
-            check_type("callbacks", callback, Callback)
+            check("callbacks", callback, Callback)
         self.rate, self.autocast = rate, autocast
         self.processes = processes or Alone()
         self.epoch = self.batch = self.step = self.epochs = 0

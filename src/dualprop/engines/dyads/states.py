@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dualprop.engines.states import State
-from dualprop.errors import DualpropError
 from dualprop.nets.kernels.blockwise import blockwise
 from dualprop.nets.potentials import Potential
 from dualprop.nets.wiring import Wiring
@@ -29,29 +26,6 @@ class Nudge:
     alpha: float
     beta: tuple[float, ...]
     transpose: bool = False
-
-    @classmethod
-    def checked(cls, alpha: float, beta: float | Sequence[float], depth: int, transpose: bool = False) -> Nudge:
-        """With β one number, or one for each of the layers.
-
-        Args:
-            alpha: α.
-            beta: β, or β_1 .. β_L.
-            depth: L.
-            transpose: as above.
-
-        Raises:
-            DualpropError: for numbers out of range, or another number of them than there are layers.
-        """
-        if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
-            raise DualpropError(f"alpha={alpha!r}: must be a number in [0, 1]")
-        betas = tuple(beta) if isinstance(beta, Sequence) else (beta,) * depth
-        numbers = all(isinstance(b, int | float) and not isinstance(b, bool) for b in betas)
-        if not numbers or not all(0 < b < math.inf for b in betas):
-            raise DualpropError(f"beta={beta!r}: must be positive and finite, one number or one per layer")
-        if len(betas) != depth:
-            raise DualpropError(f"beta={list(betas)}: {len(betas)} numbers, but the net has {depth} layers")
-        return cls(alpha, betas, transpose)
 
     def mean(self, plus: Tensor, minus: Tensor) -> Tensor:
         """z̄, which carries the activity forward."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dualprop.errors import DualpropError, check_type
+from dualprop.arguments import check
+from dualprop.errors import DualpropError
 from dualprop.nets.synapses.affine import apart
 from dualprop.nets.synapses.base import AffineMap, Synapse, accumulate
 from dualprop.nets.synapses.pools import Seen, layout
@@ -36,7 +37,7 @@ class Local(Synapse):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        check_type("module", module, nn.Module)
+        check("module", module, nn.Module)
         for name, part in module.named_modules():
             at = f"module: {type(part).__name__}{f' ({name})' if name else ''}"
             if isinstance(part, _OF_THE_BATCH):

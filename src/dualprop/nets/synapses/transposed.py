@@ -7,7 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dualprop.errors import DualpropError, check_type
+from dualprop.arguments import check
+from dualprop.errors import DualpropError
 from dualprop.nets.synapses.base import AffineMap, Synapse, Weighted
 
 
@@ -41,7 +42,7 @@ class Transposed(AffineMap):
     def __init__(self, edge: _Edge | Synapse, *, scale: float = 1.0) -> None:
         super().__init__()
         synapse = edge if isinstance(edge, Synapse) else edge.synapse
-        check_type("edge", synapse, Weighted)
+        check("edge", synapse, Weighted)
         assert isinstance(synapse, Weighted)
         if synapse.pool is not None:
             raise DualpropError("edge: has a pool in front, and only a synapse without one has a transpose")
