@@ -53,7 +53,7 @@ Several = Annotated[tuple[T, ...], Field(strict=False)]
 """A tuple, made of a list if need be."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity: a registry has no hash
 class In:
     """Names in a registry: `Annotated[str, In(RULES)]`. What is no word is left to the rest of a union.
 
