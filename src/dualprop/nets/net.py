@@ -9,10 +9,10 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from dualprop.arguments import In, check, checked
+from dualprop.arguments import Count, Fraction, In, NotNegative, check, checked
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.potentials import POTENTIALS, Potential
-from dualprop.nets.synapses import Dense, Synapse, layout
+from dualprop.nets.synapses import Dense, Synapse, Transposed, layout
 from dualprop.nets.wiring import Wiring
 
 Inputs = Tensor | tuple[Tensor, ...]
@@ -120,6 +120,9 @@ class Net(nn.Module):
             sweeps: see the class.
             damping: see the class.
         """
+        check("tolerance", tolerance, NotNegative)
+        check("sweeps", sweeps, Count)
+        check("damping", damping, Fraction)
         net = cls.__new__(cls)
         net._build(layers, wiring, tolerance, sweeps, damping)
         return net
@@ -137,6 +140,12 @@ class Net(nn.Module):
         self.wiring = wiring
         self.tolerance, self.sweeps, self.damping = tolerance, sweeps, damping
         self._shapes: dict[tuple[Shape, ...], dict[int, Shape]] = {}
+        synapses = self.synapses
+        for e, synapse in enumerate(synapses):
+            if isinstance(synapse, Transposed) and not any(synapse.tied is other for other in synapses):
+                raise DualpropError(
+                    f"net: edge {wiring.arrow(e)}: the synapse that it is the transpose of is not in the net"
+                )
 
     @property
     def chain(self) -> list[Layer]:
@@ -291,17 +300,19 @@ class Net(nn.Module):
     def _checked_shapes(self, in_shapes: tuple[Shape, ...]) -> dict[int, Shape]:
         shapes = {-n: shape for n, shape in enumerate(in_shapes)}
         edges, synapses = self.wiring.edges, self.synapses
-        for k in range(1, len(self) + 1):
-            first = next(e for e in self.wiring.into[k] if edges[e][0] < k)
-            shapes[k] = synapses[first].out_shape(shapes[edges[first][0]])
+        firsts = [next(e for e in into if edges[e][0] < k) for k, into in enumerate(self.wiring.into[1:], 1)]
         if self.wiring.is_chain:
+            for k, synapse in enumerate(synapses, 1):
+                shapes[k] = synapse.out_shape(shapes[k - 1])
             return shapes
-        for (source, target), synapse in zip(edges, synapses, strict=True):
-            try:
-                synapse.check_joins(shapes[source], shapes[target])
-            except DualpropError as error:
-                names = f"{self.wiring.name(source)} -> {self.wiring.name(target)}"
-                raise DualpropError(f"net: edge {names}: {error}") from None
+        e = 0
+        try:
+            for e in firsts:
+                shapes[edges[e][1]] = synapses[e].out_shape(shapes[edges[e][0]])
+            for e, (source, target) in enumerate(edges):
+                synapses[e].check_joins(shapes[source], shapes[target])
+        except DualpropError as error:
+            raise DualpropError(f"net: edge {self.wiring.arrow(e)}: {error}") from None
         return shapes
 
     @property

@@ -74,10 +74,12 @@ class Wiring:
         if len(self.outputs) > 1:
             return f"this one has outputs {', '.join(map(self.name, self.outputs))}"
         chain = Wiring.chain(self.depth).edges
-        source, target = next((edge for edge in self.edges if edge not in chain), (self.depth, self.depth))
-        if (source, target) != (self.depth, self.depth):
-            return f"this one has an edge {self.name(source)} -> {self.name(target)}"
-        return f"its output is {self.name(self.outputs[0])}"
+        for e, edge in enumerate(self.edges):
+            if edge not in chain:
+                return f"this one has an edge {self.arrow(e)}"
+            if edge in self.edges[:e]:
+                return f"this one has two edges {self.arrow(e)}"
+        return f"the output of this one is {self.name(self.outputs[0])}"
 
     @cached_property
     def ends(self) -> frozenset[int]:
@@ -87,6 +89,11 @@ class Wiring:
     def name(self, number: int) -> str:
         """The name of a layer or an input."""
         return self.layers[number - 1] if number > 0 else self.inputs[-number]
+
+    def arrow(self, edge: int) -> str:
+        """An edge by the names of its ends."""
+        source, target = self.edges[edge]
+        return f"{self.name(source)} -> {self.name(target)}"
 
     def number(self, name: str) -> int:
         """The number of a layer or an input.

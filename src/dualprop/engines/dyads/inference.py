@@ -34,6 +34,13 @@ class Task(NamedTuple):
     y: Tensor
 
 
+class _Change(NamedTuple):
+    """How far a state has moved in a round."""
+
+    relative: float  # ‖Δz‖/‖z‖
+    norm: float  # ‖Δz‖
+
+
 class _Moved(NamedTuple):
     """What a block update makes of a layer."""
 
@@ -159,34 +166,38 @@ class Inference:
             DivergenceError: if a state is not finite, or the residual still grows after the last round.
         """
         planner = self._planner()
-        residuals: list[dict[int, float]] = []
+        moves: list[dict[int, _Change]] = []
         with standing_still(self.net.synapses):
             for number, updates in enumerate(rounds, 1):
                 before = {k: self._pair(k) for k in range(1, self.wiring.depth + 1)}
                 self.updates += len(updates)
                 self._follow(planner.plan(updates, more=True))
-                residuals.append({k: _change(self._pair(k), pair) for k, pair in before.items()})
-                for k, residual in residuals[-1].items():
-                    if not math.isfinite(residual):
+                moves.append({k: _change(self._pair(k), pair) for k, pair in before.items()})
+                for k, change in moves[-1].items():
+                    if not math.isfinite(change.relative):
                         raise DivergenceError(
                             f"inference diverged at step {number}, layer {k}: a state became NaN or infinite"
                         )
-                if max(residuals[-1].values()) <= tolerance:
+                residual = max(change.relative for change in moves[-1].values())
+                if residual <= tolerance:
                     break
-            self._check_growth(residuals, tolerance)
+            self._check_growth(moves, tolerance)
             if learn:
                 self._follow(planner.plan((), learn=True))
-        return len(residuals), max(residuals[-1].values())
+        return len(moves), residual
 
-    def _check_growth(self, residuals: Sequence[Mapping[int, float]], tolerance: float) -> None:
-        """Stop if a layer moves more in the last round than half way, where it moved more than after a quarter."""
-        steps = len(residuals)
-        for k, last in residuals[-1].items():
-            early, half = residuals[steps // 4][k], residuals[steps // 2][k]
-            if steps >= 8 and last > tolerance and last > half > early:
+    def _check_growth(self, moves: Sequence[Mapping[int, _Change]], tolerance: float) -> None:
+        """Stop if a layer moves further in the last round than half way, where it did than after a quarter.
+
+        States that grow by a factor in every round move by the same part of their norm, but ever further.
+        """
+        steps = len(moves)
+        for k, last in moves[-1].items():
+            early, half = moves[steps // 4][k], moves[steps // 2][k]
+            if steps >= 8 and last.relative > tolerance and last.norm > half.norm > early.norm:
                 raise DivergenceError(
-                    f"inference does not settle by step {steps}, layer {k}: its residual grew from {half:.3g} "
-                    f"half way to {last:.3g}; give the schedule more damping"
+                    f"inference does not settle by step {steps}, layer {k}: its states moved by {half.norm:.3g} "
+                    f"half way and by {last.norm:.3g} in the end; give the schedule more damping"
                 )
 
     def _follow(self, plan: Sequence[Step]) -> None:
@@ -309,11 +320,12 @@ class Inference:
         return zeros(self.x, self.net.state_shapes(self._in_shapes)[k], self._product_dtype)
 
 
-def _change(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> float:
-    """The larger relative change ‖Δz‖/‖z‖ of the two states."""
-    return max(_relative(z, before) for z, before in zip(new, old, strict=True))
+def _change(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> _Change:
+    """Of the two states, the one that has moved more, relatively, or is not finite."""
+    changes = [_moved_by(z, before) for z, before in zip(new, old, strict=True)]
+    return max(changes, key=lambda change: (not math.isfinite(change.relative), change.relative))
 
 
-def _relative(z: Tensor, before: Tensor) -> float:
-    moved = float(torch.linalg.vector_norm(z - before, dtype=torch.float64))
-    return moved / float(torch.linalg.vector_norm(z, dtype=torch.float64)) if moved else 0.0
+def _moved_by(z: Tensor, before: Tensor) -> _Change:
+    norm = float(torch.linalg.vector_norm(z - before, dtype=torch.float64))
+    return _Change(norm / float(torch.linalg.vector_norm(z, dtype=torch.float64)) if norm else 0.0, norm)
