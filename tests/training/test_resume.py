@@ -96,8 +96,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     path = tmp_path / "run"
     options = ("--hidden", "24", "--epochs", "500", "--batch-size", "20")
     process = start("--run", path, *options)
-    deadline = time.monotonic() + 60
-    while not (path / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    metrics, deadline = path / "metrics.jsonl", time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
