@@ -179,13 +179,13 @@ def test_numbers_that_go_astray_are_told_with_step_and_epoch():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"net": 3}, "net: of type int, but it must be of type dualprop.Net"),
-        ({"rule": 3}, "rule: of type int"),
+        ({"net": 3}, "net=3: must be a dualprop.Net"),
+        ({"rule": 3}, "rule=3: must be a dualprop.Rule"),
         ({"net": dp.nets.mlp([6, 7])}, "rule: bound to another net"),
         ({"data": 3}, "data: int, but it must be a list of batches, a DataLoader or a Batches"),
         ({"data": iter([])}, "data: list_iterator, but"),
         ({"data": []}, "data: holds no batch"),
-        ({"callbacks": [3]}, "callbacks: of type int"),
+        ({"callbacks": [3]}, "callbacks=3: must be a dualprop.Callback"),
     ],
 )
 def test_wrong_arguments_are_one_line(change, named):
