@@ -130,3 +130,42 @@ def test_a_compiled_net_is_one_graph_and_not_counted():
     with dp.counting() as counts:
         assert torch.equal(compiled(x), net.forward(x))
     assert counts.total.products == counts.forward.products == 2  # those of the net itself
+
+
+def with_modules_on_edges() -> dp.Net:
+    g = dp.Graph()
+    x = g.input("x")
+    below = g.layer("below", {x: dp.Conv2d(2, 4, 3, padding=1)}, "relu")
+    block = nn.Sequential(nn.GroupNorm(2, 4, affine=False), nn.Conv2d(4, 4, 3, padding=1))
+    above = g.layer("above", {below: dp.Local(block)}, "relu")
+    joined = g.layer("joined", {above: dp.Conv2d(4, 4, 1), below: dp.Identity()}, "linear")
+    return g.net(outputs=[g.layer("y", {joined: dp.Dense(144, 3)}, "linear")]).double()
+
+
+def with_tied_weights() -> dp.Net:
+    g = dp.Graph()
+    x = g.input("x")
+    below = g.layer("below", {x: dp.Dense(72, 5)}, "tanh")
+    above = g.layer("above", {below: dp.Dense(5, 3)}, "tanh")
+    g.connect(above, below, dp.Transposed(g.edge(below, above)))
+    return g.net(outputs=[above]).double()
+
+
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [
+        (with_modules_on_edges, "bp"),
+        (with_modules_on_edges, "dp"),
+        (with_modules_on_edges, "p-dp"),
+        (with_tied_weights, "dp"),
+        (with_tied_weights, "p-dp"),
+    ],
+)
+def test_products_of_graphs(net, name):
+    rule, (x, y) = dp.RULES[name](net(), loss="mse"), image_batch(4)
+    with dp.counting():
+        rule.backward(x, y)
+    with dp.counting() as counts, Products() as seen:
+        rule.backward(x, y)
+    assert seen.made
+    assert (counts.total.products, counts.total.multiply_adds) == (len(seen.made), sum(seen.made))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import wraps
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 Kind = Literal["forward", "feedback", "gradient"]
+Work = Mapping[Kind, int]
+"""Multiply-adds of one product of each kind."""
 
 
 @dataclass
@@ -37,9 +39,9 @@ class Tally:
 class counting:
     """A context in which every product is counted that a synapse makes, of any net, in this thread.
 
-    A product is W p for all rows p at once, W^T δ, or δ p^T summed over the rows. Those that autograd makes on the
-    way back from a drive count too; those of a compiled net do not. Contexts nest: each counts what is made inside
-    it. Entering one again goes on counting.
+    A product is W p for all rows p at once, W^T δ, or δ p^T summed over the rows; of a module as a synapse it is a
+    whole pass, forward or back. Those that autograd makes on the way back from a drive count too; those of a
+    compiled net do not. Contexts nest: each counts what is made inside it. Entering one again goes on counting.
 
     Args:
         batch: samples in a batch: a product with several copies of it side by side counts as several, and one with
@@ -101,17 +103,17 @@ def report(kind: Kind, rows: int, multiply_adds: int) -> None:
         counts.add(kind, rows, multiply_adds)
 
 
-def report_forward(drive: Tensor, p: Tensor, multiply_adds: int, *, learns: bool) -> None:
+def report_forward(drive: Tensor, p: Tensor, work: Work, *, learns: bool) -> None:
     """Tell the open contexts of the product that made a drive, and of those that autograd makes of its gradient.
 
     Args:
         drive: what was made.
         p: what it was made of.
-        multiply_adds: of one product.
+        work: the multiply-adds of each.
         learns: whether autograd makes a weight gradient.
     """
     rows, counts = len(drive), listeners()
-    report("forward", rows, multiply_adds)
+    report("forward", rows, work["forward"])
     if not counts or not drive.requires_grad:
         return
     feeds_back = p.requires_grad
@@ -119,9 +121,9 @@ def report_forward(drive: Tensor, p: Tensor, multiply_adds: int, *, learns: bool
     def backward(_: Tensor) -> None:
         for one in counts:  # autograd may run in another thread
             if learns:
-                one.add("gradient", rows, multiply_adds)
+                one.add("gradient", rows, work["gradient"])
             if feeds_back:
-                one.add("feedback", rows, multiply_adds)
+                one.add("feedback", rows, work["feedback"])
 
     drive.register_hook(backward)  # type: ignore[no-untyped-call]
 
@@ -150,7 +152,9 @@ def counted(kind: Kind) -> Callable[[_Product[_S, _P]], _Product[_S, _P]]:
                 return made
             fan_in = synapse.weight[0].numel()
             if kind == "forward":
-                report_forward(made, first, made.numel() * fan_in, learns=synapse.weight.requires_grad)
+                work = made.numel() * fan_in
+                each: Work = {"forward": work, "feedback": work, "gradient": work}
+                report_forward(made, first, each, learns=synapse.weight.requires_grad)
             else:
                 report(kind, len(first), first.numel() * fan_in)
             return made

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from dualprop.arguments import Count, Fraction, In, NotNegative, check, checked
 from dualprop.errors import DivergenceError, DualpropError
@@ -240,18 +242,19 @@ class Net(nn.Module):
             f"norm, but the tolerance is {self.tolerance:g}; give the net more damping or more sweeps"
         )
 
-    def plain(self) -> nn.Sequential:
+    def plain(self) -> nn.Module:
         """The net of PyTorch's own modules that does what this one does, to train by autograd, convert or export.
 
         Returns:
-            A `torch.nn.Sequential` of pools, `Flatten`, `Linear`, `Conv2d` and activations. It has the parameters
-            themselves, no copies: what trains one trains both, and a weight that two layers share stays shared.
-            Feedback weights B, which no forward pass goes through, are left out. What PyTorch has no module for (a
-            soft-max pool, a rescaled activation, a synapse of one's own or with parametrized weights) is a module
-            that calls this net's.
+            Pools, `Flatten`, `Linear`, `Conv2d` and activations in a `torch.nn.Sequential`, or of a graph in a
+            `torch.fx.GraphModule`, which takes several inputs one by one. It has the parameters themselves, no
+            copies: what trains one trains both, and a weight that two layers share stays shared. Feedback weights
+            B, which no forward pass goes through, are left out. What PyTorch has no module for (a soft-max pool, a
+            rescaled activation, a synapse of one's own or with parametrized weights) is a module that calls this
+            net's.
 
         Raises:
-            DualpropError: if this net is no chain.
+            DualpropError: if this net has cycles: its states settle, which no module of PyTorch's does.
 
         Example:
             >>> import torch, dualprop as dp
@@ -263,6 +266,8 @@ class Net(nn.Module):
               (3): Linear(in_features=8, out_features=3, bias=True)
             )
         """
+        if not self.wiring.is_chain:
+            return self._plain_graph()
         modules: list[nn.Module] = []
         flat = False
         for layer in self.chain:
@@ -270,6 +275,35 @@ class Net(nn.Module):
             modules.append(layer.potential.module())
             flat = isinstance(layer.synapse, Dense)
         return nn.Sequential(*(m for m in modules if not isinstance(m, nn.Identity)))
+
+    def _plain_graph(self) -> fx.GraphModule:
+        """`plain`, of a graph."""
+        wiring = self.wiring
+        if wiring.cyclic:
+            raise DualpropError(
+                "net: has cycles, and the states that it settles in are no output of plain modules"
+            )
+        graph, modules = fx.Graph(), nn.ModuleDict()
+
+        def through(module: nn.Module, name: str, node: fx.Node) -> fx.Node:
+            if isinstance(module, nn.Identity):
+                return node
+            modules[name] = module
+            return graph.call_module(name, (node,))
+
+        states = {-n: graph.placeholder(name) for n, name in enumerate(wiring.inputs)}
+        for k, layer in enumerate(self.stack, 1):
+            drives = []
+            for number, (e, synapse) in enumerate(zip(wiring.into[k], layer.synapses, strict=True)):
+                node = states[wiring.edges[e][0]]
+                for place, module in enumerate(synapse.plain()):
+                    node = through(module, f"{wiring.name(k)}_{number}_{place}", node)
+                drives.append(node)
+            drive = reduce(lambda a, b: graph.call_function(operator.add, (a, b)), drives)
+            states[k] = through(layer.potential.module(), wiring.name(k), drive)
+        outputs = tuple(states[k] for k in wiring.outputs)
+        graph.output(outputs if len(outputs) > 1 else outputs[0])
+        return fx.GraphModule(modules, graph)
 
     def shapes(self, in_shape: Shape) -> list[Shape]:
         """The shapes of one sample of z_0 .. z_L, for a net with one input.

@@ -6,13 +6,12 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from dualprop.arguments import checked
 from dualprop.errors import DualpropError
-from dualprop.nets.counting import Kind, listeners, report, report_forward
 from dualprop.nets.synapses.base import AffineMap, accumulate
 from dualprop.nets.synapses.pools import Pool
+from dualprop.nets.synapses.work import Measured
 from dualprop.registry import Registry
 
 
@@ -43,15 +42,14 @@ class Affine(AffineMap):
         super().__init__(pool)
         self.module = module
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
-        self._work: dict[tuple[int, ...], int] = {}
+        self._work = Measured()
         self.feedback: nn.Module | None = None
         TWINS[feedback](self)
 
     def affine(self, p: Tensor) -> Tensor:
         """module(p)."""
         drive: Tensor = self.module(p)
-        learns = any(w.requires_grad for w in self.module.parameters())
-        report_forward(drive, p, self._multiply_adds(p), learns=learns)
+        self._work.report_forward(self.module, p, drive)
         return apart(drive, p)
 
     def plain(self) -> list[nn.Module]:
@@ -64,8 +62,8 @@ class Affine(AffineMap):
         p = delta.new_zeros(shape).requires_grad_()
         module = self.module if self.feedback is None else self.feedback
         drive = module(p)
-        self._report("forward", p)
-        self._report("feedback", p)
+        self._work.report("forward", module, p)
+        self._work.report("feedback", module, p)
         (feedback,) = torch.autograd.grad(drive, p, delta.to(drive.dtype))
         return apart(feedback.to(delta.dtype), delta)
 
@@ -76,8 +74,8 @@ class Affine(AffineMap):
         if not parameters:
             return
         drive = self.module(p.detach())
-        self._report("forward", p)
-        self._report("gradient", p)
+        self._work.report("forward", self.module, p)
+        self._work.report("gradient", self.module, p)
         gradients = torch.autograd.grad(drive, list(parameters.values()), delta.to(drive.dtype), allow_unused=True)
         twins = dict(self.feedback.named_parameters()) if self.feedback is not None else {}
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
@@ -85,20 +83,6 @@ class Affine(AffineMap):
                 if name in twins and twins[name].requires_grad:
                     accumulate(twins[name], gradient.clone())
                 accumulate(parameter, gradient)
-
-    def _report(self, kind: Kind, p: Tensor) -> None:
-        report(kind, len(p), self._multiply_adds(p))
-
-    def _multiply_adds(self, p: Tensor) -> int:
-        """Those of the module on p, as PyTorch counts them, if anyone asks: as many as any of its products has."""
-        if not listeners():
-            return 0
-        shape = tuple(p.shape[1:])
-        if shape not in self._work:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                self.module(p[:1].detach())
-            self._work[shape] = counter.get_total_flops() // 2
-        return len(p) * self._work[shape]
 
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one sample of module(p)."""

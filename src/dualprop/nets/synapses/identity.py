@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualprop.nets.synapses.base import AffineMap
 
@@ -32,6 +32,10 @@ class Identity(AffineMap):
 
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
         """There is nothing to learn."""
+
+    def plain(self) -> list[nn.Module]:
+        """The pool, if there is any."""
+        return self._behind_pool()
 
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The same."""

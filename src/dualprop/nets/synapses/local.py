@@ -10,6 +10,7 @@ from dualprop.errors import DualpropError
 from dualprop.nets.synapses.affine import apart
 from dualprop.nets.synapses.base import AffineMap, Synapse, accumulate
 from dualprop.nets.synapses.pools import Seen, layout
+from dualprop.nets.synapses.work import Measured
 
 _OF_THE_BATCH = (nn.modules.batchnorm._BatchNorm,)
 _RANDOM = (nn.modules.dropout._DropoutNd,)
@@ -46,6 +47,7 @@ class Local(Synapse):
                 raise DualpropError(f"{at} draws anew at every call; leave it out")
         self.module = module
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._work = Measured()
 
     @property
     def linear(self) -> bool:
@@ -55,7 +57,12 @@ class Local(Synapse):
     def forward(self, z: Tensor) -> Tensor:
         """module(z), shape (B, *out_shape)."""
         drive: Tensor = self.module(z)
+        self._work.report_forward(self.module, z, drive)
         return drive
+
+    def plain(self) -> list[nn.Module]:
+        """The module."""
+        return [self.module]
 
     def see(self, z: Tensor) -> tuple[Tensor, Seen]:
         """The drive, and the graph over the module that made it."""
@@ -69,6 +76,7 @@ class Local(Synapse):
     def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
         """J(z̄)ᵀ δ."""
         z, drive = seen.memory
+        self._work.report("feedback", self.module, z)
         (feedback,) = torch.autograd.grad(drive, z, delta.to(drive.dtype), retain_graph=True)
         return feedback.to(delta.dtype)
 
@@ -77,6 +85,7 @@ class Local(Synapse):
         parameters = [w for w in self.module.parameters() if w.requires_grad]
         if parameters:
             _, drive = self._run(z)
+            self._work.report("gradient", self.module, z)
             gradients = torch.autograd.grad(drive, parameters, delta.to(drive.dtype), allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
@@ -85,7 +94,9 @@ class Local(Synapse):
     @torch.enable_grad()
     def _run(self, z: Tensor) -> tuple[Tensor, Tensor]:
         z = z.detach().requires_grad_()
-        return z, self.module(z)
+        drive = self.module(z)
+        self._work.report("forward", self.module, z)
+        return z, drive
 
     @property
     def core(self) -> AffineMap:
