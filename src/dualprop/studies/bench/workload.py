@@ -14,7 +14,7 @@ from dualprop.rules import RULES, Method
 
 CLASSES = 10
 IMAGE, FEATURES = (3, 32, 32), (784,)
-"""A sample's shape: CIFAR's for nets with pools, MNIST's for others."""
+"""A sample's shape: CIFAR's, but MNIST's for nets that leave their sizes to the user."""
 
 LR, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 5e-4  # a low rate: the same batch again and again must not diverge
 
@@ -36,7 +36,7 @@ class Workload:
         self.name, self.precision, self.batch_size, self.device = name, precision, batch_size, device
         self.kind = NETS[name]
         self.hidden = hidden if self.kind.sizes is not None else None
-        self.in_shape = IMAGE if self.kind.pools else FEATURES
+        self.in_shape = IMAGE if self.hidden is None else FEATURES
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(batch_size, *self.in_shape, generator=generator)
         self.x = x.to(device, memory_format=_layout(x))
