@@ -110,6 +110,42 @@ SABOTAGES = {
         "for k in range(wiring.depth, 1, -1):",
         "engines/dyads/test_twin.py",
     ),
+    "graphs: the feedback of every edge weighs the same": Sabotage(
+        "engines/dyads/states.py",
+        "return self.beta[first - 1] / self.beta[target - 1]",
+        "return 1.0",
+        "engines/dyads/test_graph_twin.py",
+    ),
+    "graphs: an output in the middle is nudged on the first way up": Sabotage(
+        "engines/dyads/schedules.py",
+        "nudged=not (first and k in wiring.outputs)",
+        "nudged=True",
+        "engines/dyads/test_graph_twin.py -k two-outputs",
+    ),
+    "graphs: a state is written over by the layer that it skips to": Sabotage(
+        "engines/dyads/neurons.py",
+        "return tensors[0].clone() if parts[0][1].aliases else tensors[0]",
+        "return tensors[0]",
+        "engines/dyads/test_graph_twin.py -k branch",
+    ),
+    "graphs: a difference that has gone is still sent down": Sabotage(
+        "engines/dyads/plan.py",
+        "if before or self._different[k]:",
+        "if self._different[k]:",
+        "engines/dyads/test_plan.py",
+    ),
+    "graphs: the way down of a skew pair learns as that of a symmetric one": Sabotage(
+        "nets/synapses/transposed.py",
+        "self.tied.learn_weights(p if self.scale == 1 else p * self.scale, delta)",
+        "self.tied.learn_weights(p, delta)",
+        "engines/dyads/test_graph_facts.py -k skew",
+    ),
+    "graphs: states that grow by a factor pass for settling": Sabotage(
+        "engines/dyads/inference.py",
+        "last.norm > half.norm > early.norm",
+        "last.relative > half.relative > early.relative",
+        "nets/test_graph.py -k settle",
+    ),
     "copies: imaginary parts get a bias": Sabotage(
         "engines/hopfield/copies.py",
         "self.copies.imaginary(drive).sub_(self._offset)",

@@ -32,6 +32,21 @@ def _identity_alone(g: dp.Graph) -> Outputs:
     return [g.layer("y", {i: dp.Identity()}, "linear")]
 
 
+def _merge(g: dp.Graph) -> Outputs:
+    """What comes down the identity to i is m's own difference, by which m's other edge learns afterwards."""
+    h = g.layer("h", {g.input("x"): dp.Dense(4, 5)}, "tanh")
+    i = g.layer("i", {h: dp.Dense(5, 3)}, "tanh")
+    m = g.layer("m", {h: dp.Dense(5, 3), i: dp.Identity()}, "tanh")
+    return [g.layer("y", {m: dp.Dense(3, 3)}, "linear")]
+
+
+def _branch(g: dp.Graph) -> Outputs:
+    """The drive of i is h's own mean, which y's other edge reads as well."""
+    h = g.layer("h", {g.input("x"): dp.Dense(4, 3)}, "tanh")
+    i = g.layer("i", {h: dp.Identity()}, "tanh")
+    return [g.layer("y", {i: dp.Dense(3, 3), h: dp.Dense(3, 3)}, "linear")]
+
+
 def _two_inputs(g: dp.Graph) -> Outputs:
     x, u = g.input("x"), g.input("u")
     h = g.layer("h", {u: dp.Dense(2, 5), x: dp.Dense(4, 5)}, "tanh")
@@ -111,6 +126,8 @@ ACYCLIC = {
     "diamond": _diamond,
     "skip": _skip,
     "identity-alone": _identity_alone,
+    "merge": _merge,
+    "branch": _branch,
     "two-inputs": _two_inputs,
     "two-outputs": _two_outputs,
     "outputs-out-of-order": _outputs_out_of_order,

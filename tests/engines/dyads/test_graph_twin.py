@@ -32,6 +32,11 @@ def listed(depth: int) -> list[int]:
     return [*range(depth, 0, -1), *range(1, depth + 1), *(k for k in range(depth, 0, -1) for _ in (0, 1))]
 
 
+def climbing(depth: int) -> list[int]:
+    """All layers upwards, and all but the last once more: the last update of each is after those below it."""
+    return [*range(1, depth + 1), *range(1, depth)]
+
+
 Infer = Callable[[GraphTwin, Mapping[int, np.ndarray]], None]
 SCHEDULES: dict[str, tuple[Callable[[int], dp.Schedule], Infer]] = {
     "sweep-1": (lambda depth: dp.Sweep(), lambda twin, y: twin.sweeps(1, y)),
@@ -43,6 +48,7 @@ SCHEDULES: dict[str, tuple[Callable[[int], dp.Schedule], Infer]] = {
     "parallel-rounds": (lambda depth: dp.Parallel(7, NEVER), lambda twin, y: twin.ticks(7, y)),
     "parallel-damped": (lambda depth: dp.Parallel(8, damping=0.3), lambda twin, y: twin.ticks(8, y)),
     "random": (lambda depth: dp.Random(30, seed=3), lambda twin, y: twin.in_order(drawn(30, twin.L, 3), y)),
+    "climbing": (lambda depth: dp.Random(climbing(depth)), lambda twin, y: twin.in_order(climbing(twin.L), y)),
     "listed": (lambda depth: dp.Random(listed(depth)), lambda twin, y: twin.in_order(listed(twin.L), y)),
 }
 

@@ -83,6 +83,12 @@ def test_a_loss_that_begins_to_act_is_news_to_its_output_alone() -> None:
     assert [block.feedbacks for block in steps[5].blocks] == [(4,)]
 
 
+def test_a_difference_that_has_gone_is_news_to_the_layer_below() -> None:
+    order = [Update((1,)), Update((2,)), Update((1,)), Update((2,), False), Update((1,))]
+    fed = [step.blocks[0].fed for step in planner(Wiring.chain(2)).plan(order)]
+    assert fed == [(), (), (1,), (), ()]
+
+
 def test_feedback_through_a_pool_is_new_where_the_state_below_moves() -> None:
     """a moves and y has not: through an affine edge the feedback to a is as it was, through a pool it is not."""
     wiring = Wiring.chain(2)
