@@ -15,14 +15,21 @@ def run(tmp_path):
     """Write a finished run folder; its path."""
 
     def write(
-        rule, seed=0, *, accuracies=(0.5, 0.75), test=0.75, top5=None, classes=10, cosine=None, **environment
+        rule,
+        seed=0,
+        *,
+        accuracies=(0.5, 0.75),
+        test=0.75,
+        top5=None,
+        classes=10,
+        cosine=None,
+        own=None,
+        **environment,
     ):
         path = tmp_path / "runs" / f"{rule}-seed{seed}"
         path.mkdir(parents=True)
-        epochs = [
-            {"kind": "epoch", "step": n, "val_accuracy": a, **({} if cosine is None else {"cosine": cosine})}
-            for n, a in enumerate(accuracies, 1)
-        ]
+        angles = {name: c for name, c in (("cosine", cosine), ("own", own)) if c is not None}
+        epochs = [{"kind": "epoch", "step": n, "val_accuracy": a, **angles} for n, a in enumerate(accuracies, 1)]
         files = {
             "settings": dp.Settings(rule=rule, seed=seed, epochs=len(accuracies), hidden=(8,)).as_dict(),
             "environment": {**ENVIRONMENT, **environment},
@@ -106,6 +113,19 @@ def test_an_angle_that_is_not_defined_is_not_drawn_as_zero(run, tmp_path):
 
     assert math.isnan(_angle(math.nan))
     assert (_angle(0.5), _angle(1.0000001)) == (pytest.approx(60), 0)
+
+
+def test_the_cosine_to_the_own_gradient_stands_beside_that_to_bp(run, tmp_path):
+    report = Report.of([run("bp", cosine=[1.0, 1.0]), run("ep", cosine=[0.1, 0.3], own=[0.9, 0.7])])
+    table = report.table()
+    columns = [table.columns.index(f"cosine to {name}") for name in ("bp", "own gradient")]
+    assert [[row[column] for column in columns] for row in table.rows] == [["1.000", ""], ["0.200", "0.800"]]
+    report.write(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "alignment-own.png",
+        "alignment.png",
+        "learning-curves.png",
+    }
 
 
 @pytest.mark.parametrize("accuracies", [(0.9,), (0.5, 1.0), (1.0, 1.0)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import wraps
@@ -90,6 +91,7 @@ class counting:
 
 
 _OPEN: ContextVar[tuple[counting, ...]] = ContextVar("open", default=())
+_LEARNING: ContextVar[bool] = ContextVar("learning", default=True)
 
 
 def listeners() -> tuple[counting, ...]:
@@ -101,6 +103,16 @@ def report(kind: Kind, rows: int, multiply_adds: int) -> None:
     """Tell the open contexts of one product."""
     for counts in listeners():
         counts.add(kind, rows, multiply_adds)
+
+
+@contextmanager
+def by_states_alone() -> Iterator[None]:
+    """What is made here is differentiated by states, not by weights: no weight gradients are counted of it."""
+    token = _LEARNING.set(False)
+    try:
+        yield
+    finally:
+        _LEARNING.reset(token)
 
 
 def report_forward(drive: Tensor, p: Tensor, work: Work, *, learns: bool) -> None:
@@ -116,7 +128,7 @@ def report_forward(drive: Tensor, p: Tensor, work: Work, *, learns: bool) -> Non
     report("forward", rows, work["forward"])
     if not counts or not drive.requires_grad:
         return
-    feeds_back = p.requires_grad
+    feeds_back, learns = p.requires_grad, learns and _LEARNING.get()
 
     def backward(_: Tensor) -> None:
         for one in counts:  # autograd may run in another thread

@@ -20,6 +20,7 @@ from dualprop.rules.dual_prop import DualProp
 from dualprop.rules.equilibrium_prop import EquilibriumProp
 from dualprop.rules.holomorphic_ep import HolomorphicEP
 from dualprop.rules.lifted_proximal import LiftedProximal
+from dualprop.rules.recurrent_backprop import RecurrentBackprop
 from dualprop.rules.target_prop import DifferenceTargetProp
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "HolomorphicEP",
     "LiftedProximal",
     "Method",
+    "RecurrentBackprop",
     "Rule",
     "Step",
 ]
@@ -120,6 +122,7 @@ RULES: Registry[Method] = Registry(
     "rule",
     {
         "bp": Method(Backprop, "back-propagation"),
+        "rbp": Method(RecurrentBackprop, "recurrent back-propagation"),
         "dp": Method(DualProp, "dual propagation"),
         "ms-dp": Method(DualProp, "multi-step dual propagation", {"rounds": 3}),
         "l-dp": Method(DualProp, "lazy dual propagation", {"lazy": True}),

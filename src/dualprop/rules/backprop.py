@@ -24,6 +24,10 @@ class Backprop(Rule):
 
     graphs = True
 
+    def reference(self) -> Rule:
+        """Itself."""
+        return self
+
     @torch.enable_grad()
     def update(self, x: Inputs, y: Inputs) -> Step:
         """The gradient by autograd; arguments as in `Rule.update`."""

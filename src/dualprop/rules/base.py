@@ -64,7 +64,8 @@ class Rule:
 
     A new rule implements `update`. Where the method's states or its prediction are not those of the feed-forward
     pass, it implements `inference` or `prediction`, too; where it makes several weight updates on a batch,
-    `updates` in place of `update`. All of these get checked tensors and run under `torch.no_grad`.
+    `updates` in place of `update`. All of these get checked tensors and run under `torch.no_grad`. By `reference`
+    it says which gradient it approximates.
 
     What a rule keeps from batch to batch it declares by `add_state`: then `state_dict` holds it, and `infer` and
     `gradients` leave it as it was. One line in `dualprop.RULES` gives a rule its name.
@@ -108,7 +109,7 @@ class Rule:
         if wiring.cyclic and not self.cycles:
             source, target = next(edge for edge in wiring.edges if edge[0] >= edge[1])
             edge = f"{wiring.name(source)} -> {wiring.name(target)}"
-            raise DualpropError(f"net: edge {edge} closes a cycle, on which {name} cannot run; DualProp can")
+            raise DualpropError(f"net: edge {edge} closes a cycle, on which {name} cannot run; rbp and dp can")
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -165,6 +166,13 @@ class Rule:
             x: inputs, checked, shape (B, ...).
         """
         return self.net(x)
+
+    def reference(self) -> Rule | None:
+        """The rule whose gradient this one's approximates: that of the loss at this rule's own prediction.
+
+        `alignment` compares with it. None, as here, where there is none.
+        """
+        return None
 
     def iterate(self, x: Inputs, y: Inputs) -> Iterator[Step]:
         """The weight updates that the method makes on one batch: one item each, gradients ready in `.grad`.

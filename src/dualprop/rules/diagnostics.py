@@ -1,8 +1,9 @@
-"""What a rule's gradient is worth: its angle to back-propagation's, layer by layer."""
+"""What a rule's gradient is worth: its angles to back-propagation's and to the one it approximates, by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -10,29 +11,50 @@ import torch
 from torch import Tensor, nn
 
 from dualprop.convert.alignment import converted_alignment
+from dualprop.errors import DivergenceError
 from dualprop.nets.net import Net
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import Rule
 
+ByLayer = tuple[float, ...]
 
-class Alignment(NamedTuple):
-    """A rule's gradient beside back-propagation's, for layers 1..L (so index 0 is layer 1).
+
+class _ToBackprop(NamedTuple):
+    """What `cosine, norm_ratio = alignment(...)` unpacks."""
+
+    cosine: ByLayer | None
+    norm_ratio: ByLayer | None
+
+
+class Alignment(_ToBackprop):
+    """A rule's gradient beside true ones, for layers 1..L (so index 0 is layer 1). It unpacks as the first two.
 
     Attributes:
-        cosine: cosine of the angle between the two, in [-1, 1]; all parameters of a layer that the rule trains
-            taken together.
-        norm_ratio: norm of the rule's gradient divided by that of back-propagation's.
+        cosine: of the angle to back-propagation's, in [-1, 1]; all parameters of a layer that the rule trains
+            taken together. None on a net with cycles.
+        norm_ratio: norm of the rule's gradient divided by that of back-propagation's; None on a net with cycles.
+        own: of the angle to the gradient that the rule approximates, that of the loss at its own prediction (see
+            `Rule.reference`): back-propagation's for dp, recurrent back-propagation's for ep, hep and chl, and for
+            all on a net with cycles. None where the rule knows none.
     """
 
-    cosine: tuple[float, ...]
-    norm_ratio: tuple[float, ...]
+    own: ByLayer | None
+
+    def __new__(cls, cosine: ByLayer | None, norm_ratio: ByLayer | None, own: ByLayer | None = None) -> Alignment:
+        """All three."""
+        alignment = super().__new__(cls, cosine, norm_ratio)
+        alignment.own = own
+        return alignment
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, own={self.own!r})"
 
 
 @singledispatch
 def alignment(
     rule: Rule, x: Tensor, y: Tensor, average: Callable[[Iterable[Tensor]], None] = lambda gradients: None
 ) -> Alignment:
-    """Compare the gradient that `rule.backward(x, y)` would add with back-propagation's.
+    """Compare the gradient that `rule.backward(x, y)` would add with back-propagation's, and with the rule's own.
 
     Touches no `.grad`, no parameter and none of the rule's kept states. Feedback weights, which have no
     gradient under back-propagation, do not count. Given a converted module, a loss and a batch, as in
@@ -46,7 +68,7 @@ def alignment(
 
     Returns:
         The cosines and norm ratios; NaN where one of the gradients is zero, the layer is frozen, or the rule does
-        not train it.
+        not train it; also where the equilibrium at which the own gradient is defined is not found.
 
     Example:
         >>> import torch, dualprop as dp
@@ -55,19 +77,38 @@ def alignment(
         >>> len(cosine), min(cosine) > 0.99
         (3, True)
     """
-    own = rule.gradients(x, y)
-    true = Backprop(rule.net, loss=rule.loss).gradients(x, y)
-    for gradients in (own, true):
-        average(gradients.values())
+    found = rule.gradients(x, y)
+    average(found.values())
+    depth, reference = len(rule.net), rule.reference()
+    cosine = norm_ratio = own = None
+    if not rule.net.wiring.cyclic:
+        true = Backprop(rule.net, loss=rule.losses).gradients(x, y)
+        average(true.values())
+        cosine, norm_ratio = _compared(found, true, depth)
+    if isinstance(reference, Backprop):
+        own = cosine
+    elif reference is not None:
+        try:
+            true = reference.gradients(x, y)
+        except DivergenceError:
+            true = {name: torch.full_like(gradient, math.nan) for name, gradient in found.items()}
+        average(true.values())
+        own, _ = _compared(found, true, depth)
+    return Alignment(cosine, norm_ratio, own)
+
+
+def _compared(found: Mapping[str, Tensor], true: Mapping[str, Tensor], depth: int) -> tuple[ByLayer, ByLayer]:
+    """Cosines and norm ratios of two gradients."""
     cosines, ratios = [], []
-    for k in range(len(rule.net)):
-        names = [name for name in true if name.startswith(f"layers.{k}.") and name in own]
-        ours, theirs = (torch.cat([x.new_zeros(0), *(g[name].flatten() for name in names)]) for g in (own, true))
-        ours, theirs = ours.double(), theirs.double()
+    for k in range(depth):
+        names = [name for name in true if name.startswith(f"layers.{k}.") and name in found]
+        ours, theirs = (
+            torch.cat([g[name].flatten().double() for name in names] or [torch.zeros(0)]) for g in (found, true)
+        )
         norms = float(ours.norm()), float(theirs.norm())
         cosines.append(float(ours @ theirs) / (norms[0] * norms[1]) if all(norms) else float("nan"))
         ratios.append(norms[0] / norms[1] if norms[1] else float("nan"))
-    return Alignment(tuple(cosines), tuple(ratios))
+    return tuple(cosines), tuple(ratios)
 
 
 alignment.register(nn.Module, converted_alignment)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.slots import Ages, Slots
 from dualprop.nets.net import Inputs, Net
 from dualprop.rules.base import AnyLoss, Rule, Step, in_order
+from dualprop.rules.recurrent_backprop import of_net
 
 
 class DualProp(Rule):
@@ -92,6 +93,10 @@ class DualProp(Rule):
             self.add_state("minus", Slots(net))
             self.add_state("ages", Ages())
         self._dyad = dyad
+
+    def reference(self) -> Rule:
+        """Back-propagation, and through the free equilibrium on a net with cycles."""
+        return of_net(self.net, self.losses)
 
     def plain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """See `Rule.plain`; the schedule as a word."""

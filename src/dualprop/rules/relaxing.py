@@ -21,6 +21,7 @@ from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
 from dualprop.nets.synapses import standing_still
 from dualprop.rules.base import Rule, Step
+from dualprop.rules.recurrent_backprop import RecurrentBackprop
 
 Order = Annotated[str, In(ORDERS)]
 """Of the updates in a step, by name."""
@@ -87,6 +88,12 @@ class Relaxing(Rule):
         self.free_phase = self.phase("free", self.T1, len(hopfield.layers))
         if self.warm:
             self.add_state("free", Slots(self.net, len(hopfield.layers)))
+
+    def reference(self) -> Rule | None:
+        """Recurrent back-propagation through the free equilibrium; None with feedback weights other than Wᵀ."""
+        if self.net.feedback != "symmetric":
+            return None
+        return RecurrentBackprop.of_hopfield(self.net, self.hopfield, loss=self.losses)
 
     def phase(self, name: str, steps: int, depth: int) -> Phase:
         """A phase of layers 1..M = `depth` in this rule's order, to its tolerance."""

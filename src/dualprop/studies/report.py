@@ -22,10 +22,14 @@ FEW_CLASSES = 10
 
 NOTES = (
     "Mean ± standard deviation over seeds; seconds: median over seeds of the training part of an epoch; cosine: "
-    "mean over layers, epochs and seeds; products: of matrices, that a rule counts in its inference of a batch "
-    "(those for the gradient left out, and bp counts none)."
+    "mean over layers, epochs and seeds, to bp's gradient and, where that is another, to the one that the rule "
+    "approximates, of the loss at its own prediction; products: of matrices, that a rule counts in its inference "
+    "of a batch (those for the gradient left out, and bp counts none)."
 )
 """What the columns mean."""
+
+TRUTHS = {"cosine": "bp", "own": "own gradient"}
+"""What gradients are compared with, by the record's name for the cosine."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,9 @@ class Record:
         environment, result = (read_json(path / f"{name}.json") for name in ("environment", "result"))
         return cls(settings, net, environment, result, epochs)
 
-    @property
-    def cosine(self) -> float | None:
-        """Mean over layers and epochs of the cosine to back-propagation's gradient."""
-        cosines = [c for epoch in self.epochs for c in epoch.get("cosine", [])]
+    def cosine(self, to: str) -> float | None:
+        """Mean over layers and epochs of a cosine in the record; see `TRUTHS`."""
+        cosines = [c for epoch in self.epochs for c in epoch.get(to, [])]
         return statistics.fmean(cosines) if cosines else None
 
     @property
@@ -127,7 +130,6 @@ class Report:
         }
         rows = []
         for rule, records in self.rules.items():
-            cosines = [r.cosine for r in records if r.cosine is not None]
             products = _means(records).get("products")
             cells = {
                 "rule": rule,
@@ -136,7 +138,7 @@ class Report:
                 "top-5 %": _percent([r.result["test_accuracy_top5"] for r in records if r.classes > FEW_CLASSES]),
                 "s / epoch": f"{seconds[rule]:.3g}",
                 "time ÷ bp": f"{seconds[rule] / seconds['bp']:.2f}" if "bp" in seconds else "",
-                "cosine to bp": f"{statistics.fmean(cosines):.3f}" if cosines else "",
+                **{f"cosine to {name}": _cosine([r.cosine(to) for r in records]) for to, name in TRUTHS.items()},
                 "products / batch": f"{products:.4g}" if products else "",
             }
             rows.append(cells)
@@ -197,12 +199,19 @@ class Report:
         show(self.table(), remarks=(*self.remarks(), *self.measured()))
 
     def write(self, folder: Path) -> None:
-        """Write table.md, table.csv, learning-curves.png and, where it was measured, alignment.png."""
+        """Write table.md, table.csv, learning-curves.png and, as far as measured, alignment.png and its like.
+
+        alignment.png has the angles to bp's gradient, alignment-own.png those to the rules' own, where that is
+        another.
+        """
         (folder / "table.md").write_text(self.markdown())
         (folder / "table.csv").write_text(self.table().csv())
         self._draw_errors(folder / "learning-curves.png")
         if all(epoch.get("cosine") for r in self.records for epoch in r.epochs):
-            self._draw_angles(folder / "alignment.png")
+            self._draw_angles(folder / "alignment.png", "cosine", "bp's gradient", self.rules)
+        own = {rule: records for rule, records in self.rules.items() if all(r.cosine("own") for r in records)}
+        if own:
+            self._draw_angles(folder / "alignment-own.png", "own", "the rule's own true gradient", own)
 
     @styled
     def _draw_errors(self, path: Path) -> None:
@@ -223,17 +232,17 @@ class Report:
         figure.savefig(path)
 
     @styled
-    def _draw_angles(self, path: Path) -> None:
-        """The angle to back-propagation's gradient by epoch, one panel a layer."""
-        layers = max(len(r.epochs[0]["cosine"]) for r in self.records)
+    def _draw_angles(self, path: Path, to: str, name: str, rules: Mapping[str, list[Record]]) -> None:
+        """The angle to a true gradient by epoch, one panel a layer."""
+        layers = max(len(r.epochs[0][to]) for records in rules.values() for r in records)
         figure, layer_panels = panels(layers, (2.6, 2.5), 4)
         for k, axes in enumerate(layer_panels):
-            for rule, records in self.rules.items():
-                if len(records[0].epochs[0]["cosine"]) <= k:
+            for rule, records in rules.items():
+                if len(records[0].epochs[0][to]) <= k:
                     continue  # its net has fewer layers
-                curves(axes, rule, [[_angle(epoch["cosine"][k]) for epoch in r.epochs] for r in records])
+                curves(axes, rule, [[_angle(epoch[to][k]) for epoch in r.epochs] for r in records])
             axes.set_title(f"layer {k + 1}")
-        figure.supylabel("angle to bp's gradient, degrees", fontsize="medium")
+        figure.supylabel(f"angle to {name}, degrees", fontsize="medium")
         legend(figure, layer_panels[0])
         figure.suptitle(self.title)
         figure.savefig(path)
@@ -259,6 +268,12 @@ def _percent(shares: Sequence[float]) -> str:
     percents = [100 * share for share in shares]
     spread = f" ± {statistics.stdev(percents):.2f}" if len(percents) > 1 else ""
     return f"{statistics.fmean(percents):.2f}{spread}" if percents else ""
+
+
+def _cosine(cosines: Sequence[float | None]) -> str:
+    """The mean of those that were measured; empty for none."""
+    measured = [cosine for cosine in cosines if cosine is not None]
+    return f"{statistics.fmean(measured):.3f}" if measured else ""
 
 
 def _angle(cosine: float) -> float:

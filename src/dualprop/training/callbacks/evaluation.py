@@ -116,14 +116,20 @@ class FinalTest(Callback):
 
 
 class Alignment(Callback):
-    """Compares the rule's gradient with back-propagation's after each epoch, on that epoch's first batch."""
+    """Compares the rule's gradient with true ones after each epoch, on that epoch's first batch."""
 
     def epoch(self, trainer: Trainer) -> None:
-        """Add a cosine and a norm ratio for each layer, and the cosines of the net's own feedback weights."""
+        """Add cosines and norm ratios for each layer, and the cosines of the net's own feedback weights.
+
+        "own" is the cosine to the rule's own true gradient, where that is not back-propagation's.
+        """
         x, y = next(iter(trainer.data.epoch(trainer.epoch - 1)))
         processes = trainer.processes
-        cosine, norm_ratio = alignment(trainer.rule, *processes.part(x, y), processes.average)
-        trainer.numbers |= {"cosine": cosine, "norm_ratio": norm_ratio}
+        found = alignment(trainer.rule, *processes.part(x, y), processes.average)
+        if found.cosine is not None:
+            trainer.numbers |= {"cosine": found.cosine, "norm_ratio": found.norm_ratio}
+        if found.own is not None and found.own is not found.cosine:
+            trainer.numbers["own"] = found.own
         if own := feedback_cosines(trainer.net):
             trainer.numbers["feedback_cosine"] = own
 
