@@ -198,3 +198,21 @@ def test_tensorboard_sees_the_same_numbers(quick, tmp_path):
         [r["val_accuracy"] for r in epochs]
     )
     assert events.Scalars("cosine/layer 1")
+
+
+@pytest.mark.parametrize(("rule", "own"), [("ep", True), ("dp", False), ("dtp", False)])
+def test_epochs_record_the_cosine_to_a_gradient_of_the_rules_own(rule, own, quick, tmp_path):
+    train(replace(quick, rule=rule, alignment=True, epochs=1), tmp_path / "run")
+    (epoch,) = (r for r in Run.open(tmp_path / "run").metrics() if r["kind"] == "epoch")
+    assert len(epoch["cosine"]) == 3
+    assert ("own" in epoch) == own
+    assert not own or min(epoch["own"]) > 0.8
+
+
+def test_a_net_with_cycles_records_the_own_one_alone(quick, tmp_path):
+    settings = replace(quick, net="hopfield_mlp", activation="tanh", alignment=True, epochs=1, lr=1e-4)
+    settings = replace(settings, rule_settings={"schedule": "sweep:50", "beta": 0.1})
+    train(settings, tmp_path / "run")
+    (epoch,) = (r for r in Run.open(tmp_path / "run").metrics() if r["kind"] == "epoch")
+    assert "cosine" not in epoch
+    assert min(epoch["own"]) > 0.5
