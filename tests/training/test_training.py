@@ -210,7 +210,7 @@ def test_epochs_record_the_cosine_to_a_gradient_of_the_rules_own(rule, own, quic
 
 
 def test_a_net_with_cycles_records_the_own_one_alone(quick, tmp_path):
-    settings = replace(quick, net="hopfield_mlp", activation="tanh", alignment=True, epochs=1, lr=1e-4)
+    settings = replace(quick, net="hopfield_mlp", hidden=(8,), alignment=True, epochs=1, lr=1e-6)
     settings = replace(settings, rule_settings={"schedule": "sweep:50", "beta": 0.1})
     train(settings, tmp_path / "run")
     (epoch,) = (r for r in Run.open(tmp_path / "run").metrics() if r["kind"] == "epoch")
