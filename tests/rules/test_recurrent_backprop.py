@@ -301,13 +301,13 @@ def test_feedback_weights_of_its_own_leave_ep_without_a_reference():
 
 @pytest.mark.parametrize("steps", [-1, 1.5, True, "3"])
 def test_steps_are_whole_numbers(steps):
-    with refused(re.escape(f"steps={steps!r}: must be none or a whole number of at least 0")):
+    with refused(re.escape(f"steps={steps!r}: must be a whole number of at least 0 or none")):
         dp.RecurrentBackprop(double_net(SIZES), steps=steps)
 
 
 @pytest.mark.parametrize("tolerance", [0, -1.0, math.nan, math.inf])
 def test_the_tolerance_is_positive(tolerance):
-    with refused(re.escape(f"tolerance={tolerance!r}: must be positive and finite")):
+    with refused(re.escape(f"tolerance={tolerance!r}: must be a finite number above 0")):
         dp.RecurrentBackprop(double_net(SIZES), tolerance=tolerance)
 
 

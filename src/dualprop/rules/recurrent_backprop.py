@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from dualprop.arguments import CountOrZero, Positive, checked
 from dualprop.engines.equilibria import Equilibrium, Linearised, OfGraph, OfHopfield
 from dualprop.engines.hopfield.phases import HopfieldNet
 from dualprop.engines.states import State
-from dualprop.errors import DualpropError, positive
+from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import AnyLoss, Rule, Step, in_order
@@ -51,14 +52,12 @@ class RecurrentBackprop(Rule):
     graphs = True
     cycles = True
 
+    @checked
     def __init__(
-        self, net: Net, *, loss: AnyLoss = "mse", steps: int | None = None, tolerance: float = 1e-6
+        self, net: Net, *, loss: AnyLoss = "mse", steps: CountOrZero | None = None, tolerance: Positive = 1e-6
     ) -> None:
         super().__init__(net, loss=loss)
-        if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 0):
-            raise DualpropError(f"steps={steps!r}: must be none or a whole number of at least 0")
-        positive(tolerance=tolerance)
-        self.steps, self.tolerance = steps, float(tolerance)
+        self.steps, self.tolerance = steps, tolerance
         self.equilibrium: Equilibrium = OfGraph(net)
 
     @classmethod
@@ -68,8 +67,8 @@ class RecurrentBackprop(Rule):
         hopfield: HopfieldNet,
         *,
         loss: AnyLoss = "mse",
-        steps: int | None = None,
-        tolerance: float = 1e-6,
+        steps: CountOrZero | None = None,
+        tolerance: Positive = 1e-6,
     ) -> RecurrentBackprop:
         """This rule for a chain that settles as a layered Hopfield net.
 
