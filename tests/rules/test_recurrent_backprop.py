@@ -299,18 +299,6 @@ def test_feedback_weights_of_its_own_leave_ep_without_a_reference():
 # Bad input
 
 
-@pytest.mark.parametrize("steps", [-1, 1.5, True, "3"])
-def test_steps_are_whole_numbers(steps):
-    with refused(re.escape(f"steps={steps!r}: must be a whole number of at least 0 or none")):
-        dp.RecurrentBackprop(double_net(SIZES), steps=steps)
-
-
-@pytest.mark.parametrize("tolerance", [0, -1.0, math.nan, math.inf])
-def test_the_tolerance_is_positive(tolerance):
-    with refused(re.escape(f"tolerance={tolerance!r}: must be a finite number above 0")):
-        dp.RecurrentBackprop(double_net(SIZES), tolerance=tolerance)
-
-
 def test_back_propagation_on_a_cycle_names_who_can():
     with refused("net: edge layer2 -> layer1 closes a cycle, on which Backprop cannot run; rbp and dp can"):
         dp.Backprop(settling("free"))
