@@ -76,8 +76,8 @@ class Sabotage(NamedTuple):
 SABOTAGES = {
     "engine: an old drive is taken for news": Sabotage(
         "engines/dyads/plan.py",
-        "self._driven[e] = self._seen[e] = self._summed[target] = False",
-        "self._seen[e] = False",
+        "self._driven[e] = self._linearisation[e] = self._summed[target] = False",
+        "self._linearisation[e] = False",
         "engines/dyads/test_twin.py",
     ),
     "engine: the winners of before get the feedback": Sabotage(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dualprop.data.moments import Moments
+from dualprop.data._moments import Moments
 
 
 @pytest.mark.parametrize("pieces", [1, 3])

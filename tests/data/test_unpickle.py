@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from dualprop.data.unpickle import unpickle
+from dualprop.data._unpickle import unpickle
 from dualprop.errors import DataError
 
 NUMBERS = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -84,7 +84,7 @@ def test_the_byte_strings_of_python_2_are_read_as_arrays(tmp_path):
         ("_codecs", "encode", ["a", "latin1"]),
         ("copyreg", "_reconstructor", []),
         ("functools", "partial", []),
-        ("dualprop.data.unpickle", "unpickle", ["x"]),
+        ("dualprop.data._unpickle", "unpickle", ["x"]),
     ],
 )
 def test_any_other_global_is_refused_by_name(tmp_path, module, name, arguments):

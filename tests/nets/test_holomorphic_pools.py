@@ -66,7 +66,7 @@ GEOMETRY = {
 def test_values_are_those_of_the_definition(kind, dtype, size, stride, height, width, layout, seed):
     z = images(2, 2, height, width, seed=seed, kind=dtype).to(memory_format=layout)
     pool = kind(size, stride)
-    p, seen = pool.see(z)
+    p, seen = pool.linearise(z)
     torch.testing.assert_close(p, by_definition(pool, z))
     assert torch.equal(pool(z), p)
     assert (seen.shape, seen.operand, seen.layout) == (z.shape, p.shape, dp.synapses.layout(z))
@@ -81,7 +81,7 @@ def test_the_soft_max_pool_s_adjoint_is_autograd_s(temperature, size, stride, he
     torch.testing.assert_close(p, by_definition(pool, z.detach()))
     delta = images(*p.shape, seed=seed + 1)
     (truth,) = torch.autograd.grad(p, z, delta)
-    back = pool.adjoint(delta, pool.see(z.detach())[1])
+    back = pool.adjoint(delta, pool.linearise(z.detach())[1])
     torch.testing.assert_close(back, truth)
     assert dp.synapses.layout(back) == dp.synapses.layout(z)
 
@@ -92,7 +92,7 @@ def test_the_adjoint_is_the_transpose_of_the_complex_derivative(kind, size, stri
     """<P'(z) v, u> = <v, P'(z)^T u> without conjugation, P'(z) v by central differences along both axes."""
     pool, h, shape = kind(size, stride), 1e-5, (1, 2, height, width)
     z, v = (images(*shape, seed=seed + n, kind=torch.complex128).to(memory_format=layout) for n in (0, 200))
-    _, seen = pool.see(z)
+    _, seen = pool.linearise(z)
     u = images(*seen.operand, seed=seed + 400, kind=torch.complex128)
     along_x = (pool(z + h * v) - pool(z - h * v)) / (2 * h)
     along_y = (pool(z + 1j * h * v) - pool(z - 1j * h * v)) / (2 * h)
@@ -111,7 +111,7 @@ def test_a_complex_step_gives_the_real_pool_s_derivative(kind):
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_complex_states_keep_their_layout(kind, layout):
     z = images(2, 4, 6, 6, kind=torch.complex64).to(memory_format=layout)
-    p, seen = kind(2).see(z)
+    p, seen = kind(2).linearise(z)
     assert p.is_contiguous(memory_format=layout)
     assert kind(2).adjoint(p, seen).is_contiguous(memory_format=layout)
 
@@ -122,7 +122,7 @@ def test_large_numbers_do_not_overflow(dtype):
     z = images(2, 3, 4, 4).to(dtype)
     z[:, :, ::2, ::2] += 1e4
     z[:, :, 1::2, 1::2] -= 1e4
-    p, seen = dp.SoftmaxPool2d(2).see(z)
+    p, seen = dp.SoftmaxPool2d(2).linearise(z)
     torch.testing.assert_close(p, z[:, :, ::2, ::2], rtol=0, atol=0)
     back = dp.SoftmaxPool2d(2).adjoint(torch.ones_like(p), seen)
     expected = torch.zeros_like(z)
@@ -135,17 +135,17 @@ def test_the_temperature_takes_it_from_the_mean_to_the_maximum():
     torch.testing.assert_close(dp.SoftmaxPool2d(temperature=1e9)(z), dp.AvgPool2d()(z), rtol=0, atol=1e-8)
     torch.testing.assert_close(dp.SoftmaxPool2d(temperature=1e-6)(z), dp.MaxPool2d()(z), rtol=0, atol=1e-8)
     equal = torch.full((1, 1, 2, 2), 0.3, dtype=torch.float64)
-    back = dp.SoftmaxPool2d(2).adjoint(torch.ones(1, 1, 1, 1).double(), dp.SoftmaxPool2d(2).see(equal)[1])
+    back = dp.SoftmaxPool2d(2).adjoint(torch.ones(1, 1, 1, 1).double(), dp.SoftmaxPool2d(2).linearise(equal)[1])
     torch.testing.assert_close(back, torch.full_like(equal, 0.25))
 
 
 def test_low_precision_costs_one_rounding():
     z = images(2, 4, 6, 6, seed=5).bfloat16()
     pool, delta = dp.SoftmaxPool2d(2), images(2, 4, 3, 3).bfloat16()
-    exact, exact_seen = pool.see(z.double())
+    exact, exact_seen = pool.linearise(z.double())
     for autocast in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            p, seen = pool.see(z)
+            p, seen = pool.linearise(z)
             back = pool.adjoint(delta, seen)
         assert p.dtype == back.dtype == torch.bfloat16
         assert torch.equal(p, exact.float().bfloat16())

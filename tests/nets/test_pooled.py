@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import dualprop as dp
-from dualprop.nets.synapses import POOLS, standing_still
+from dualprop.nets.synapses import POOLS, frozen_weights
 from tests.oracles.builders import autograd_gradient, gradient_of, image_batch, image_net, relative_error
 from tests.oracles.refused import refused
 
@@ -57,10 +57,10 @@ def test_it_is_the_synapse_then_the_pool_with_autograd_s_derivatives(inner, pool
     with torch.no_grad():
         torch.testing.assert_close(synapse(z), drive)
         assert synapse.out_shape((2, 7, 6)) == drive.shape[1:]
-        p, seen = synapse.see(z)
+        p, seen = synapse.linearise(z)
         torch.testing.assert_close(synapse.affine(p), drive)
         if not synapse.feedback_pairs():
-            torch.testing.assert_close(synapse.send_down(delta, seen), truth[0])
+            torch.testing.assert_close(synapse.adjoint_at(delta, seen), truth[0])
             torch.testing.assert_close(synapse.adjoint(delta, z), truth[0])
         synapse.add_grad(delta, z)
     for (name, p), expected in zip(named.items(), truth[1:], strict=True):
@@ -73,7 +73,7 @@ def test_own_feedback_weights_carry_the_adjoint_and_learn():
     delta = normal(2, *synapse.out_shape((2, 7, 6)), seed=1)
     assert [(id(w), id(b)) for w, b in synapse.feedback_pairs()] == [(id(inner.weight), id(inner.feedback))]
     with torch.no_grad():
-        at_drive = synapse.behind.adjoint(delta, synapse.behind.see(inner(z))[1])
+        at_drive = synapse.behind.adjoint(delta, synapse.behind.linearise(inner(z))[1])
         expected = nn.functional.conv_transpose2d(at_drive, inner.feedback)
         torch.testing.assert_close(synapse.adjoint(delta, z), expected)
         synapse.add_grad(delta, z)
@@ -87,19 +87,19 @@ def test_memory_formats_in_and_out(pool, layout):
     synapse = dp.Pooled(dp.Conv2d(4, 8, 3, padding=1), pool).to(memory_format=layout)
     z = torch.randn(2, 4, 6, 6).to(memory_format=layout)
     with torch.no_grad():
-        p, seen = synapse.see(z)
+        p, seen = synapse.linearise(z)
         assert p.is_contiguous(memory_format=layout)
-        expected = synapse.send_down(torch.ones_like(p), seen)
+        expected = synapse.adjoint_at(torch.ones_like(p), seen)
         assert expected.stride() == z.stride()
         for other in (torch.contiguous_format, torch.channels_last):
             torch.testing.assert_close(
-                synapse.send_down(torch.ones_like(p).to(memory_format=other), seen), expected
+                synapse.adjoint_at(torch.ones_like(p).to(memory_format=other), seen), expected
             )
 
 
 def test_low_precision_weights_are_kept_for_an_inference():
     synapse = dp.Pooled(dp.Conv2d(4, 8, 3), dp.MaxPool2d(2))
-    with torch.no_grad(), standing_still([synapse]):
+    with torch.no_grad(), frozen_weights([synapse]):
         synapse(torch.randn(2, 4, 6, 6).bfloat16())
         assert synapse.core.kept["weight"].dtype == torch.bfloat16
     assert synapse.core.kept is None

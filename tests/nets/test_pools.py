@@ -41,7 +41,7 @@ def test_values_and_adjoint_are_those_of_the_matrix_and_of_autograd(
     pool, z = kind(size, stride), images(2, 3, height, width, seed=seed)
     if channels_last:
         z = z.to(memory_format=torch.channels_last)
-    p, seen = pool.see(z)
+    p, seen = pool.linearise(z)
     assert torch.equal(p, pool(z))
     assert pool.out_shape(z.shape[1:]) == p.shape[1:]
     assert (seen.shape, seen.operand) == (z.shape, p.shape)
@@ -62,7 +62,7 @@ def test_values_and_adjoint_are_those_of_the_matrix_and_of_autograd(
 def test_the_adjoint_identity(kind, size, stride, seed):
     """<P'(z) v, u> = <v, P'(z)^T u> with the matrix P'(z) that z gives."""
     pool, z, v = kind(size, stride), images(2, 2, 5, 6, seed=seed), images(2, 2, 5, 6, seed=seed + 200)
-    _, seen = pool.see(z)
+    _, seen = pool.linearise(z)
     u = images(*seen.operand, seed=seed + 400)
     forward = torch.stack([m @ x.flatten() for m, x in zip(matrices(pool, z), v, strict=True)])
     torch.testing.assert_close((forward * u.flatten(1)).sum(), (v * pool.adjoint(u, seen)).sum())
@@ -72,7 +72,7 @@ def test_the_adjoint_identity(kind, size, stride, seed):
 def test_the_first_among_equals_wins(layout):
     z = torch.zeros(1, 2, 4, 4, dtype=torch.float64).to(memory_format=layout)
     pool = dp.MaxPool2d(2)
-    back = pool.adjoint(torch.ones(1, 2, 2, 2, dtype=torch.float64).to(memory_format=layout), pool.see(z)[1])
+    back = pool.adjoint(torch.ones(1, 2, 2, 2, dtype=torch.float64).to(memory_format=layout), pool.linearise(z)[1])
     expected = torch.zeros(4, 4, dtype=torch.float64)
     expected[::2, ::2] = 1
     assert torch.equal(back[0, 0], expected)
@@ -83,17 +83,17 @@ def test_the_first_among_equals_wins(layout):
 def test_what_was_seen_is_the_state_of_then(kind):
     """The state itself may change or go afterwards."""
     pool, z, delta = kind(2), images(2, 3, 6, 6), images(2, 3, 3, 3, seed=1)
-    _, seen = pool.see(z)
+    _, seen = pool.linearise(z)
     expected = pool.adjoint(delta, seen)
     z.neg_()
     assert torch.equal(pool.adjoint(delta, seen), expected)
-    assert not torch.equal(pool.adjoint(delta, pool.see(z)[1]), expected)
+    assert not torch.equal(pool.adjoint(delta, pool.linearise(z)[1]), expected)
 
 
 def test_a_linear_pool_has_one_linearisation_for_every_state():
     assert [pool for pool in ALL if pool.linear] == [dp.AvgPool2d]
     pool, delta = dp.AvgPool2d(2), images(2, 3, 3, 3)
-    backs = [pool.adjoint(delta, pool.see(images(2, 3, 6, 6, seed=seed))[1]) for seed in (1, 2)]
+    backs = [pool.adjoint(delta, pool.linearise(images(2, 3, 6, 6, seed=seed))[1]) for seed in (1, 2)]
     assert torch.equal(*backs)
 
 
@@ -101,7 +101,7 @@ def test_a_linear_pool_has_one_linearisation_for_every_state():
 def test_half_precision_and_memory_format_are_kept(kind):
     for layout in (torch.contiguous_format, torch.channels_last):
         z = images(2, 4, 6, 6).bfloat16().to(memory_format=layout)
-        p, seen = kind(2).see(z)
+        p, seen = kind(2).linearise(z)
         back = kind(2).adjoint(p, seen)
         assert p.dtype == back.dtype == torch.bfloat16
         assert p.is_contiguous(memory_format=layout)

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import dualprop as dp
-from dualprop.studies.figure import FEW, curves, errors_axis, look, panels, plain_ticks
+from dualprop.studies._figure import FEW, curves, errors_axis, look, panels, plain_ticks
 
 
 def test_every_rule_has_a_look_of_its_own_with_room_for_more(monkeypatch):

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from dualprop.studies.table import WIDTH, Table, show
+from dualprop.studies._table import WIDTH, Table, show
 
 COLUMNS = ("rule", "test accuracy %", "s / epoch", "÷ bp/GFLOP")
 ROWS = [("ep-centred compiled", "93.42 ± 0.35", "1.23", "0.98"), ("bp", "97.10 ± 0.02", "12.3", "")]

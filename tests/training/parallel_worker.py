@@ -9,7 +9,7 @@ import torch
 
 from dualprop import resume, train
 from dualprop.errors import DualpropError
-from dualprop.runs.folder import Watched
+from dualprop.runs.folder import ReadOnlyRun
 from dualprop.runs.settings import Settings
 from dualprop.training.interrupt import Interrupt
 from dualprop.training.processes.group import join
@@ -31,7 +31,7 @@ def main(folder):
         def save(self, checkpoint):
             torch.save(checkpoint["net"], folder / f"{self.path.name}.of-process-1.pt")
 
-        Watched.save = save
+        ReadOnlyRun.save = save
     cases = {
         name: Settings.from_dict(case) for name, case in json.loads((folder / "cases.json").read_text()).items()
     }

@@ -18,7 +18,7 @@ from dualprop.runs.folder import Run
 from dualprop.runs.settings import Settings
 from dualprop.training.experiment import device
 from dualprop.training.processes import group
-from dualprop.training.processes.group import Alone, Together
+from dualprop.training.processes.group import Alone, Group
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 pytestmark = pytest.mark.xdist_group("torchrun")  # one start of it for all
@@ -168,7 +168,7 @@ def crowd(monkeypatch):
     """Three processes in one: what each of them sends is kept, and a sum or gather is over what was kept."""
 
     def make(rank):
-        one = Together.__new__(Together)
+        one = Group.__new__(Group)
         one.rank, one.count, one._share = rank, 3, 0.0
         return one
 
@@ -179,7 +179,7 @@ def crowd(monkeypatch):
 def test_parts_are_cut_and_outputs_put_back(samples, crowd, monkeypatch):
     x = torch.randn(samples, 2, 4, 4).to(memory_format=torch.channels_last)
     y = torch.arange(samples)
-    parts = [one.part(x, y) for one in crowd]
+    parts = [one.shard(x, y) for one in crowd]
     for rank, (own_x, own_y) in enumerate(parts):
         rows = list(range(samples))[rank::3] or [0]
         assert own_y.tolist() == rows
@@ -190,7 +190,7 @@ def test_parts_are_cut_and_outputs_put_back(samples, crowd, monkeypatch):
     sent = []
     monkeypatch.setattr(group.dist, "all_gather", lambda parts, padded: sent.append(padded))
     for one, output in zip(crowd, outputs, strict=True):
-        one.whole(output, samples)
+        one.gather(output, samples)
 
     def all_gather(parts, padded):
         for part, known in zip(parts, sent, strict=True):
@@ -198,7 +198,7 @@ def test_parts_are_cut_and_outputs_put_back(samples, crowd, monkeypatch):
 
     monkeypatch.setattr(group.dist, "all_gather", all_gather)
     for one, output in zip(crowd, outputs, strict=True):
-        assert torch.equal(one.whole(output, samples), x.flatten(1))
+        assert torch.equal(one.gather(output, samples), x.flatten(1))
 
 
 def test_gradients_travel_in_buckets_of_one_type(monkeypatch):
@@ -212,12 +212,12 @@ def test_gradients_travel_in_buckets_of_one_type(monkeypatch):
 def test_alone_nothing_is_changed():
     x, y = torch.randn(3, 2), torch.arange(3)
     alone = Alone()
-    assert alone.part(x, y) == (x, y)
-    assert alone.whole(x, 3) is x
+    assert alone.shard(x, y) == (x, y)
+    assert alone.gather(x, 3) is x
     assert alone.mean(0.5) == 0.5
     assert alone.any(True, False) == (True, False)
     assert alone.gathered("x") == ["x"]
-    assert alone.led(lambda: 3) == 3
+    assert alone.on_leader(lambda: 3) == 3
     assert alone.leads
 
 

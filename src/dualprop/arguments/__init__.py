@@ -15,8 +15,8 @@ Example:
     dualprop.errors.DualpropError: rate=-1: must be a finite number above 0
 """
 
-from dualprop.arguments.checking import check, checked, declared, per_layer, read
-from dualprop.arguments.kinds import (
+from dualprop.arguments._checking import check, checked, declared, per_layer, read
+from dualprop.arguments._kinds import (
     Count,
     CountOrZero,
     Fraction,
@@ -30,7 +30,7 @@ from dualprop.arguments.kinds import (
     Seed,
     Several,
 )
-from dualprop.arguments.wording import allowed
+from dualprop.arguments._wording import allowed
 
 __all__ = [
     "Count",

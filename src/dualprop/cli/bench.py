@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dualprop.arguments import Count, Several, read
-from dualprop.cli.options import names, run_folder
+from dualprop.cli._options import names, run_folder
 from dualprop.errors import DualpropError, Interrupted
 
 FORMATS = (".png", ".pdf", ".svg")

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dualprop.arguments import Seed, Several, check, read
-from dualprop.cli.options import CommonOptions, RecipeOption, RuleOptions, merged, names, run_folder
+from dualprop.cli._options import CommonOptions, RecipeOption, RuleOptions, merged, names, run_folder
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.studies import comparison
 from dualprop.training import recipes

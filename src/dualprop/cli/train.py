@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from dualprop.cli.options import RecipeOption, RuleOptions, SettingOptions, merged, run_folder
+from dualprop.cli._options import RecipeOption, RuleOptions, SettingOptions, merged, run_folder
 from dualprop.errors import DualpropError
 from dualprop.runs.settings import Settings
 from dualprop.training import recipes, start

@@ -17,11 +17,11 @@ from pydantic import SkipValidation
 from torch import nn
 
 from dualprop.arguments import In, Portion, Positive, checked
+from dualprop.convert._hooks import Part, part_of
+from dualprop.convert._survey import activations_of, has_own_code, reason, unknown_to
 from dualprop.convert.batch import Batch, BatchDim, check_batch, scaled_loss
 from dualprop.convert.feedback import add_feedback, check_feedback, kind_with_feedback, symmetric
-from dualprop.convert.hooks import Part, part_of
 from dualprop.convert.record import REDUCTIONS, Conversion
-from dualprop.convert.survey import activations_of, has_own_code, reason, unknown_to
 from dualprop.errors import DualpropError
 
 __all__ = ["REDUCTIONS", "BatchDim", "Conversion", "conversion", "convert", "scaled_loss", "unconvert"]

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualprop.convert.hooks import Part, part_of
-from dualprop.convert.mode import Mode
+from dualprop.convert._hooks import Part, part_of
+from dualprop.convert._mode import Mode
 from dualprop.errors import DualpropError
 
 

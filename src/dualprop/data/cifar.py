@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dualprop.data._download import downloading
+from dualprop.data._pickled import read_batch
+from dualprop.data._unpickle import unpickle
 from dualprop.data.dataset import Dataset, Split
-from dualprop.data.download import downloading
 from dualprop.data.official import official_dataset
-from dualprop.data.pickled import read_batch
 from dualprop.data.sources import Source
-from dualprop.data.unpickle import unpickle
 from dualprop.errors import DataError
 
 

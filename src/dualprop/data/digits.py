@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dualprop.data._moments import Moments
 from dualprop.data.dataset import Dataset, Split
-from dualprop.data.moments import Moments
 from dualprop.data.sources import Source
 
 

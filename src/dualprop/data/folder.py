@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from dualprop.arguments import Count, checked
+from dualprop.data._moments import Moments
 from dualprop.data.dataset import Dataset, Split
-from dualprop.data.moments import Moments
 from dualprop.data.sources import Source
 from dualprop.errors import DataError
 

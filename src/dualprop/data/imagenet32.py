@@ -13,9 +13,9 @@ import numpy as np
 import platformdirs
 import torch
 
+from dualprop.data._moments import Moments
+from dualprop.data._pickled import read_batch
 from dualprop.data.dataset import Dataset, Split
-from dualprop.data.moments import Moments
-from dualprop.data.pickled import read_batch
 from dualprop.data.sources import Source
 from dualprop.errors import DataError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from dualprop.data._download import downloading
 from dualprop.data.dataset import Dataset, Split
-from dualprop.data.download import downloading
 from dualprop.data.official import official_dataset
 from dualprop.data.sources import Source
 from dualprop.errors import DataError

@@ -25,7 +25,7 @@ from dualprop.engines.states import ByLayer
 from dualprop.errors import DivergenceError
 from dualprop.nets.counting import by_states_alone
 from dualprop.nets.net import Inputs, Net
-from dualprop.nets.synapses import standing_still
+from dualprop.nets.synapses import frozen_weights
 
 States = Mapping[int, Tensor]
 """States by the numbers of layers and inputs; layers count from 1."""
@@ -152,7 +152,7 @@ class OfHopfield:
         assert isinstance(x, Tensor), "a chain has one input"
         net = self.hopfield
         phase = Phase("free", self.sweeps, ORDERS["even-odd"](self.depth), self.tolerance)
-        with standing_still(net.synapses):
+        with frozen_weights(net.synapses):
             states, end = phase.run(net, net.drive(x), net.zeros(x), Copies(len(x), 1))
         if end.residual > self.tolerance * max([1.0, *(float(z.abs().max()) for z in states)]):
             raise DivergenceError(
@@ -170,10 +170,10 @@ class OfHopfield:
         layers = self.hopfield.layers
         drive = layers[k - 1].synapse(z[k - 1])
         if k < self.depth:
-            seen = z[k] if z[k].requires_grad else z[k].detach().requires_grad_()
+            linearised = z[k] if z[k].requires_grad else z[k].detach().requires_grad_()
             with by_states_alone():
-                agreement = (layers[k].synapse(seen) * z[k + 1]).sum()
-            (feedback,) = torch.autograd.grad(agreement, seen, create_graph=True)
+                agreement = (layers[k].synapse(linearised) * z[k + 1]).sum()
+            (feedback,) = torch.autograd.grad(agreement, linearised, create_graph=True)
             drive = drive + self.hopfield.gain * feedback
         return layers[k - 1].potential(drive).to(z[k].dtype)
 

@@ -19,10 +19,11 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from dualprop.nets.net import Layer
 from dualprop.nets.potentials import Potential
-from dualprop.nets.synapses import AffineMap, Pool, Seen, Weighted, layout
+from dualprop.nets.synapses import AffineMap, Linearisation, Pool, Weighted, layout
 from dualprop.registry import Registry
 
 
@@ -34,7 +35,7 @@ class Block:
         synapse: A_k, without the pooling behind it.
         potential: that of its neurons.
         p: what the affine map has read, in the type of the products.
-        seen: what the synapse remembers of the state below.
+        linearised: what the synapse remembers of the state below.
         behind: the pooling behind the map, if there is any.
         won: what that remembers of the map's drive.
         a: the layer's drive, a leaf of autograd.
@@ -44,9 +45,9 @@ class Block:
     synapse: AffineMap
     potential: Potential
     p: Tensor
-    seen: Seen
+    linearised: Linearisation
     behind: Pool | None
-    won: Seen | None
+    won: Linearisation | None
     a: Tensor
     z: Tensor
 
@@ -54,14 +55,14 @@ class Block:
     def of(cls, layer: Layer, below: Tensor, dtype: torch.dtype) -> Block:
         """The block of a layer that reads the state `below`, its product made in a type."""
         synapse, behind = layer.synapse.core, layer.synapse.behind
-        p, seen = synapse.see(below)
+        p, linearised = synapse.linearise(below)
         p = p.to(dtype)
         a, won = _pooled(synapse.affine(p), behind)
         a = a.to(below.dtype)
         with torch.enable_grad():
             a = a.detach().requires_grad_()
             z = layer.potential(a)
-        return cls(synapse, layer.potential, p, seen, behind, won, a, z)
+        return cls(synapse, layer.potential, p, linearised, behind, won, a, z)
 
     @property
     def state(self) -> Tensor:
@@ -76,7 +77,7 @@ class Block:
         (delta,) = torch.autograd.grad(self.z, self.a, error)
         self.synapse.hebbian(self.unpooled(delta, self.won).to(self.p.dtype), self.p)
 
-    def unpooled(self, u: Tensor, won: Seen | None) -> Tensor:
+    def unpooled(self, u: Tensor, won: Linearisation | None) -> Tensor:
         """u from the layer's neurons to where the pooling behind the map has found them."""
         if self.behind is None or won is None:
             return u
@@ -114,8 +115,8 @@ class Block:
         return self.read_of(p).sub_(self._read).to(self.p.dtype)
 
 
-def _pooled(drive: Tensor, pool: Pool | None) -> tuple[Tensor, Seen | None]:
-    return (drive, None) if pool is None else pool.see(drive)
+def _pooled(drive: Tensor, pool: Pool | None) -> tuple[Tensor, Linearisation | None]:
+    return (drive, None) if pool is None else pool.linearise(drive)
 
 
 class FeedbackMap(nn.Module):
@@ -147,11 +148,11 @@ class FeedbackMap(nn.Module):
 
     def linear(self, u: Tensor, block: Block) -> Tensor:
         """B u, of the shape of the block's operand; u in the type of the products."""
-        return self.synapse.transposed(u, block.seen.operand)
+        return self.synapse.transposed(u, block.linearised.operand)
 
     def difference(self, t: Tensor, block: Block) -> Tensor:
         """G(t) - G(z) of the block's state z, sent on through the pool in front to the state below: a product."""
-        return self.synapse.send_down(block.change(t), block.seen).to(t.dtype)
+        return self.synapse.adjoint_at(block.change(t), block.linearised).to(t.dtype)
 
     def shifted(self, p: Tensor) -> Tensor:
         """p + c."""
@@ -222,8 +223,8 @@ class LDRL(FeedbackLoss):
 
     biased = False
 
+    @override
     def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
-        """See `FeedbackLoss.gradient`."""
         z, dtype = block.state, block.p.dtype
         dx, dy = noise.like(block.p, z.dtype), noise.like(z, z.dtype)
         u, v = block.change_of(block.p + dx), block.change(dy.add_(z), spend=True)
@@ -247,8 +248,8 @@ class Reconstruction(FeedbackLoss):
 
     biased = True
 
+    @override
     def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
-        """See `FeedbackLoss.gradient`."""
         dtype, count = block.p.dtype, len(block.p)
         noisy = noise.like(block.p, block.a.dtype).add_(block.p)
         u = block.read_of(noisy).to(dtype)
@@ -257,4 +258,4 @@ class Reconstruction(FeedbackLoss):
         return lambda: r.square().sum() / count
 
 
-FEEDBACK_LOSSES: Registry[FeedbackLoss] = Registry("feedback", {"l-drl": LDRL(), "plain": Reconstruction()})
+FEEDBACK_LOSSES: Registry[FeedbackLoss] = Registry("feedback loss", {"l-drl": LDRL(), "plain": Reconstruction()})

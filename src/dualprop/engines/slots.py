@@ -84,7 +84,7 @@ class Slots:
 
 
 class Ages:
-    """How many updates the states in each slot of the batch have seen since they were at zero.
+    """How many updates the states in each slot of the batch have linearised since they were at zero.
 
     Attributes:
         kept: a number for each slot; empty before the first batch.
@@ -100,7 +100,7 @@ class Ages:
         self.kept: list[int] = []
 
     def youngest(self, count: int) -> int:
-        """The fewest updates that a state in the first `count` slots has seen; 0 where there is a new one."""
+        """The fewest updates that a state in the first `count` slots has read; 0 where there is a new one."""
         return min(self.kept[:count]) if len(self.kept) >= count else 0
 
     def add(self, updates: int, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from typing_extensions import override
 
 from dualprop.nets.net import Inputs
 from dualprop.rules.base import Rule, Step, in_order
@@ -24,8 +25,8 @@ class Backprop(Rule):
 
     graphs = True
 
+    @override
     def reference(self) -> Rule:
-        """Itself."""
         return self
 
     @torch.enable_grad()

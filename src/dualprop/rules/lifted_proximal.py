@@ -21,7 +21,7 @@ from dualprop.errors import DualpropError
 from dualprop.nets.counting import counting
 from dualprop.nets.losses import LossOrName
 from dualprop.nets.net import Net
-from dualprop.nets.synapses import standing_still
+from dualprop.nets.synapses import frozen_weights
 from dualprop.rules.base import Rule, Step
 
 
@@ -121,5 +121,5 @@ class LiftedProximal(Rule):
     def _solved(self, x: Tensor, y: Tensor) -> tuple[Minimum, Lifted]:
         sign = 1.0 if self.nudge.alpha else -1.0
         problem = Lifted(self.net, self.loss, sign, self.nudge.beta, x)
-        with standing_still(layer.synapse for layer in self.net.chain):
+        with frozen_weights(layer.synapse for layer in self.net.chain):
             return Descent(problem, self.tolerance, self.max_iterations).run(x, y.to(problem.dtype)), problem

@@ -19,7 +19,7 @@ from dualprop.nets.counting import counting
 from dualprop.nets.losses import LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
-from dualprop.nets.synapses import standing_still
+from dualprop.nets.synapses import frozen_weights
 from dualprop.rules.base import Rule, Step
 from dualprop.rules.recurrent_backprop import RecurrentBackprop
 
@@ -133,7 +133,7 @@ class Relaxing(Rule):
         return State(plus, minus)
 
     def _still(self) -> Any:
-        return standing_still(layer.synapse for layer in self.net.chain)
+        return frozen_weights(layer.synapse for layer in self.net.chain)
 
     def _settled(self, x: Tensor, warm: bool) -> Free:
         """The free phase on a batch, from zero or warm, from where the batch before ended it."""

@@ -22,7 +22,7 @@ from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.counting import counting
 from dualprop.nets.losses import LossOrName
 from dualprop.nets.net import Net
-from dualprop.nets.synapses import Weighted, product_dtype, standing_still
+from dualprop.nets.synapses import Weighted, frozen_weights, product_dtype
 from dualprop.rules.base import Rule, Step
 
 
@@ -126,7 +126,7 @@ class DifferenceTargetProp(Rule):
         Arguments as in `Rule.inference`.
         """
         self._follow(x)
-        with standing_still(layer.synapse for layer in self.net.chain):
+        with frozen_weights(layer.synapse for layer in self.net.chain):
             blocks = self._feed_forward(x)
         targets = list(self._targets(blocks, y))
         states = [block.state for block in blocks]
@@ -135,7 +135,7 @@ class DifferenceTargetProp(Rule):
     def update(self, x: Tensor, y: Tensor) -> Step:
         """Train the maps, then the layers towards their targets; arguments as in `Rule.update`."""
         self._follow(x)
-        with standing_still(layer.synapse for layer in self.net.chain), counting() as counts:
+        with frozen_weights(layer.synapse for layer in self.net.chain), counting() as counts:
             blocks = self._feed_forward(x)
             feedback_losses = self._train_maps(blocks)
         output = blocks[-1].state

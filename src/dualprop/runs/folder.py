@@ -207,23 +207,23 @@ class Run:
         _replace(self.path / "metrics.jsonl", lambda f: f.write(text.encode("utf-8")))
 
 
-class Watched(Run):
+class ReadOnlyRun(Run):
     """A run folder that another process writes: here it is only read."""
 
     def claim(self) -> None:
         """The writing process does."""
 
     def release(self) -> None:
-        """Likewise."""
+        """The writing process does."""
 
     def save(self, checkpoint: Mapping[str, Any]) -> None:
-        """Likewise."""
+        """The writing process does."""
 
     def save_weights(self, name: str, weights: Mapping[str, Tensor], **notes: object) -> None:
-        """Likewise."""
+        """The writing process does."""
 
     def log(self, **record: Any) -> None:
-        """Likewise."""
+        """The writing process does."""
 
     def events(self, step: int) -> SummaryWriter | None:
         """None: the writing process has one."""
@@ -233,7 +233,7 @@ class Watched(Run):
         """The writing process does."""
 
     def rewind_metrics(self, step: int) -> None:
-        """Likewise."""
+        """The writing process does."""
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from dualprop.runs.folder import Run, read_json
 from dualprop.runs.settings import Settings
-from dualprop.studies.figure import curves, errors_axis, legend, panels, styled
-from dualprop.studies.machine import machine
-from dualprop.studies.table import Table, show
+from dualprop.studies._figure import curves, errors_axis, legend, panels, styled
+from dualprop.studies._machine import machine
+from dualprop.studies._table import Table, show
 from dualprop.training.means import Means
 from dualprop.training.resolved import net_arguments
 

@@ -13,7 +13,7 @@ import torch
 
 from dualprop.errors import CheckpointError
 from dualprop.nets.net import Net
-from dualprop.runs.folder import Run, Watched, check_free
+from dualprop.runs.folder import ReadOnlyRun, Run, check_free
 from dualprop.runs.settings import Settings
 from dualprop.training.callbacks import BestWeights, Callback, Checkpoints, Display, Records, Result, Results
 from dualprop.training.experiment import Experiment, build
@@ -27,7 +27,7 @@ logger = logging.getLogger("dualprop")
 @contextmanager
 def _claimed(run: Run, processes: Alone) -> Iterator[None]:
     """A run that nobody else trains meanwhile."""
-    processes.led(run.claim)
+    processes.on_leader(run.claim)
     try:
         yield
     finally:
@@ -61,12 +61,12 @@ def train(
         True
     """
     processes = join()
-    path = processes.led(lambda: check_free(Path(run)))
+    path = processes.on_leader(lambda: check_free(Path(run)))
     torch.manual_seed(settings.seed)  # for rules and losses that draw from torch's global generator
     experiment = build(settings, processes, callbacks=callbacks)
     with computing_in(experiment.resolved.threads):
         state, resolved = experiment.trainer.state_dict(), experiment.resolved.as_dict()
-        processes.led(lambda: Run.create(path, experiment.settings, resolved, state).path)
+        processes.on_leader(lambda: Run.create(path, experiment.settings, resolved, state).path)
         opened = _opened(path, processes)
         with _claimed(opened, processes):
             return fit(experiment, opened, progress)
@@ -145,7 +145,7 @@ def fit(experiment: Experiment, run: Run, progress: bool = True) -> Result:
 
 def _opened(path: Path, processes: Alone) -> Run:
     """The run folder, for one process to write and for all to read."""
-    return Run.open(path) if processes.leads else Watched.open(path)
+    return Run.open(path) if processes.leads else ReadOnlyRun.open(path)
 
 
 def _recorded(run: Run) -> Resolved | None:

@@ -180,7 +180,7 @@ class Trainer:
             self.lr = self.rate(self.epoch + self.batch / len(self.data))
             set_lr(groups, self.lr)
         self.batch, self.step, self._last = self.batch + 1, self.step + 1, (x, y)
-        part_x, part_y = self.processes.part(x, y)
+        part_x, part_y = self.processes.shard(x, y)
         first, measured, products = None, Means(), 0
         with self.autocast(), acting(self.optimizer):
             for update in self.rule.iterate(part_x, part_y):
@@ -198,7 +198,7 @@ class Trainer:
                     callback.update(self)
         assert first is not None, "a rule yields at least once per batch"
         measures = measured() | ({"products": float(products)} if products else {})
-        self.meter.add(loss, self.processes.whole(first.output, len(y)), y, measures)
+        self.meter.add(loss, self.processes.gather(first.output, len(y)), y, measures)
 
     def so_far(self) -> dict[str, Any]:
         """Loss, accuracy, measures and speed in this epoch."""
@@ -211,8 +211,8 @@ class Trainer:
         tally.clear()
         for x, y in batches:
             with self.autocast():
-                output = self.rule.predict(self.processes.part(x, y)[0])
-            output = self.processes.whole(output.to(x.dtype), len(y))
+                output = self.rule.predict(self.processes.shard(x, y)[0])
+            output = self.processes.gather(output.to(x.dtype), len(y))
             tally.add(float(loss.value(output, loss.encode(y, output.shape, output.dtype)).mean()), output, y)
         return tally.means()
 

@@ -33,7 +33,7 @@ def pooled_net(pool: dp.synapses.Pool, feedback: str = "symmetric") -> dp.Net:
 def winners(rule: dp.DualProp, x: Tensor, y: Tensor) -> list[Tensor]:
     """Where the maxima of the final mean are, for every max-pool."""
     mean = rule.infer(x, y).mean
-    seen = [layer.synapse.see(z)[1] for layer, z in zip(rule.net.chain, mean, strict=False)]
+    seen = [layer.synapse.linearise(z)[1] for layer, z in zip(rule.net.chain, mean, strict=False)]
     return [w for s in seen for w in s.memory]
 
 

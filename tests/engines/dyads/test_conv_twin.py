@@ -220,4 +220,4 @@ def test_a_winner_that_changes_is_followed() -> None:
         for n in (7, len(LISTED))
     )
     pool = dp.MaxPool2d(2)
-    assert not torch.equal(*(pool.see(z)[1].memory[0] for z in (before, after)))
+    assert not torch.equal(*(pool.linearise(z)[1].memory[0] for z in (before, after)))

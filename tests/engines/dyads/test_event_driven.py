@@ -13,7 +13,7 @@ import dualprop as dp
 from dualprop.engines.dyads.inference import Inference, Task
 from dualprop.engines.dyads.plan import Planner
 from dualprop.engines.dyads.schedules import Update
-from dualprop.nets.synapses import standing_still
+from dualprop.nets.synapses import frozen_weights
 from tests.oracles.builders import assert_same, double_batch, double_net, gradient_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:schedule")  # not every order here lets every layer learn
@@ -178,7 +178,7 @@ class Forgetful(Inference):
     def run(self, updates, learn):
         updates = list(updates)
         self.updates += len(updates)
-        with standing_still(self.net.synapses):
+        with frozen_weights(self.net.synapses):
             for update in updates:
                 self._follow(self._knowing_nothing().plan([update]))
             self._follow(self._knowing_nothing().plan((), learn=learn))

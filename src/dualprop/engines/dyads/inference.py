@@ -23,7 +23,7 @@ from dualprop.errors import DivergenceError
 from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net, zeros
-from dualprop.nets.synapses import product_dtype, standing_still
+from dualprop.nets.synapses import frozen_weights, product_dtype
 from dualprop.nets.wiring import Wiring
 
 
@@ -148,7 +148,7 @@ class Inference:
             plan = self._planner().plan(updates, learn=learn)
         else:
             plan = planned(self.wiring, self.traits, self._different, updates, learn)
-        with standing_still(self.net.synapses):
+        with frozen_weights(self.net.synapses):
             self._follow(plan)
 
     def settle(self, rounds: Iterable[Sequence[Update]], tolerance: float, learn: bool) -> tuple[int, float]:
@@ -167,7 +167,7 @@ class Inference:
         """
         planner = self._planner()
         moves: list[dict[int, _Change]] = []
-        with standing_still(self.net.synapses):
+        with frozen_weights(self.net.synapses):
             for number, updates in enumerate(rounds, 1):
                 before = {k: self._pair(k) for k in range(1, self.wiring.depth + 1)}
                 self.updates += len(updates)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dualprop.nets.potentials import Potential
-from dualprop.nets.synapses import Seen, Synapse
+from dualprop.nets.synapses import Linearisation, Synapse
 
 
 class Link:
@@ -34,24 +34,24 @@ class Link:
         self.synapse, self.below, self.above, self.weight = synapse, below, above, weight
         self.driven: Tensor | None = None
         self.sent: Tensor | None = None
-        self._seen: Seen | None = None
+        self._linearisation: Linearisation | None = None
 
     def drive(self) -> Tensor:
         """A(z̄) of the neurons below."""
-        p, self._seen = self.synapse.see(self.below.mean)
+        p, self._linearisation = self.synapse.linearise(self.below.mean)
         self.below.rest()
         return self.synapse.affine(p)
 
     def down(self) -> Tensor:
         """A^T (z^+ - z^-) of the neurons above, at the mean below."""
-        if self._seen is None:
+        if self._linearisation is None:
             if self.synapse.eager:
                 self.driven = self.drive()  # to see is to drive, and it may be asked for
             else:
-                self._seen = self.synapse.see(self.below.mean)[1]
-        assert self._seen is not None
+                self._linearisation = self.synapse.linearise(self.below.mean)[1]
+        assert self._linearisation is not None
         assert self.above.difference is not None
-        feedback = self.synapse.send_down(self.above.difference, self._seen)
+        feedback = self.synapse.adjoint_at(self.above.difference, self._linearisation)
         return feedback if self.weight == 1 else feedback.mul(self.weight)
 
     def learn(self, delta: Tensor, free: bool = False) -> None:
@@ -71,7 +71,7 @@ class Link:
 
     def forget(self) -> None:
         """The state below has moved."""
-        self.driven = self._seen = None
+        self.driven = self._linearisation = None
 
 
 class Neurons:

@@ -95,7 +95,7 @@ class Planner:
         count, layers = len(wiring.edges), wiring.depth + 1
         self._driven = [False] * count  # the edge's drive is that of the state below
         self._sent = [False] * count  # its feedback is that of the difference above
-        self._seen = [False] * count  # it is linearised at the state below
+        self._linearisation = [False] * count  # it is linearised at the state below
         self._summed, self._pulled = [False] * layers, [False] * layers
         self._different = list(different or [False] * layers)  # z^+ is not z^-
         self._settled: list[bool | None] = [None] * layers  # was the last update nudged; None: it would be another
@@ -148,16 +148,16 @@ class Planner:
         drives = tuple(e for e in w.into[k] if not self._driven[e])
         summed = not self._summed[k]
         for e in drives:
-            self._driven[e] = self._seen[e] = True
+            self._driven[e] = self._linearisation[e] = True
         self._summed[k] = True
         fed = tuple(e for e in w.out_of[k] if self._different[w.edges[e][1]])
         feedbacks = tuple(e for e in fed if not self._sent[e])
         pulled = not self._pulled[k]
         for e in feedbacks:
             self._sent[e] = True
-            if self.traits[e].eager and not self._seen[e]:
+            if self.traits[e].eager and not self._linearisation[e]:
                 self._driven[e] = True
-            self._seen[e] = True
+            self._linearisation[e] = True
         self._pulled[k] = True
         return Block(k, nudged, drives, (), summed, fed, feedbacks, (), pulled, False)
 
@@ -170,7 +170,7 @@ class Planner:
                 self._stale_feedback(e)
         for e in w.out_of[k]:
             target = w.edges[e][1]
-            self._driven[e] = self._seen[e] = self._summed[target] = False
+            self._driven[e] = self._linearisation[e] = self._summed[target] = False
             self._settled[target] = None
             if self._sent[e] and not self.traits[e].linear:
                 self._stale_feedback(e)

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 
 from dualprop.arguments import Count, NotNegative, Seed, checked
-from dualprop.engines.dyads.reach import learning_layers
+from dualprop.engines.dyads._reach import learning_layers
 from dualprop.errors import DualpropError
 from dualprop.nets.wiring import Wiring
 from dualprop.registry import Registry

@@ -119,9 +119,9 @@ class Force:
         pulls = [-point.beta for point in self.points]
         if self._readout is None:
             return self.copies.scaled(self._error(z), pulls)
-        p, seen = self._readout.see(z.to(product_dtype(z)))
+        p, linearised = self._readout.linearise(z.to(product_dtype(z)))
         error = self._error(self._readout.drive(p).to(z.dtype))
-        return self._readout.down(self.copies.scaled(error, pulls).to(p.dtype), seen)
+        return self._readout.down(self.copies.scaled(error, pulls).to(p.dtype), linearised)
 
     @cached_property
     def _readout(self) -> CopiedSynapse | None:
@@ -132,7 +132,7 @@ class Force:
         if self.net.readout is None:
             return None
         readout, z = self.copies.on(self.net.readout), states[-1] if states else self.copies.spread(x)
-        output = readout.drive(readout.see(z.to(product_dtype(z)))[0]).to(z.dtype)
+        output = readout.drive(readout.linearise(z.to(product_dtype(z)))[0]).to(z.dtype)
         return self.copies.scaled(self._error(output), [point.weight * point.beta for point in self.points])
 
     def _error(self, output: Tensor) -> Tensor:

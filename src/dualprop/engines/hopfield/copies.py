@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dualprop.nets.potentials import Potential
-from dualprop.nets.synapses import Pool, Seen, Synapse, layout
+from dualprop.nets.synapses import Linearisation, Pool, Synapse, layout
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,17 @@ class CopiedSynapse:
     def __init__(self, synapse: Synapse) -> None:
         self.synapse = synapse
 
-    def see(self, z: Tensor) -> tuple[Tensor, Any]:
+    def linearise(self, z: Tensor) -> tuple[Tensor, Any]:
         """What `drive` reads of the states z, and what `down` needs to know of them."""
-        return self.synapse.see(z)
+        return self.synapse.linearise(z)
 
     def drive(self, p: Tensor) -> Tensor:
         """The drives A(z)."""
         return self.synapse.affine(p)
 
-    def down(self, delta: Tensor, seen: Any) -> Tensor:
-        """The feedback A^T delta, linearised at the states seen."""
-        return self.synapse.send_down(delta, seen)
+    def down(self, delta: Tensor, linearised: Any) -> Tensor:
+        """The feedback A^T delta, linearised at the state read."""
+        return self.synapse.adjoint_at(delta, linearised)
 
     def learn(self, delta: Tensor, z: Tensor) -> None:
         """Add the gradient of Σ <delta, A(z)> over all rows to `.grad`."""
@@ -142,7 +142,7 @@ class ComplexSynapse(CopiedSynapse):
         self.front, self.behind = synapse.core.pool, synapse.behind
         self._offset: Tensor | None = None  # b, at every neuron
 
-    def see(self, z: Tensor) -> tuple[Tensor, Any]:
+    def linearise(self, z: Tensor) -> tuple[Tensor, Any]:
         """What `drive` reads: with a pool behind the map, the drives themselves."""
         p, front = self._pooled(self.front, z)
         if self.behind is None:
@@ -154,9 +154,9 @@ class ComplexSynapse(CopiedSynapse):
         """The drives A(z), their imaginary parts without the bias."""
         return self._affine(p) if self.behind is None else p
 
-    def down(self, delta: Tensor, seen: Any) -> Tensor:
+    def down(self, delta: Tensor, linearised: Any) -> Tensor:
         """The feedback A^T delta, without conjugation."""
-        shape, front, form, behind = seen
+        shape, front, form, behind = linearised
         delta = self.core.transposed(self._unpooled(self.behind, delta, behind), shape)
         return self._unpooled(self.front, delta.contiguous(memory_format=form), front)
 
@@ -181,23 +181,23 @@ class ComplexSynapse(CopiedSynapse):
         self.copies.imaginary(drive).sub_(self._offset)
         return drive
 
-    def _pooled(self, pool: Pool | None, z: Tensor) -> tuple[Tensor, list[Seen]]:
+    def _pooled(self, pool: Pool | None, z: Tensor) -> tuple[Tensor, list[Linearisation]]:
         """The pooled copies and, part by part, what the pool saw."""
         if pool is None:
             return z, []
         if pool.linear:  # and real, so that rows are as good as complex numbers
-            p, rows = pool.see(z)
+            p, rows = pool.linearise(z)
             return p, [rows]
-        pooled, seen = zip(*map(pool.see, self.copies.parts(_wide(z))), strict=True)
-        return self.copies.joined(pooled).to(z.dtype), list(seen)
+        pooled, linearised = zip(*map(pool.linearise, self.copies.parts(_wide(z))), strict=True)
+        return self.copies.joined(pooled).to(z.dtype), list(linearised)
 
-    def _unpooled(self, pool: Pool | None, delta: Tensor, seen: list[Seen]) -> Tensor:
+    def _unpooled(self, pool: Pool | None, delta: Tensor, linearised: list[Linearisation]) -> Tensor:
         """What goes back through the pool to the copies that it saw."""
         if pool is None:
             return delta
         if pool.linear:
-            return pool.adjoint(delta, seen[0])
-        parts = zip(self.copies.parts(_wide(delta)), seen, strict=True)
+            return pool.adjoint(delta, linearised[0])
+        parts = zip(self.copies.parts(_wide(delta)), linearised, strict=True)
         return self.copies.joined([pool.adjoint(d, s) for d, s in parts]).to(delta.dtype)
 
 

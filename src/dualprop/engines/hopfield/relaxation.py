@@ -86,7 +86,7 @@ class Relaxation:
         self.z = list(states)
         self._first = drive
         self._synapses = [copies.on(layer.synapse) for layer in layers]
-        self._seen: list[tuple[Tensor, Any] | None] = [None] * self.depth  # of z_k, by the synapse above
+        self._linearisation: list[tuple[Tensor, Any] | None] = [None] * self.depth  # of z_k, by the synapse above
 
     def run(self, steps: int, tolerance: float, phase: str) -> Settled:
         """Relax for some steps, or until no state moves by more than the tolerance in a step.
@@ -131,14 +131,14 @@ class Relaxation:
         """Update every layer once."""
         for group in self.groups:
             for k, z in [(k, self._updated(k)) for k in group]:
-                self.z[k - 1], self._seen[k - 1] = z, None
+                self.z[k - 1], self._linearisation[k - 1] = z, None
 
     def _updated(self, k: int) -> Tensor:
         """The new state of layer k."""
         a, d = self._drive(k), self._pull(k)
         gain, precise = self.gain if k < self.depth else 1.0, self.z[k - 1].dtype
         if d is None:
-            # the input's drive serves again, and one behind a pool is what the synapse has seen
+            # the input's drive serves again, and one behind a pool is what the synapse has read
             a = a.clone() if k == 1 or self.layers[k - 1].synapse.behind is not None else a
         elif a.dtype == d.dtype == precise:
             a = torch.add(a, d, alpha=gain, out=d)
@@ -165,11 +165,11 @@ class Relaxation:
 
     def _look(self, k: int) -> tuple[Tensor, Any]:
         """What the synapse above layer k sees of it."""
-        seen = self._seen[k - 1]
-        if seen is None:
+        linearised = self._linearisation[k - 1]
+        if linearised is None:
             z = self.z[k - 1]
-            seen = self._seen[k - 1] = self._synapses[k].see(z.to(product_dtype(z)))
-        return seen
+            linearised = self._linearisation[k - 1] = self._synapses[k].linearise(z.to(product_dtype(z)))
+        return linearised
 
     def _check_growth(self, changes: Sequence[Sequence[float]], step: int, phase: str) -> None:
         for k, (early, half, now, z) in enumerate(zip(*changes, self.z, strict=True), 1):

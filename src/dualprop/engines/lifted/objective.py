@@ -24,7 +24,7 @@ from torch import Tensor
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Potential
-from dualprop.nets.synapses import Seen, product_dtype
+from dualprop.nets.synapses import Linearisation, product_dtype
 
 _EPS = 8 * torch.finfo(torch.float64).eps
 _TINY = torch.finfo(torch.float32).tiny
@@ -38,14 +38,14 @@ class Level(NamedTuple):
         nudge: e_k.
         state: z_k = f_k(a_k + e_k).
         rise: z_k - f_k(a_k).
-        seen: what its synapse needs to know of the state below to send something down; None for the first layer.
+        linearised: what its synapse needs to know of the state below to send down to it; None for the first.
     """
 
     drive: Tensor
     nudge: Tensor
     state: Tensor
     rise: Tensor
-    seen: Seen | None
+    linearised: Linearisation | None
 
 
 class Point(NamedTuple):
@@ -111,15 +111,15 @@ class Lifted:
         self.dtype = torch.promote_types(x.dtype, torch.float32)
         self._eps = torch.finfo(self.product_dtype).eps
 
-    def drive(self, k: int, z: Tensor) -> tuple[Tensor, Seen]:
+    def drive(self, k: int, z: Tensor) -> tuple[Tensor, Linearisation]:
         """a_k = A_k(z) of the state below, and what sending down needs to know of that."""
         synapse = self.layers[k - 1].synapse
-        p, seen = synapse.see(z.to(self.product_dtype))
-        return synapse.affine(p).to(self.dtype), seen
+        p, linearised = synapse.linearise(z.to(self.product_dtype))
+        return synapse.affine(p).to(self.dtype), linearised
 
-    def feedback(self, k: int, delta: Tensor, seen: Seen) -> Tensor:
+    def feedback(self, k: int, delta: Tensor, linearised: Linearisation) -> Tensor:
         """r_k A_{k+1}^T delta."""
-        sent = self.layers[k].synapse.send_down(delta.to(self.product_dtype), seen)
+        sent = self.layers[k].synapse.adjoint_at(delta.to(self.product_dtype), linearised)
         return sent.to(self.dtype) * (self.beta[k - 1] / self.beta[k])
 
     def climb(self, first: Tensor, nudge: Callable[[int, Tensor], Tensor]) -> list[Level]:
@@ -131,10 +131,10 @@ class Lifted:
         """
         levels: list[Level] = []
         for k, layer in enumerate(self.layers, 1):
-            a, seen = self.drive(k, levels[-1].state) if levels else (first, None)
+            a, linearised = self.drive(k, levels[-1].state) if levels else (first, None)
             e = nudge(k, a)
             z, rise = layer.potential.raised(a, e)
-            levels.append(Level(a, e, z, rise, seen))
+            levels.append(Level(a, e, z, rise, linearised))
         return levels
 
     def at(
@@ -167,9 +167,9 @@ class Lifted:
             bent.append(_bend(f, u, delta))
             size = reach[k - 1] + self._eps * _norm(level.state)
             residuals.append(_norm(f.raised(u, delta)[1]) / size.clamp_min(_TINY))
-            if level.seen is not None:
+            if level.linearised is not None:
                 carried = bent[-1] if apart is None else bent[-1].masked_fill(column(apart, delta), 0)
-                back = self.feedback(k - 1, level.rise + carried, level.seen)
+                back = self.feedback(k - 1, level.rise + carried, level.linearised)
         return Point(
             [level.nudge for level in levels],
             [level.drive for level in levels],

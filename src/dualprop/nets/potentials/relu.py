@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from dualprop.nets.kernels.relu import fall
 from dualprop.nets.potentials.projection import HalfLine
@@ -25,8 +26,8 @@ class ReLU(HalfLine):
         """The same, written over a."""
         return a.relu_()
 
+    @override
     def fall(self, a: Tensor, nudge: Tensor) -> tuple[Tensor, Tensor]:
-        """See `HalfLine.fall`."""
         return fall(a, nudge, out=nudge)
 
     def module(self) -> nn.Module:

@@ -11,8 +11,8 @@ from dualprop.nets.synapses.base import (
     Synapse,
     Weighted,
     accumulate,
+    frozen_weights,
     product_dtype,
-    standing_still,
 )
 from dualprop.nets.synapses.conv import Conv2d
 from dualprop.nets.synapses.dense import Dense
@@ -20,7 +20,7 @@ from dualprop.nets.synapses.identity import Identity
 from dualprop.nets.synapses.inits import INITS
 from dualprop.nets.synapses.local import Local
 from dualprop.nets.synapses.pooled import Pooled
-from dualprop.nets.synapses.pools import POOLS, AvgPool2d, MaxPool2d, Pool, Seen, SoftmaxPool2d, layout
+from dualprop.nets.synapses.pools import POOLS, AvgPool2d, Linearisation, MaxPool2d, Pool, SoftmaxPool2d, layout
 from dualprop.nets.synapses.transposed import Transposed
 
 __all__ = [
@@ -33,17 +33,17 @@ __all__ = [
     "Conv2d",
     "Dense",
     "Identity",
+    "Linearisation",
     "Local",
     "MaxPool2d",
     "Pool",
     "Pooled",
-    "Seen",
     "SoftmaxPool2d",
     "Synapse",
     "Transposed",
     "Weighted",
     "accumulate",
+    "frozen_weights",
     "layout",
     "product_dtype",
-    "standing_still",
 ]

@@ -10,12 +10,13 @@ from typing import Annotated
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from dualprop.arguments import In, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.kernels import products
 from dualprop.nets.synapses.inits import INITS
-from dualprop.nets.synapses.pools import Pool, Seen
+from dualprop.nets.synapses.pools import Linearisation, Pool
 from dualprop.registry import Registry
 
 
@@ -37,7 +38,7 @@ def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
 
 
 @contextmanager
-def standing_still(synapses: Iterable[Synapse]) -> Iterator[None]:
+def frozen_weights(synapses: Iterable[Synapse]) -> Iterator[None]:
     """An inference, in which weights do not change and synapses may keep copies of them in another type."""
     held = list(synapses)
     torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
@@ -84,16 +85,16 @@ class Synapse(nn.Module, ABC):
         """The drive A(z), shape (B, *out_shape), differentiable by autograd."""
 
     @abstractmethod
-    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
-        """What `affine` reads of the state z, and what `send_down` needs to know of z."""
+    def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
+        """What `affine` reads of the state z, and what `adjoint_at` needs to know of z."""
 
     @abstractmethod
     def affine(self, p: Tensor) -> Tensor:
-        """The drive of the state that was seen as p, shape (B, *out_shape)."""
+        """The drive of the state that was read as p, shape (B, *out_shape)."""
 
     @abstractmethod
-    def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
-        """The feedback to a state that was seen, A^T delta linearised there, in that state's shape."""
+    def adjoint_at(self, delta: Tensor, linearised: Linearisation) -> Tensor:
+        """The feedback to a state that was read, A^T delta linearised there, in that state's shape."""
 
     @abstractmethod
     def add_grad(self, delta: Tensor, z: Tensor) -> None:
@@ -122,7 +123,7 @@ class Synapse(nn.Module, ABC):
         Returns:
             The feedback, of the shape of z.
         """
-        return self.send_down(delta, self.see(z)[1])
+        return self.adjoint_at(delta, self.linearise(z)[1])
 
     def hold(self) -> None:
         """An inference begins: the weights stand still, and copies of them in another type may be kept."""
@@ -182,17 +183,17 @@ class AffineMap(Synapse):
         self.kept = None
         self.pool = pool
 
+    @override
     @property
     def core(self) -> AffineMap:
-        """Itself."""
         return self
 
+    @override
     def hold(self) -> None:
-        """See `Synapse.hold`."""
         self.kept = {}
 
+    @override
     def release(self) -> None:
-        """See `Synapse.release`."""
         self.kept = None
 
     @abstractmethod
@@ -225,8 +226,8 @@ class AffineMap(Synapse):
             DualpropError: if this synapse does not take such a p.
         """
 
+    @override
     def forward(self, z: Tensor) -> Tensor:
-        """As `Synapse.forward`."""
         return self.affine(self._pooled(z))
 
     def _behind_pool(self, *modules: nn.Module) -> list[nn.Module]:
@@ -236,21 +237,21 @@ class AffineMap(Synapse):
     def _pooled(self, z: Tensor) -> Tensor:
         return z if self.pool is None else self.pool(z)
 
-    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
-        """As `Synapse.see`: p."""
-        return (z, Seen.of(z, z)) if self.pool is None else self.pool.see(z)
+    def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
+        """As `Synapse.linearise`: p."""
+        return (z, Linearisation.of(z, z)) if self.pool is None else self.pool.linearise(z)
 
-    def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
-        """As `Synapse.send_down`."""
-        delta = self.transposed(delta, seen.operand).contiguous(memory_format=seen.layout)
-        return delta if self.pool is None else self.pool.adjoint(delta, seen)
+    @override
+    def adjoint_at(self, delta: Tensor, linearised: Linearisation) -> Tensor:
+        delta = self.transposed(delta, linearised.operand).contiguous(memory_format=linearised.layout)
+        return delta if self.pool is None else self.pool.adjoint(delta, linearised)
 
+    @override
     def add_grad(self, delta: Tensor, z: Tensor) -> None:
-        """As `Synapse.add_grad`."""
         self.hebbian(delta, self._pooled(z))
 
+    @override
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """As `Synapse.out_shape`."""
         return self.affine_shape(tuple(in_shape) if self.pool is None else self.pool.out_shape(tuple(in_shape)))
 
 

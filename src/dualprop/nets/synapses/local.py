@@ -9,7 +9,7 @@ from dualprop.arguments import check
 from dualprop.errors import DualpropError
 from dualprop.nets.synapses.affine import apart
 from dualprop.nets.synapses.base import AffineMap, Synapse, accumulate
-from dualprop.nets.synapses.pools import Seen, layout
+from dualprop.nets.synapses.pools import Linearisation, layout
 from dualprop.nets.synapses.work import Measured
 
 _OF_THE_BATCH = (nn.modules.batchnorm._BatchNorm,)
@@ -64,18 +64,18 @@ class Local(Synapse):
         """The module."""
         return [self.module]
 
-    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
+    def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
         """The drive, and the graph over the module that made it."""
         z, drive = self._run(z)
-        return apart(drive.detach(), z), Seen(z.shape, drive.shape, layout(z), (z, drive))
+        return apart(drive.detach(), z), Linearisation(z.shape, drive.shape, layout(z), (z, drive))
 
     def affine(self, p: Tensor) -> Tensor:
-        """The drive, which `see` has computed."""
+        """The drive, which `linearise` has computed."""
         return p
 
-    def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
+    def adjoint_at(self, delta: Tensor, linearised: Linearisation) -> Tensor:
         """J(z̄)ᵀ δ."""
-        z, drive = seen.memory
+        z, drive = linearised.memory
         self._work.report("feedback", self.module, z)
         (feedback,) = torch.autograd.grad(drive, z, delta.to(drive.dtype), retain_graph=True)
         return feedback.to(delta.dtype)

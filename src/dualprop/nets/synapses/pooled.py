@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from dualprop.arguments import checked
 from dualprop.errors import DualpropError
 from dualprop.nets.synapses.base import AffineMap, Synapse
-from dualprop.nets.synapses.pools import Pool, Seen, layout
+from dualprop.nets.synapses.pools import Linearisation, Pool, layout
 
 
 class Pooled(Synapse):
@@ -15,7 +16,7 @@ class Pooled(Synapse):
 
     So a layer has fewer neurons than with the same pool in front of the next synapse, and its activation acts
     behind the pool. Where the winners are, only the map itself can say: to see a state is to compute its drive,
-    which is what `see` gives and `affine` leaves as it is.
+    which is what `linearise` gives and `affine` leaves as it is.
 
     Args:
         synapse: W p + b, perhaps with a pool in front, and none behind.
@@ -53,37 +54,37 @@ class Pooled(Synapse):
         """The synapse inside."""
         return self.synapse
 
+    @override
     def hold(self) -> None:
-        """See `Synapse.hold`."""
         self.synapse.hold()
 
+    @override
     def release(self) -> None:
-        """See `Synapse.release`."""
         self.synapse.release()
 
     def forward(self, z: Tensor) -> Tensor:
         """The pooled drive, shape (B, *out_shape)."""
         return self.behind(self.synapse(z))
 
-    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
-        """The pooled drive, and what the synapse inside and the pool have seen."""
-        p, inside = self.synapse.see(z)
-        drive, behind = self.behind.see(self.synapse.affine(p))
-        return drive, Seen(z.shape, drive.shape, layout(z), parts=(inside, behind))
+    def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
+        """The pooled drive, and what the synapse inside and the pool have linearised."""
+        p, inside = self.synapse.linearise(z)
+        drive, behind = self.behind.linearise(self.synapse.affine(p))
+        return drive, Linearisation(z.shape, drive.shape, layout(z), parts=(inside, behind))
 
     def affine(self, p: Tensor) -> Tensor:
-        """The drive, which `see` has computed."""
+        """The drive, which `linearise` has computed."""
         return p
 
-    def send_down(self, delta: Tensor, seen: Seen) -> Tensor:
-        """The feedback through pool and synapse, both linearised at the state seen."""
-        inside, behind = seen.parts
-        return self.synapse.send_down(self.behind.adjoint(delta, behind), inside)
+    def adjoint_at(self, delta: Tensor, linearised: Linearisation) -> Tensor:
+        """The feedback through pool and synapse, both linearised at the state read."""
+        inside, behind = linearised.parts
+        return self.synapse.adjoint_at(self.behind.adjoint(delta, behind), inside)
 
     def add_grad(self, delta: Tensor, z: Tensor) -> None:
         """As `Synapse.add_grad`; the map is computed once more, to see where delta goes through the pool."""
-        p, _ = self.synapse.see(z)
-        _, behind = self.behind.see(self.synapse.affine(p))
+        p, _ = self.synapse.linearise(z)
+        _, behind = self.behind.linearise(self.synapse.affine(p))
         self.synapse.hebbian(self.behind.adjoint(delta, behind), p)
 
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from dualprop.nets.potentials.complex import exponential
 from dualprop.registry import Registry
 
 
-class Seen(NamedTuple):
+class Linearisation(NamedTuple):
     """What a synapse remembers of the state it has read: enough to send a difference back.
 
     Attributes:
@@ -36,10 +36,10 @@ class Seen(NamedTuple):
     operand: torch.Size
     layout: torch.memory_format
     memory: tuple[Tensor, ...] = ()
-    parts: tuple[Seen, ...] = ()
+    parts: tuple[Linearisation, ...] = ()
 
     @classmethod
-    def of(cls, z: Tensor, p: Tensor, *memory: Tensor) -> Seen:
+    def of(cls, z: Tensor, p: Tensor, *memory: Tensor) -> Linearisation:
         """What to remember of a state z that was read as p."""
         return cls(z.shape, p.shape, layout(z), memory)
 
@@ -73,11 +73,11 @@ class Pool(ABC):
         """The pooled state, shape (B, C, H', W')."""
 
     @abstractmethod
-    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
+    def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
         """The pooled state, and what `adjoint` needs."""
 
     @abstractmethod
-    def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
+    def adjoint(self, delta: Tensor, linearised: Linearisation) -> Tensor:
         """The transpose of the pool's linearisation, applied to delta, of the pooled state's shape."""
 
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -102,9 +102,10 @@ class Pool(ABC):
         steps = [(i, j) for i in range(self.size) for j in range(self.size)]
         return [z[:, :, i : i + tall : self.stride, j : j + wide : self.stride] for i, j in steps]
 
-    def _like_state(self, delta: Tensor, seen: Seen) -> Tensor:
+    def _like_state(self, delta: Tensor, linearised: Linearisation) -> Tensor:
         """A tensor that PyTorch's backward functions ask the state's shape and layout of, and nothing else."""
-        return torch.empty(seen.shape, dtype=delta.dtype, device=delta.device, memory_format=seen.layout)
+        form = linearised.layout
+        return torch.empty(linearised.shape, dtype=delta.dtype, device=delta.device, memory_format=form)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.size}, stride={self.stride})"
@@ -136,8 +137,8 @@ class MaxPool2d(Pool):
     Example:
         >>> import torch
         >>> pool, z = MaxPool2d(2), torch.arange(16.0).view(1, 1, 4, 4)
-        >>> p, seen = pool.see(z)
-        >>> p.flatten(), pool.adjoint(torch.ones_like(p), seen).nonzero().shape[0]
+        >>> p, linearised = pool.linearise(z)
+        >>> p.flatten(), pool.adjoint(torch.ones_like(p), linearised).nonzero().shape[0]
         (tensor([ 5.,  7., 13., 15.]), 4)
     """
 
@@ -152,20 +153,21 @@ class MaxPool2d(Pool):
         """`torch.nn.MaxPool2d`."""
         return nn.MaxPool2d(self.size, self.stride)
 
-    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
+    def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
         """The maxima, and where they were."""
         p, winners = F.max_pool2d(z, self.size, self.stride, return_indices=True)
-        return p, Seen.of(z, p, winners)
+        return p, Linearisation.of(z, p, winners)
 
-    def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
+    def adjoint(self, delta: Tensor, linearised: Linearisation) -> Tensor:
         """Each difference goes to its winner; zero elsewhere."""
-        (winners,) = seen.memory
+        (winners,) = linearised.memory
         if self.stride >= self.size:  # none wins twice
             with torch.autocast(delta.device.type, enabled=False):  # it would make float32 of it
-                return F.max_unpool2d(delta, winners, [self.size] * 2, [self.stride] * 2, output_size=seen.shape)
+                size, stride = [self.size] * 2, [self.stride] * 2
+                return F.max_unpool2d(delta, winners, size, stride, output_size=linearised.shape)
         sizes = [self.size] * 2, [self.stride] * 2, [0, 0], [1, 1]
         feedback: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
-            delta, self._like_state(delta, seen), *sizes, False, winners
+            delta, self._like_state(delta, linearised), *sizes, False, winners
         )
         return feedback
 
@@ -176,8 +178,8 @@ class AvgPool2d(Pool):
     Example:
         >>> import torch
         >>> pool, z = AvgPool2d(2), torch.arange(16.0).view(1, 1, 4, 4)
-        >>> p, seen = pool.see(z)
-        >>> p.flatten(), pool.adjoint(torch.ones_like(p), seen).unique()
+        >>> p, linearised = pool.linearise(z)
+        >>> p.flatten(), pool.adjoint(torch.ones_like(p), linearised).unique()
         (tensor([ 2.5000,  4.5000, 10.5000, 12.5000]), tensor([0.2500]))
     """
 
@@ -192,18 +194,18 @@ class AvgPool2d(Pool):
         """`torch.nn.AvgPool2d`."""
         return nn.AvgPool2d(self.size, self.stride)
 
-    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
+    def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
         """The means; there is nothing to remember."""
         p = self(z)
-        return p, Seen.of(z, p)
+        return p, Linearisation.of(z, p)
 
-    def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
+    def adjoint(self, delta: Tensor, linearised: Linearisation) -> Tensor:
         """Each difference, divided by the size of its window, goes to all of it."""
         if delta.is_complex():
-            return _by_parts(lambda part: self.adjoint(part, seen), delta)
+            return _by_parts(lambda part: self.adjoint(part, linearised), delta)
         sizes = [self.size] * 2, [self.stride] * 2, [0, 0]
         feedback: Tensor = torch.ops.aten.avg_pool2d_backward(
-            delta, self._like_state(delta, seen), *sizes, False, True, None
+            delta, self._like_state(delta, linearised), *sizes, False, True, None
         )
         return feedback
 
@@ -249,7 +251,7 @@ class SoftmaxPool2d(Pool):
         """The weighted means."""
         return self._pooled(z)[0].to(z.dtype)
 
-    def see(self, z: Tensor) -> tuple[Tensor, Seen]:
+    def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
         """The weighted means, and the derivatives by the neurons, e^{z/T} / Σ e^{z/T} · (1 + (z - p)/T)."""
         p, mean, depths, powers, scale = self._pooled(z)
         rate = scale / self.temperature
@@ -259,13 +261,14 @@ class SoftmaxPool2d(Pool):
             for depth, power in zip(depths, powers, strict=True)
         ]
         p = p.to(z.dtype)
-        return p, Seen.of(z, p, *slopes)
+        return p, Linearisation.of(z, p, *slopes)
 
-    def adjoint(self, delta: Tensor, seen: Seen) -> Tensor:
-        """Each difference, times the derivatives at the state seen, goes to all of its window."""
-        feedback = self._like_state(delta, seen)
-        windows = list(zip(self._windows(feedback), seen.memory, strict=True))
-        if self.stride == self.size and all(n % self.size == 0 for n in seen.shape[2:]):  # they cover it once
+    def adjoint(self, delta: Tensor, linearised: Linearisation) -> Tensor:
+        """Each difference, times the derivatives at the state read, goes to all of its window."""
+        feedback = self._like_state(delta, linearised)
+        windows = list(zip(self._windows(feedback), linearised.memory, strict=True))
+        sides = linearised.shape[2:]
+        if self.stride == self.size and all(n % self.size == 0 for n in sides):  # they cover it once
             for one, slope in windows:
                 torch.mul(delta, slope, out=one)
             return feedback

@@ -72,7 +72,7 @@ class Transposed(AffineMap):
         self.tied.learn_weights(p if self.scale == 1 else p * self.scale, delta)
 
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """That of the state which W reads, known once its edge has been seen in a net; of a dense W at once."""
+        """That of the state which W reads, known once a net has it; of a dense W at once."""
         if shape not in self._targets:
             features = getattr(self.tied, "in_features", None)
             if features is None:

@@ -15,7 +15,7 @@ from dualprop.nets.net import Net
 from dualprop.nets.synapses import Dense
 from dualprop.nets.synapses.base import Feedback
 from dualprop.nets.synapses.inits import Init
-from dualprop.nets.zoo.chain import Activation, chain, draw_feedback
+from dualprop.nets.zoo._stack import Activation, chain, draw_feedback
 
 
 @checked

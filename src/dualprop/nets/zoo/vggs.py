@@ -14,7 +14,7 @@ from dualprop.nets.synapses import Conv2d, Dense, Weighted
 from dualprop.nets.synapses.base import Feedback
 from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import PoolOrName
-from dualprop.nets.zoo.chain import Activation, chain, check_image, draw_feedback, named_pool
+from dualprop.nets.zoo._stack import Activation, chain, check_image, draw_feedback, named_pool
 
 
 @checked

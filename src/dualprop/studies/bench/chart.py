@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualprop.studies._figure import BLACK, COLOURS, plain_ticks, styled
 from dualprop.studies.bench.report import Report, Row
-from dualprop.studies.figure import BLACK, COLOURS, plain_ticks, styled
 
 FOOT = 0.7
 """Inches below the panels, for the legend and the machine."""

@@ -10,10 +10,10 @@ from typing import Any
 
 from dualprop.errors import CheckpointError
 from dualprop.runs.folder import read_json
+from dualprop.studies._machine import machine
+from dualprop.studies._table import Table, show
 from dualprop.studies.bench.ceilings import PRODUCT, Ceiling
 from dualprop.studies.bench.timing import Quartiles, ratios
-from dualprop.studies.machine import machine
-from dualprop.studies.table import Table, show
 
 COLUMNS = (
     "rule",

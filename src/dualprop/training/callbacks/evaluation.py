@@ -125,7 +125,7 @@ class Alignment(Callback):
         """
         x, y = next(iter(trainer.data.epoch(trainer.epoch - 1)))
         processes = trainer.processes
-        found = alignment(trainer.rule, *processes.part(x, y), processes.average)
+        found = alignment(trainer.rule, *processes.shard(x, y), processes.average)
         if found.cosine is not None:
             trainer.numbers |= {"cosine": found.cosine, "norm_ratio": found.norm_ratio}
         if found.own is not None and found.own is not found.cosine:

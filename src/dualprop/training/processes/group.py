@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
+from typing_extensions import override
 
 from dualprop.errors import DualpropError
 from dualprop.training.processes import torchrun
@@ -38,11 +39,11 @@ class Alone:
         """Whether this process writes and speaks for all."""
         return self.rank == 0
 
-    def part(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def shard(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """This process's part of a batch, the same rows of every batch: x of shape (B, ...) and y (B,)."""
         return x, y
 
-    def whole(self, output: Tensor, samples: int) -> Tensor:
+    def gather(self, output: Tensor, samples: int) -> Tensor:
         """The outputs for a whole batch of so many samples, from those for the part of each process."""
         return output
 
@@ -54,14 +55,14 @@ class Alone:
         """Make each tensor the mean over that batch, in place, from each process's mean over its part."""
 
     def average_gradients(self, parameters: Iterable[Parameter]) -> None:
-        """Likewise for the `.grad` of parameters."""
+        """Make the `.grad` of each parameter that mean."""
         self.average(p.grad for p in parameters if p.grad is not None)
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag, whether any process has raised it."""
         return flags
 
-    def led(self, work: Callable[[], T]) -> T:
+    def on_leader(self, work: Callable[[], T]) -> T:
         """Let the leading process do something that may fail; all get its result or raise its error."""
         return work()
 
@@ -70,7 +71,7 @@ class Alone:
         return [value]
 
 
-class Together(Alone):
+class Group(Alone):
     """One of several processes, which talk through `torch.distributed`.
 
     Process r of N has the rows r, r + N, r + 2N, ... of each batch, so that a row keeps its process from batch to
@@ -82,8 +83,8 @@ class Together(Alone):
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self._share = 0.0  # of the batch last cut
 
-    def part(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Alone.part`."""
+    @override
+    def shard(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         rows = slice(self.rank, None, self.count)
         self._share = len(y[rows]) / len(y)
         if not self._share:
@@ -91,8 +92,8 @@ class Together(Alone):
         own = y[rows]
         return torch.empty_like(x[: len(own)]).copy_(x[rows]), own  # in the memory order of x
 
-    def whole(self, output: Tensor, samples: int) -> Tensor:
-        """See `Alone.whole`."""
+    @override
+    def gather(self, output: Tensor, samples: int) -> Tensor:
         rows = -(-samples // self.count)
         padded = output.new_zeros(rows, *output.shape[1:])
         padded[: len(output)] = output
@@ -100,15 +101,15 @@ class Together(Alone):
         dist.all_gather(parts, padded)
         return torch.stack(parts, 1).flatten(0, 1)[:samples]
 
+    @override
     def mean(self, value: float) -> float:
-        """See `Alone.mean`."""
         total = torch.tensor(value * self._share if self._share else 0.0, dtype=torch.float64)
         dist.all_reduce(total)
         return float(total)
 
+    @override
     @torch.no_grad()
     def average(self, gradients: Iterable[Tensor]) -> None:
-        """See `Alone.average`."""
         for bucket in _buckets(gradients):
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket]).mul_(self._share)
             dist.all_reduce(flat)
@@ -116,14 +117,14 @@ class Together(Alone):
             for gradient, mean in zip(bucket, means, strict=True):
                 gradient.copy_(mean.view(gradient.shape))
 
+    @override
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """See `Alone.any`."""
         votes = torch.tensor(flags, dtype=torch.int64)
         dist.all_reduce(votes)
         return tuple(bool(votes_for) for votes_for in votes)
 
-    def led(self, work: Callable[[], T]) -> T:
-        """See `Alone.led`."""
+    @override
+    def on_leader(self, work: Callable[[], T]) -> T:
         outcome: list[object] = [None, None]
         if self.leads:
             try:
@@ -135,8 +136,8 @@ class Together(Alone):
             raise outcome[1] from None
         return outcome[0]  # type: ignore[return-value]  # what the leading process's work returned
 
+    @override
     def gathered(self, value: T) -> list[T]:
-        """See `Alone.gathered`."""
         values: list[T] = [value] * self.count if self.leads else []
         dist.gather_object(value, values if self.leads else None)
         return values
@@ -163,7 +164,7 @@ def join() -> Alone:
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         atexit.register(_leave)
-    return Together()
+    return Group()
 
 
 def _leave() -> None:

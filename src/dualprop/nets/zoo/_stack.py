@@ -25,9 +25,9 @@ def chain(synapses: Sequence[Synapse], activation: str, output: str) -> Net:
 
 def draw_feedback(synapses: Sequence[Weighted], feedback: str, generator: torch.Generator | None) -> None:
     """Feedback weights of their own, if so, for all but the first; after all W."""
-    send_down = FEEDBACK[feedback]
+    adjoint_at = FEEDBACK[feedback]
     for synapse in synapses[1:]:
-        send_down(synapse, generator)
+        adjoint_at(synapse, generator)
 
 
 def named_pool(pool: Pool | str) -> Pool:

@@ -12,10 +12,10 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.utils.hooks import RemovableHandle
 
+from dualprop.convert._checkpoints import keep_for_recomputation
+from dualprop.convert._inspection import Inspection
+from dualprop.convert._mode import Mode, begin, current, drop_interrupted, end
 from dualprop.convert.batch import check_learnable, counted, first_tensor
-from dualprop.convert.checkpoints import keep_for_recomputation
-from dualprop.convert.inspection import Inspection
-from dualprop.convert.mode import Mode, begin, current, drop_interrupted, end
 from dualprop.convert.record import Conversion
 from dualprop.errors import DualpropError
 

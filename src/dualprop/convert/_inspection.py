@@ -16,7 +16,7 @@ from dualprop.convert.batch import disagreement, is_wrapped, tensors_in
 from dualprop.convert.record import Conversion
 
 if TYPE_CHECKING:
-    from dualprop.convert.hooks import Part
+    from dualprop.convert._hooks import Part
 
 ORDINARY = {
     "ReluBackward0": "ReLU",

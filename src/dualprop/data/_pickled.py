@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dualprop.data.unpickle import unpickle
+from dualprop.data._unpickle import unpickle
 from dualprop.errors import DataError
 
 

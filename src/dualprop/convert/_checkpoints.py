@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from dualprop.convert.mode import Mode
+    from dualprop.convert._mode import Mode
 
 _PACKS = "_checkpoint_hook.__init__.<locals>.pack_hook"
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, validate_call
 
-from dualprop.arguments.kinds import PerLayer
-from dualprop.arguments.wording import refusal
+from dualprop.arguments._kinds import PerLayer
+from dualprop.arguments._wording import refusal
 from dualprop.errors import DualpropError
 from dualprop.registry import near
 

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 
+from dualprop.convert._checkpoints import keep_for_recomputation
+from dualprop.convert._inspection import Inspection
 from dualprop.convert.activations import CALLS, SIZED, UNKNOWN, ZEROS, FiniteDifference
 from dualprop.convert.batch import scaled_loss
-from dualprop.convert.checkpoints import keep_for_recomputation
 from dualprop.convert.feedback import PRODUCTS
-from dualprop.convert.inspection import Inspection
 from dualprop.convert.record import REDUCTIONS, Conversion
 from dualprop.errors import DualpropError
 
 if TYPE_CHECKING:
-    from dualprop.convert.hooks import Part
+    from dualprop.convert._hooks import Part
 
 
 class Mode(TorchFunctionMode):

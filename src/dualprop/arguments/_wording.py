@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from dualprop.arguments.kinds import LARGE, In
+from dualprop.arguments._kinds import LARGE, In
 
 _NUMBERS = {float: "number", int: "whole number"}
 _OTHERS: dict[Any, tuple[str, str]] = {  # one, and several
