@@ -154,8 +154,8 @@ SABOTAGES = {
     ),
     "contrast: both of its states pull the same way": Sabotage(
         "rules/equilibrium_prop.py",
-        "Point(low, -1 / (high - low))",
-        "Point(low, 1 / (high - low))",
+        "WeightedNudge(low, -1 / (high - low))",
+        "WeightedNudge(low, 1 / (high - low))",
         "rules/test_equilibrium_prop.py",
     ),
     "contrast: the clamped and the free state change places": Sabotage(

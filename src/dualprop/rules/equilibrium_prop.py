@@ -15,7 +15,7 @@ from typing import Annotated
 import torch
 
 from dualprop.arguments import Count, In, NotNegative, Positive, Seed, checked
-from dualprop.engines.hopfield.contrasts import Point, SideBySide
+from dualprop.engines.hopfield.contrasts import SideBySide, WeightedNudge
 from dualprop.engines.hopfield.phases import HopfieldNet
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import Loss, LossOrName, SquaredError
@@ -70,9 +70,9 @@ def check_strength(beta: float, net: Net, loss: Loss) -> None:
         raise DualpropError(f"beta={beta!r}: must be below 1 for the squared error of a linear output")
 
 
-def _two_points(variant: Variant, beta: float, generator: torch.Generator) -> list[Point]:
+def _two_points(variant: Variant, beta: float, generator: torch.Generator) -> list[WeightedNudge]:
     high, low = variant(beta, generator)
-    return [Point(high, 1 / (high - low)), Point(low, -1 / (high - low))]
+    return [WeightedNudge(high, 1 / (high - low)), WeightedNudge(low, -1 / (high - low))]
 
 
 class EquilibriumProp(Relaxing):

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dualprop.arguments import Count, NotNegative, Positive, Seed, checked
-from dualprop.engines.hopfield.contrasts import Contrast, Force, Point, SideBySide, check_complex
+from dualprop.engines.hopfield.contrasts import Contrast, Force, SideBySide, WeightedNudge, check_complex
 from dualprop.engines.hopfield.copies import Copies
 from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
 from dualprop.engines.hopfield.relaxation import Settled
@@ -31,16 +31,16 @@ from dualprop.rules.equilibrium_prop import check_strength, read_out
 from dualprop.rules.relaxing import Order, Relaxing
 
 
-def _circle(beta: float, N: int) -> list[Point]:
+def _circle(beta: float, N: int) -> list[WeightedNudge]:
     """The N points of the circle, in order."""
     betas = [beta * cmath.exp(2j * math.pi * t / N) for t in range(N)]
-    return [Point(b, 1 / (N * b)) for b in betas]
+    return [WeightedNudge(b, 1 / (N * b)) for b in betas]
 
 
-def _upper_half(beta: float, N: int, generator: torch.Generator) -> list[Point]:
+def _upper_half(beta: float, N: int, generator: torch.Generator) -> list[WeightedNudge]:
     """β and -β, then the points between them in the upper half plane, which stand for two each."""
-    real = [Point(beta, 1 / (N * beta)), Point(-beta, -1 / (N * beta))]
-    return real + [Point(b, 2 / (N * b)) for b, _ in _circle(beta, N)[1 : N // 2]]
+    real = [WeightedNudge(beta, 1 / (N * beta)), WeightedNudge(-beta, -1 / (N * beta))]
+    return real + [WeightedNudge(b, 2 / (N * b)) for b, _ in _circle(beta, N)[1 : N // 2]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class InTurn:
     net: HopfieldNet
     loss: Loss
     phase: Phase
-    points: Sequence[Point]
+    points: Sequence[WeightedNudge]
     noise: float
 
     def __call__(self, x: Tensor, y: Tensor, free: Free, generator: torch.Generator) -> Contrast:

@@ -11,7 +11,7 @@ import dualprop as dp
 from dualprop import cli
 from dualprop.studies.bench import ceilings
 from dualprop.studies.bench import run as measurement
-from dualprop.studies.bench.report import Report
+from dualprop.studies.bench.report import Measurements
 
 QUICK = ("--nets", "mlp", "--hidden", "8", "--batch-size", "4", "--repeats", "1", "--budget", "100")
 
@@ -37,7 +37,7 @@ def bench(monkeypatch, capsys, tmp_path):
 def test_it_measures_every_rule_and_writes_what_it_says(bench, tmp_path):
     code, out, err = bench(*QUICK, "--precisions", "float32", "--out", "b")
     assert code == 0, err
-    report = Report.from_dict(json.loads((tmp_path / "b" / "bench.json").read_text()))
+    report = Measurements.from_dict(json.loads((tmp_path / "b" / "bench.json").read_text()))
     names = [row.rule for row in report.rows]
     assert names[0] == "bp"
     assert {*dp.RULES, "bp-rule", "convert", "bp-fused", "dp-fused"} == set(names)
@@ -66,7 +66,7 @@ def test_a_rule_that_cannot_be_measured_is_left_out(bench, tmp_path, monkeypatch
     code, out, err = bench(*QUICK, "--rules", "bp,toy,dp", "--precisions", "float32", "--out", "b")
     line = "mlp, float32: toy left out, the free phase diverged at step 3, layer 1"
     assert (code, line in err) == (0, True)
-    report = Report.from_dict(json.loads((tmp_path / "b" / "bench.json").read_text()))
+    report = Measurements.from_dict(json.loads((tmp_path / "b" / "bench.json").read_text()))
     assert [row.rule for row in report.rows] == ["bp", "dp"]
     assert report.left_out == [line]
     assert f"- {line}" in out

@@ -8,7 +8,7 @@ import dualprop as dp
 from dualprop.studies.bench.ceilings import Ceiling
 from dualprop.studies.bench.chart import draw
 from dualprop.studies.bench.render import render
-from dualprop.studies.bench.report import COLUMNS, Report, Row
+from dualprop.studies.bench.report import COLUMNS, Measurements, Row
 
 ENVIRONMENT = {
     "date": "2030-01-02T03:04:05+00:00",
@@ -43,7 +43,7 @@ def report():
         row("dp-fused", [0.1], [0.1], peak=1_500_000),
         row("bp", [0.1] * 10, [0.1] * 10, precision="bf16"),
     ]
-    return Report(ENVIRONMENT, {"repeats": 10, "nets": ["mlp"]}, CEILINGS, rows)
+    return Measurements(ENVIRONMENT, {"repeats": 10, "nets": ["mlp"]}, CEILINGS, rows)
 
 
 def test_the_ceiling_is_the_fastest_matrix_product(report):
@@ -76,7 +76,7 @@ def test_remarks(report):
         "mlp, float32: peak memory of dp is 0.75 of bp's",
         "mlp, float32: dp-fused peaks 4.50 MB below dp; gradients are 4.00 MB",
     ]
-    enough = Report(ENVIRONMENT, {}, CEILINGS, [row("bp", [0.1] * 10, [0.1] * 10)])
+    enough = Measurements(ENVIRONMENT, {}, CEILINGS, [row("bp", [0.1] * 10, [0.1] * 10)])
     assert enough.remarks() == []
 
 
@@ -87,7 +87,7 @@ def test_a_compiled_bp_that_is_faster_is_said(report):
 
 def test_json_there_and_back(report):
     values = json.loads(json.dumps(report.as_dict()))
-    assert Report.from_dict(values) == report
+    assert Measurements.from_dict(values) == report
     dp = values["rows"][1]
     assert (dp["n"], dp["ratio"]) == (3, {"low": 1.5, "median": 2.0, "high": 2.5})
     assert dp["images_per_second"] == pytest.approx(2500)

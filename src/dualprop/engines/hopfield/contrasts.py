@@ -82,7 +82,7 @@ class Contrasting(Protocol):
         """
 
 
-class Point(NamedTuple):
+class WeightedNudge(NamedTuple):
     """A nudge and what its equilibrium counts.
 
     Attributes:
@@ -112,7 +112,7 @@ class Force:
     loss: Loss
     y: Tensor
     copies: Copies
-    points: Sequence[Point]
+    points: Sequence[WeightedNudge]
 
     def __call__(self, z: Tensor) -> Tensor:
         """What is added to the drives of z_M."""
@@ -157,7 +157,7 @@ class SideBySide:
     net: HopfieldNet
     loss: Loss
     phase: Phase
-    points: Callable[[torch.Generator], Sequence[Point]]
+    points: Callable[[torch.Generator], Sequence[WeightedNudge]]
 
     def __call__(self, x: Tensor, y: Tensor, free: Free, generator: torch.Generator) -> Contrast:
         """See `Contrasting`."""

@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dualprop.studies._figure import BLACK, COLOURS, plain_ticks, styled
-from dualprop.studies.bench.report import Report, Row
+from dualprop.studies.bench.report import Measurements, Row
 
 FOOT = 0.7
 """Inches below the panels, for the legend and the machine."""
 
 
 @styled
-def draw(report: Report, path: Path) -> None:
+def draw(report: Measurements, path: Path) -> None:
     """Write the chart: a panel for each net, a bar for each rule and precision, whiskers between the quartiles.
 
     Args:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dualprop.studies.bench.chart import draw
-from dualprop.studies.bench.report import Report
+from dualprop.studies.bench.report import Measurements
 
 
-def render(numbers: Path, table: Path | None = None, chart: Path | None = None) -> Report:
+def render(numbers: Path, table: Path | None = None, chart: Path | None = None) -> Measurements:
     """Write what a bench writes, from its JSON alone: on any machine, with any version that still reads it.
 
     Args:
@@ -22,7 +22,7 @@ def render(numbers: Path, table: Path | None = None, chart: Path | None = None) 
     Raises:
         CheckpointError: if the file is missing or damaged, or holds something else.
     """
-    report = Report.read(numbers)
+    report = Measurements.read(numbers)
     if table is not None:
         table.write_text(report.markdown())
     if chart is not None and report.rows:

@@ -114,7 +114,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class Measurements:
     """Everything that was measured, and on what.
 
     Args:
@@ -207,7 +207,7 @@ class Report:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+    def from_dict(cls, values: Mapping[str, Any]) -> Measurements:
         """What `as_dict` gave; what follows from the times is computed again."""
         return cls(
             values["environment"],
@@ -218,7 +218,7 @@ class Report:
         )
 
     @classmethod
-    def read(cls, path: Path) -> Report:
+    def read(cls, path: Path) -> Measurements:
         """What was written to a JSON file.
 
         Raises:

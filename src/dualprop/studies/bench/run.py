@@ -15,7 +15,7 @@ from dualprop.runs.folder import environment
 from dualprop.studies.bench import ceilings, timing
 from dualprop.studies.bench.memory import peak_bytes
 from dualprop.studies.bench.plan import Plan
-from dualprop.studies.bench.report import Report, Row
+from dualprop.studies.bench.report import Measurements, Row
 from dualprop.studies.bench.subjects import Subject, subjects
 from dualprop.studies.bench.workload import Workload
 from dualprop.training.experiment import PRECISIONS, device
@@ -25,7 +25,7 @@ SLOW = 4
 """Into the budget of a row: if not even so many steps fit, one is all."""
 
 
-def bench(plan: Plan) -> tuple[Report, bool]:
+def bench(plan: Plan) -> tuple[Measurements, bool]:
     """Measure what the plan says.
 
     Shows on stderr what is being measured. Each row's steps alternate with those of bp on the same net.
@@ -45,7 +45,7 @@ def bench(plan: Plan) -> tuple[Report, bool]:
         task = progress.add_task("ceilings", total=total)
         progress.refresh()
         limits = ceilings.measure(precisions, repeats=plan.repeats, budget=plan.budget, device=chosen)
-        report = Report(environment(), json.loads(json.dumps(dataclasses.asdict(plan))), limits)
+        report = Measurements(environment(), json.loads(json.dumps(dataclasses.asdict(plan))), limits)
         for net in plan.nets:
             for precision, dtype in precisions.items():
                 workload = Workload(net, plan.hidden, dtype, plan.batch_size, chosen)
