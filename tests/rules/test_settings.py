@@ -92,7 +92,7 @@ def test_every_setting_is_checked_for_type_and_range(name):
 @pytest.mark.parametrize("name", dp.RULES)
 def test_every_name_is_looked_up_before_anything_is_done(name):
     for setting in set(dp.RULES[name].known_settings) & set(NAMES):
-        with refused(f"^unknown {setting} 'nonsuch'.*Known: "):
+        with refused(f"^unknown {setting}( loss)? 'nonsuch'.*Known: "):
             made(name, **{setting: "nonsuch"})
         for value in (None, 3, [3], {}, object()):
             with refused(f"^{setting}(=|: of type )"):

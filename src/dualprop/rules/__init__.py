@@ -122,7 +122,6 @@ RULES: Registry[Method] = Registry(
     "rule",
     {
         "bp": Method(Backprop, "back-propagation"),
-        "rbp": Method(RecurrentBackprop, "recurrent back-propagation"),
         "dp": Method(DualProp, "dual propagation"),
         "ms-dp": Method(DualProp, "multi-step dual propagation", {"rounds": 3}),
         "l-dp": Method(DualProp, "lazy dual propagation", {"lazy": True}),
@@ -140,5 +139,6 @@ RULES: Registry[Method] = Registry(
         "hep": _relaxing(HolomorphicEP, "holomorphic equilibrium propagation", pool="softmax"),
         "chl": _relaxing(ContrastiveHebbian, "contrastive Hebbian learning"),
         "lpom": Method(LiftedProximal, "lifted proximal operator machine", pool="softmax"),
+        "rbp": Method(RecurrentBackprop, "recurrent back-propagation"),
     },
 )
