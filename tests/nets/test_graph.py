@@ -408,3 +408,11 @@ def test_rules_for_chains_refuse_graphs(method: str):
 def test_bp_refuses_cycles(graph: str):
     with refused("net: edge [a-z]+ -> [a-z]+ closes a cycle, on which Backprop cannot run"):
         dp.Backprop(named_net(graph))
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), True, "1"])
+def test_a_transpose_is_of_an_edge_and_scaled_by_a_number(scale):
+    with refused("^scale="):
+        dp.Transposed(dp.Dense(3, 4), scale=scale)
+    with refused("^edge"):
+        dp.Transposed(3)

@@ -12,6 +12,7 @@ from dualprop.errors import DivergenceError, DualpropError
 from dualprop.runs.folder import Run
 from dualprop.training.callbacks import AverageGradients, ClipGradients, Validation
 from dualprop.training.experiment import build
+from tests.oracles.refused import refused
 
 
 def parts(rounds=1, seed=0):
@@ -208,3 +209,16 @@ def test_a_line_an_epoch_on_stderr_unless_nobody_wants_it(quick, tmp_path, capfd
     ]
     dp.train(quick, tmp_path / "quiet", progress=False)
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_optimizer_of_another_net_and_a_wrong_number_of_epochs_are_refused():
+    net, batches = dp.nets.mlp([4, 3]), [(torch.randn(2, 4), torch.randint(3, (2,)))]
+    others = torch.optim.SGD(dp.nets.mlp([4, 3]).parameters(), lr=0.1)
+    with refused("^optimizer: steps none of the net's parameters"):
+        dp.Trainer(net, dp.DualProp(net), others, batches)
+    with refused("^optimizer=None"):
+        dp.Trainer(net, dp.DualProp(net), None, batches)
+    trainer = dp.Trainer(net, dp.DualProp(net), torch.optim.SGD(net.parameters(), lr=0.1), batches)
+    for epochs in (0, -1, True, 1.5, None, "2"):
+        with refused("^epochs="):
+            trainer.fit(epochs)

@@ -16,7 +16,7 @@ from pydantic import Field
 from dualprop.arguments import Count, Fraction, NotNegative, Positive, Seed, Several, checked
 from dualprop.errors import DualpropError
 
-_Threads = Annotated[Count, Field(lt=2**31)]
+_Threads = Annotated[Count, Field(le=1024)]
 
 
 def _setting(group: str, default: Any, *, identity: bool = True) -> Any:

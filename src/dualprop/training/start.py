@@ -100,7 +100,7 @@ def resume(
     settings = opened.settings.replaced({**kept, **(changes or {})})
     if (finished := opened.result) is not None:
         try:
-            return Result(**finished)
+            return Result(**{**finished, "run": str(opened.path)})  # it may have moved
         except TypeError as error:
             raise CheckpointError(f"{opened.path / 'result.json'}: damaged ({error})") from None
     with _claimed(opened, processes):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dualprop.arguments import check
+from dualprop.arguments import Count, check
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.net import Net
 from dualprop.rules import Rule
@@ -118,6 +118,11 @@ class Trainer:
         check("rule", rule, Rule)
         if rule.net is not net:
             raise DualpropError("rule: bound to another net than this one")
+        check("optimizer", optimizer, torch.optim.Optimizer | FusedUpdate)
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not stepped & {id(p) for p in net.parameters()}:
+            raise DualpropError("optimizer: steps none of the net's parameters")
+        check("callbacks", callbacks, Sequence)
         self.net, self.rule, self.optimizer = net, rule, optimizer
         self.data: Epochs = data if hasattr(data, "epoch") else Repeated(data)  # type: ignore[assignment]
         self.callbacks = list(callbacks)
@@ -134,12 +139,17 @@ class Trainer:
     def fit(self, epochs: int) -> dict[str, Any]:
         """Train until so many epochs have been trained in all.
 
+        Args:
+            epochs: how many, at least 1.
+
         Returns:
             `numbers`.
 
         Raises:
+            DualpropError: for another number of epochs.
             DivergenceError: if the loss or a weight becomes NaN or infinite, or the rule's inference diverges.
         """
+        check("epochs", epochs, Count)
         self.epochs = epochs
         with ExitStack() as stack:
             for callback in self.callbacks:

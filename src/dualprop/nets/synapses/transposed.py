@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dualprop.arguments import check
+from dualprop.arguments import Number, check
 from dualprop.errors import DualpropError
 from dualprop.nets.synapses.base import AffineMap, Synapse, Weighted
 
@@ -41,7 +41,8 @@ class Transposed(AffineMap):
 
     def __init__(self, edge: _Edge | Synapse, *, scale: float = 1.0) -> None:
         super().__init__()
-        synapse = edge if isinstance(edge, Synapse) else edge.synapse
+        synapse = edge if isinstance(edge, Synapse) else getattr(edge, "synapse", edge)
+        check("scale", scale, Number)
         check("edge", synapse, Weighted)
         assert isinstance(synapse, Weighted)
         if synapse.pool is not None:
