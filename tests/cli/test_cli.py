@@ -96,6 +96,7 @@ def test_every_setting_of_every_rule_is_an_option_that_says_which_rules_have_it(
             assert re.search(rf"[(, ]{name}[),]", own), (setting, name)
 
 
+@pytest.mark.slow
 def test_a_rule_of_one_s_own_gets_options(tmp_path):
     """In a process of its own: the options are derived when the command is first asked for."""
     code = """

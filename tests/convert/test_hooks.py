@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import dualprop as dp
 from tests.oracles.finite_difference import FUNCTIONS, difference
+from tests.slow import but_slow
 
 BETA = 5.0
 
@@ -350,7 +351,7 @@ class Outer(nn.Module):
         return self.inner(x)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", but_slow(["eager", "aot_eager", "inductor"], "inductor"))
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("breaks", [False, True])
 def test_compiled(backend, inside, breaks):

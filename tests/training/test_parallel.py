@@ -19,6 +19,7 @@ from dualprop.runs.settings import Settings
 from dualprop.training.experiment import device
 from dualprop.training.processes import group
 from dualprop.training.processes.group import Alone, Group
+from tests.slow import but_slow
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 pytestmark = pytest.mark.xdist_group("torchrun")  # one start of it for all
@@ -67,7 +68,7 @@ def records(path, *left_out):
     return [{k: v for k, v in record.items() if k not in left_out} for record in Run.open(path).metrics()]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", but_slow(CASES, "bp", "kp-dp", "l-dp", "ms-dp", "r-dp"))
 def test_two_processes_train_what_one_does(name, folder, tmp_path):
     result = train(replace(COMMON, **CASES[name]), tmp_path / "alone")
     assert [own[name] for own in outcomes(folder)] == [["trained", result.test_accuracy]] * 2

@@ -66,6 +66,7 @@ def start(*options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_resumes_bit_exactly(tmp_path):
     settings = Settings(rule="l-dp", hidden=(24, 16), epochs=6, batch_size=40, checkpoint_every=0)
     train(settings, tmp_path / "whole")

@@ -34,6 +34,7 @@ def bench(monkeypatch, capsys, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_it_measures_every_rule_and_writes_what_it_says(bench, tmp_path):
     code, out, err = bench(*QUICK, "--precisions", "float32", "--out", "b")
     assert code == 0, err
