@@ -13,6 +13,7 @@ SRC = Path(dualprop.__file__).parent
 FLOORS = [
     "errors",
     "registry",
+    "files",
     "arguments",
     "runs",
     "nets data",

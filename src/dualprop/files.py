@@ -1,0 +1,103 @@
+"""Files that others may have made or may be reading: how they are opened, and how they are replaced.
+
+What is read is a regular file of a limited size, never a pipe or a device that could hang or fill the memory. What
+is written goes to a draft of its own first, which takes the file's name when it is whole: no link is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # no waiting for a pipe's writer
+_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # never through a link
+_DRAFT = ".draft"
+
+
+def open_regular(path: str | os.PathLike[str], limit: int) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading.
+
+    Args:
+        path: where it is.
+        limit: the most bytes that it may hold.
+
+    Returns:
+        What `open(path, "rb")` gives.
+
+    Raises:
+        OSError: if there is none, it is a folder, a pipe or a device, or it is larger than that. The message of
+            what is refused here is one line without the path.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(b"12345")
+        ...     file.flush()
+        ...     open_regular(file.name, limit=4)
+        Traceback (most recent call last):
+        ...
+        OSError: holds 5 bytes, more than the 4 that such a file may have
+    """
+    _check(os.stat(path), limit)  # before it is opened: opening a device may act on it
+    file = os.fdopen(os.open(path, _READ), "rb")
+    try:
+        _check(os.fstat(file.fileno()), limit)  # what has been opened may be another
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
+    """All that a regular file holds; see `open_regular`."""
+    with open_regular(path, limit) as file:
+        content = file.read(limit + 1)
+    _check_size(len(content), limit)  # it may have grown, or be of those that say they are empty
+    return content
+
+
+def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file under another name, flush it to disk, and only then give it its name.
+
+    Args:
+        path: the file; what is there, a link included, is replaced as a whole and stays if writing fails.
+        write: is called with the open draft.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    draft = path.with_name(f".{secrets.token_hex(8)}{_DRAFT}")
+    opened = os.open(draft, _MAKE, 0o666)
+    try:
+        with os.fdopen(opened, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what a process that was killed while writing has left in a folder where nobody else writes."""
+    for draft in folder.glob(f".*{_DRAFT}"):
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _check(status: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("not a regular file")
+    _check_size(status.st_size, limit)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise OSError(f"holds {size:,} bytes, more than the {limit:,} that such a file may have")
