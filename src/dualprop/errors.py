@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+LONGEST = 4000
+"""Characters that are shown of one text at most."""
+
+
+def printable(text: str) -> str:
+    r"""A text that may come from a file or a file's name, as a terminal may have it.
+
+    Args:
+        text: any characters. What is not printable, for example an escape sequence or a change of the writing
+            direction, becomes a backslash and its number; what is too long loses its middle.
+
+    Example:
+        >>> print(printable("dog \x1b[31m"))
+        dog \x1b[31m
+    """
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
 
 class DualpropError(ValueError):
-    """A wrong argument, setting or file. The message is one line that says what is allowed."""
+    """A wrong argument, setting or file. The message is one line that says what is allowed.
+
+    Whatever files and their names put into it is shown as `printable` has it.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class UnknownNameError(DualpropError, KeyError):

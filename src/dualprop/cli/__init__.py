@@ -12,7 +12,7 @@ import warnings
 from cyclopts import App, CycloptsError
 
 import dualprop
-from dualprop.errors import DualpropError, Interrupted
+from dualprop.errors import DualpropError, Interrupted, printable
 
 STOPPED = 130  # the exit code after Ctrl-C
 HELP = ("--help", "-h")
@@ -36,9 +36,18 @@ for command, purpose in {
 app.command("dualprop.cli.data:app", name="data", help="List, fetch and look into data sets.")
 
 
+class _Printable(logging.Formatter):
+    """Whatever a log record quotes from files is shown, never interpreted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
 def main() -> None:
     """Run the command line; a wrong argument is one line on stderr and exit code 2, a warning one line."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("dualprop").setLevel(logging.INFO)
     with warnings.catch_warnings():
         warnings.showwarning = _warn
@@ -73,7 +82,7 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
 def _say(what: str, code: int) -> int:
     """One line on stderr, with the number of a process that does not lead."""
     who = f"dualprop (process {_rank()})" if _rank() else "dualprop"
-    print(f"{who}: {' '.join(what.split())}", file=sys.stderr)
+    print(f"{who}: {printable(' '.join(what.split()))}", file=sys.stderr)
     return code
 
 

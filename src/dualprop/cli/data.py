@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from dualprop.errors import printable
+
 app = App(name="data", help="List, fetch and look into data sets.")
 
 Name = Annotated[str, Parameter(help="A name that `dualprop data list` shows, or folder:PATH.")]
@@ -29,7 +31,7 @@ def list_datasets(*, data_root: Root = None) -> None:
     from dualprop import data
 
     root = data.data_root(data_root)
-    table = Table("name", "what it is", "files", title=f"Data sets in {root}")
+    table = Table("name", "what it is", "files", title=f"Data sets in {printable(str(root))}")
     for name, source in data.DATASETS.items():
         missing = source.missing(root)
         table.add_row(name, source.summary, f"missing: {', '.join(missing)}" if missing else "present")
@@ -46,7 +48,7 @@ def fetch(name: Name, /, *, data_root: Root = None) -> None:
 
     root = data.data_root(data_root)
     data.fetch(name, root)
-    Console(markup=False).print(f"{name}: complete in {root}", highlight=False, soft_wrap=True)
+    Console(markup=False).print(f"{name}: complete in {printable(str(root))}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -59,7 +61,7 @@ def info(name: Name, /, *, data_root: Root = None, image_size: ImageSize = None)
     from dualprop.data.official import OFFICIAL
 
     dataset = data.load(name, data_root, image_size)
-    facts = Table(title=dataset.name, show_header=False)
+    facts = Table(title=printable(dataset.name), show_header=False)
     facts.add_row("images", f"{len(dataset.train):,} to train on, {len(dataset.test):,} to test on")
     facts.add_row("shape", " × ".join(map(str, dataset.in_shape)))
     facts.add_row("classes", str(dataset.num_classes))
@@ -69,5 +71,5 @@ def info(name: Name, /, *, data_root: Root = None, image_size: ImageSize = None)
     counts = Table("label", "class", "train", "test")
     train, test = (split.labels.bincount(minlength=dataset.num_classes) for split in (dataset.train, dataset.test))
     for label, class_name in enumerate(dataset.classes):
-        counts.add_row(str(label), class_name, f"{int(train[label]):,}", f"{int(test[label]):,}")
+        counts.add_row(str(label), printable(class_name), f"{int(train[label]):,}", f"{int(test[label]):,}")
     Console(markup=False).print(facts, counts)
