@@ -14,8 +14,8 @@ import torch
 
 from dualprop.nets.net import Net
 
-SHARE = 2**26
-"""Multiply-adds that each thread is to have of the largest product: about a millisecond of its time."""
+SHARE = 2**25
+"""Multiply-adds that each thread is to have of the largest product: about half a millisecond of its time."""
 
 
 def choose(wanted: int | str, net: Net, in_shape: tuple[int, ...], batch_size: int) -> int:
