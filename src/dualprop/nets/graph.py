@@ -197,7 +197,7 @@ class Graph:
             tuple(node.number for node in outputs),
         )
         layers = [self._layer(draft) for draft in self._drafts]
-        return Net.of(layers, wiring, tolerance, sweeps, damping)
+        return Net(layers, wiring=wiring, tolerance=tolerance, sweeps=sweeps, damping=damping)
 
     def _layer(self, draft: _Draft) -> Layer:
         first, *others = draft.edges  # the first is from below

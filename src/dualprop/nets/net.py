@@ -75,16 +75,15 @@ class Net(nn.Module):
     `tolerance`, relatively. Rules (`dualprop.RULES`) read its layers and write states of their own.
 
     Args:
-        layers: at least one `Layer`, from the input up.
-
-    Attributes:
-        wiring: how the layers are connected.
+        layers: at least one `Layer`, from the input up; in a graph each with a synapse for every edge into it, in
+            the order of the wiring.
+        wiring: how they are connected, as `dualprop.Graph` gives it; a chain by default.
         tolerance: the largest relative change of a state, in a sweep, at the free fixed point of a cyclic graph.
         sweeps: how many of them it may take.
         damping: λ in [0, 1), the part of its old state that a layer keeps in them.
 
     Raises:
-        DualpropError: if there is no layer.
+        DualpropError: if there is no layer, or a layer of several synapses in a chain.
 
     Example:
         >>> import torch
@@ -94,59 +93,32 @@ class Net(nn.Module):
         torch.Size([2, 3])
     """
 
-    def __init__(self, layers: Iterable[Layer]) -> None:
-        layers = list(layers)
-        if not layers:
-            raise DualpropError("layers: a net needs at least one")
-        for layer in layers:
-            check("layers", layer, Layer)
-            if layer.also:
-                raise DualpropError("layers: one has several synapses; dualprop.Graph makes nets of such layers")
-        self._build(layers, Wiring.chain(len(layers)))
-
-    @classmethod
-    def of(
-        cls,
-        layers: Sequence[Layer],
-        wiring: Wiring,
-        tolerance: float = 1e-6,
-        sweeps: int = 1000,
-        damping: float = 0.0,
-    ) -> Net:
-        """A net of layers that are connected so; `dualprop.Graph` calls it.
-
-        Args:
-            layers: as many as the wiring has, each with a synapse for every edge into it, in their order.
-            wiring: the graph.
-            tolerance: see the class.
-            sweeps: see the class.
-            damping: see the class.
-        """
-        check("tolerance", tolerance, NotNegative)
-        check("sweeps", sweeps, Count)
-        check("damping", damping, Fraction)
-        net = cls.__new__(cls)
-        net._build(layers, wiring, tolerance, sweeps, damping)
-        return net
-
-    def _build(
+    def __init__(
         self,
-        layers: Sequence[Layer],
-        wiring: Wiring,
+        layers: Iterable[Layer],
+        *,
+        wiring: Wiring | None = None,
         tolerance: float = 1e-6,
         sweeps: int = 1000,
         damping: float = 0.0,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.wiring = wiring
-        self.tolerance, self.sweeps, self.damping = tolerance, sweeps, damping
+        stack = check("layers", list(layers) if isinstance(layers, Iterable) else layers, list[Layer])
+        if not stack:
+            raise DualpropError("layers: a net needs at least one")
+        if wiring is None and any(layer.also for layer in stack):
+            raise DualpropError("layers: one has several synapses; dualprop.Graph makes nets of such layers")
+        self.layers = nn.ModuleList(stack)
+        self.wiring = wiring or Wiring.chain(len(stack))
+        self.tolerance: float = check("tolerance", tolerance, NotNegative)
+        self.sweeps: int = check("sweeps", sweeps, Count)
+        self.damping: float = check("damping", damping, Fraction)
         self._shapes: dict[tuple[Shape, ...], dict[int, Shape]] = {}
         synapses = self.synapses
         for e, synapse in enumerate(synapses):
             if isinstance(synapse, Transposed) and not any(synapse.tied is other for other in synapses):
                 raise DualpropError(
-                    f"net: edge {wiring.arrow(e)}: the synapse that it is the transpose of is not in the net"
+                    f"net: edge {self.wiring.arrow(e)}: the synapse that it is the transpose of is not in the net"
                 )
 
     @property
