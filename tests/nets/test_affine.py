@@ -185,6 +185,11 @@ def test_what_is_not_affine_is_refused_by_name_before_anything_is_learned(name, 
     assert all(p.grad is None for p in net.parameters())
 
 
+def test_the_rounding_of_low_precision_products_is_no_curvature():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert dp.Affine(nn.Conv2d(3, 8, 4, stride=4)).out_shape((3, 32, 32)) == (8, 8, 8)
+
+
 def test_dropout_and_batch_norm_in_evaluation_are_affine():
     for module in (nn.Dropout(0.5).eval(), nn.BatchNorm2d(2).eval()):
         assert dp.Affine(module).out_shape((2, 3, 3)) == (2, 3, 3)

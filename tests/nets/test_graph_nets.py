@@ -62,6 +62,16 @@ def test_a_hopfield_net_predicts_its_free_fixed_point_and_learns(top_down):
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_attention_is_pytorch_s():
+    net = dp.nets.vit_tiny(in_shape=(3, 8, 8), width=12, heads=3, depth=1).double()
+    module, z = net.stack[1].synapses[1].module, torch.randn(2, 4, 12, dtype=torch.float64)
+    theirs = torch.nn.MultiheadAttention(12, 3, batch_first=True, dtype=torch.float64)
+    theirs.in_proj_weight, theirs.in_proj_bias = module.read.weight, module.read.bias
+    theirs.out_proj.weight, theirs.out_proj.bias = module.write.weight, module.write.bias
+    normed = module.norm(z)
+    torch.testing.assert_close(module(z), theirs(normed, normed, normed)[0])
+
+
 def test_tied_weights_are_one_parameter():
     tied, free = (len(list(dp.nets.hopfield_mlp([6, 9, 4], top_down=t).parameters())) for t in ("skew", "free"))
     assert (tied, free) == (4, 5)
@@ -74,7 +84,7 @@ def test_tied_weights_are_one_parameter():
         (lambda: dp.nets.resnet8(width=12), "^width=12: must be a multiple of 8"),
         (lambda: dp.nets.resnet8(feedback="kolen-pollack"), "^feedback='kolen-pollack'"),
         (lambda: dp.nets.vit_tiny(in_shape=(3, 30, 30)), r"^in_shape=\(3, 30, 30\)"),
-        (lambda: dp.nets.vit_tiny(width=10), "^width=10: must be a multiple of heads=3"),
+        (lambda: dp.nets.vit_tiny(width=11), "^width=11: must be a multiple of heads=2"),
         (lambda: dp.nets.hopfield_mlp([784]), r"^sizes=\[784\]"),
         (lambda: dp.nets.hopfield_mlp([784, 10, 10], top_down="skewed"), "^unknown top-down edge 'skewed'"),
         (lambda: dp.Backprop(dp.nets.hopfield_mlp([6, 5, 4])), "^net: edge layer2 -> layer1 closes a cycle"),

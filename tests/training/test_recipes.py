@@ -25,6 +25,7 @@ def build_net(settings, in_shape, num_classes):
 
 PAPERS = ("cifar10-vgg16", "cifar100-vgg16", "mnist-mlp")
 COMPARATORS = ("chl-mnist", "dtp-cifar10", "ep-cifar10", "ep-mnist", "hep-mnist", "lpom-mnist")
+GRAPHS = ("cifar10-resnet8", "cifar10-vit-tiny")
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def mine(tmp_path):
 
 
 def test_the_recipes_ship_with_the_package():
-    assert set(recipes.shipped()) == {*PAPERS, *COMPARATORS, "mnist-comparison"}
+    assert set(recipes.shipped()) == {*PAPERS, *COMPARATORS, *GRAPHS, "mnist-comparison"}
     for name in recipes.shipped():
         assert tomllib.loads((resources.files("dualprop.training.recipes") / f"{name}.toml").read_text())["data"]
 

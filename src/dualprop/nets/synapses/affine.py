@@ -98,8 +98,9 @@ class Affine(AffineMap):
         points = torch.linspace(-2, 2, 2 * torch.Size(shape).numel(), dtype=torch.float64).sin()
         u, v = points.to(like).view(2, 1, *shape)
         try:
-            zero, one = self.module(torch.cat([0 * u, u])).double()
-            two, both = self.module(torch.cat([v, u - 3 * v])).double()  # batch norm tells one batch from another
+            with torch.autocast(like.device.type, enabled=False):  # whose rounding is no curvature
+                zero, one = self.module(torch.cat([0 * u, u])).double()
+                two, both = self.module(torch.cat([v, u - 3 * v])).double()  # batch norm tells batches apart
         except (RuntimeError, ValueError, TypeError) as error:
             raise DualpropError(f"module: {name} does not take {shape} ({str(error).splitlines()[0]})") from None
         straight = (one - zero) - 3 * (two - zero)
