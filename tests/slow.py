@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 
-def but_slow(values: Iterable[str], *slow: str) -> list[Any]:
+def but_slow(values: Iterable[Any], *slow: Any) -> list[Any]:
     """The values of a parameter, these of them marked `slow`."""
     values = list(values)
     assert set(slow) < set(values), "they are among the values, and one is left for `make test`"

@@ -30,7 +30,7 @@ def fake_mnist(tmp_path, monkeypatch) -> Path:
         (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
         parts.append((images, labels))
-    monkeypatch.setitem(OFFICIAL, "mnist", official_of(*parts, channels=1))
+    monkeypatch.setitem(OFFICIAL, "mnist", official_of(*parts, tuple("0123456789"), channels=1))
     return tmp_path
 
 
@@ -61,9 +61,10 @@ def fake_cifar10(tmp_path, monkeypatch) -> Path:
         labels = rng.integers(0, 10, 4).tolist()
         write_pickle(folder / file, {"data": pixels, "labels": labels, "batch_label": file})
         parts.append((pixels, labels))
-    write_pickle(folder / "batches.meta", {"label_names": [f"class {label}" for label in range(10)]})
+    classes = [f"class {label}" for label in range(10)]
+    write_pickle(folder / "batches.meta", {"label_names": classes})
     train = (np.concatenate([part[0] for part in parts[:5]]), [label for part in parts[:5] for label in part[1]])
-    monkeypatch.setitem(OFFICIAL, "cifar10", official_of(train, parts[5], channels=3))
+    monkeypatch.setitem(OFFICIAL, "cifar10", official_of(train, parts[5], tuple(classes), channels=3))
     return tmp_path
 
 

@@ -12,17 +12,16 @@ import numpy as np
 from dualprop.data.official import Official
 
 
-def digest_by_definition(images: np.ndarray, labels: np.ndarray) -> str:
-    total = 0
-    for image, label in zip(images, labels, strict=True):
-        row = bytes([label]) + image.tobytes()
-        total += int.from_bytes(hashlib.blake2b(row, digest_size=16).digest(), "big")
-    return format(total % 2**128, "032x")
+def digest_by_definition(images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> str:
+    rows = [bytes([label]) + image.tobytes() for image, label in zip(images, labels, strict=True)]
+    digests = sorted(hashlib.blake2b(row, digest_size=16).digest() for row in rows)
+    names = "[" + ", ".join(f'"{name}"' for name in classes) + "]"
+    return hashlib.blake2b(names.encode() + b"".join(digests), digest_size=16).hexdigest()
 
 
-def official_of(train: tuple, test: tuple, channels: int) -> Official:
+def official_of(train: tuple, test: tuple, classes: tuple[str, ...], channels: int) -> Official:
     numbers = (0.5,) * channels
-    return Official(digest_by_definition(*train), digest_by_definition(*test), numbers, numbers)
+    return Official(digest_by_definition(*train, classes), digest_by_definition(*test, classes), numbers, numbers)
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -1,3 +1,4 @@
+import gzip
 import os
 
 import numpy as np
@@ -21,10 +22,24 @@ def test_idx_files_are_read(fake_mnist):
     assert dataset.train.images.numpy().tobytes() == raw
 
 
-def test_archives_are_unpacked_without_a_connection(compressed_mnist, offline):
-    data.fetch("mnist", compressed_mnist)
-    assert len(data.load("mnist", compressed_mnist).train) == 20
-    assert [path.name for path in compressed_mnist.iterdir()] == ["MNIST"]
+@pytest.mark.parametrize("dotted", [False, True])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_archives_of_any_checksum_and_names_with_dots_are_read(fake_mnist, offline, dotted, compressed):
+    """What counts is the content. Some browsers unpack what they save without changing its name."""
+    for path in (fake_mnist / "MNIST" / "raw").iterdir():
+        name = path.name.replace("-idx", ".idx") if dotted else path.name
+        content = gzip.compress(path.read_bytes(), mtime=7) if compressed else path.read_bytes()
+        path.unlink()
+        path.with_name(f"{name}.gz").write_bytes(content)
+    data.fetch("mnist", fake_mnist)
+    assert len(data.load("mnist", fake_mnist).train) == 20
+    assert [path.name for path in fake_mnist.iterdir()] == ["MNIST"]
+
+
+def test_an_archive_that_unpacks_without_end_is_refused(fake_mnist):
+    (fake_mnist / TRAIN_IMAGES).write_bytes(gzip.compress(idx(np.zeros((20, 28, 28), "u1")) + bytes(10**6)))
+    with pytest.raises(DataError, match=r"it holds more than the 15,680 bytes it says"):
+        data.load("mnist", fake_mnist)
 
 
 def test_a_damaged_file_is_replaced_by_fetching(compressed_mnist, offline):
@@ -34,6 +49,7 @@ def test_a_damaged_file_is_replaced_by_fetching(compressed_mnist, offline):
 
 
 def test_files_are_moved_into_place_within_the_root(compressed_mnist, offline, monkeypatch):
+    (compressed_mnist / TRAIN_IMAGES).write_bytes(b"half a fi")
     moves = []
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda old, new: (moves.append((old, new)), replace(old, new)))

@@ -1,3 +1,4 @@
+import os
 import pickle
 import pickletools
 import re
@@ -8,6 +9,7 @@ import pytest
 
 from dualprop.data._unpickle import unpickle
 from dualprop.errors import DataError
+from tests.slow import but_slow
 
 NUMBERS = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
@@ -210,6 +212,87 @@ def test_an_array_of_any_size_asked_for_is_made_empty(tmp_path):
 def test_sizes_beyond_the_file_are_refused(tmp_path, content):
     with pytest.raises(DataError):
         unpickle(written(tmp_path, content))
+
+
+REFUSED = {
+    "BYTEARRAY8": b"\x96" + struct.pack("<Q", 3) + b"abc",
+    "READONLY_BUFFER": b"C\x01a\x98",
+    "NEXT_BUFFER": b"\x97",
+    "EXT1": b"\x82\x01",
+    "INST": b"(iposix\nsystem\n",
+    "OBJ": b"(cnumpy\nndarray\no",
+    "NEWOBJ": b"cnumpy\nndarray\n)\x81",
+    "NEWOBJ_EX": b"cnumpy\nndarray\n)}\x92",
+    "PERSID": b"Pid\n",
+    "BINPERSID": b"NQ",
+    "EMPTY_SET": b"\x8f",
+    "FROZENSET": b"(\x91",
+    "DUP": b"N2",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_data_set_needs_is_refused_by_name(tmp_path, name):
+    with pytest.raises(DataError, match=f"refused: the opcode {name}, which no data set needs"):
+        unpickle(written(tmp_path, b"\x80\x05" + REFUSED[name] + b"."))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [(), (1, 2), None, 0.5, "x" * 101, b"x" * 101, 2**63, -(2**63) - 1],
+    ids=lambda key: type(key).__name__ + str(key)[:4],
+)
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_keys_are_short_strings_bytes_or_integers(tmp_path, key, protocol):
+    with pytest.raises(DataError, match=r"refused: (a key that is no short string, bytes or integer|_codecs)"):
+        unpickle(written(tmp_path, pickle.dumps({"sound": 1, key: 2}, protocol)))
+
+
+@pytest.mark.parametrize("depth", but_slow([10**5, 10**6], 10**6))
+def test_tuples_deep_in_each_other_are_read_or_refused_but_do_not_crash(tmp_path, depth):
+    nested = unpickle(written(tmp_path, b"\x80\x02)" + b"\x85" * depth + b"."))
+    assert type(nested) is tuple
+    with pytest.raises(DataError, match="a key that is no"):
+        unpickle(written(tmp_path, b"\x80\x02})" + b"\x85" * depth + b"Ns."))
+
+
+def test_the_opcodes_are_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr("dualprop.data._unpickle.LARGEST_COUNT", 1000)
+    with pytest.raises(DataError, match="more than 1,000 opcodes"):
+        unpickle(written(tmp_path, b"\x80\x02" + b"]" * 1000 + b"."))
+
+
+def test_one_string_cannot_be_made_into_many_arrays(tmp_path):
+    """The bytes are in the memo, and each array would have a copy of them."""
+    sound = array_pickle(content=b"abcd")
+    body = sound[2:-1]
+    content = b"\x80\x03]" + (body + b"a") * 60 + b"."
+    assert len(unpickle(written(tmp_path, content))) == 60
+    once = body.replace(b"C\x04abcd", b"C\x04abcdq\x07")
+    again = body.replace(b"C\x04abcd", b"h\x07")
+    monkey = b"\x80\x03]" + once + b"a" + (again + b"a") * 60 + b"."
+    assert len(unpickle(written(tmp_path, monkey))) == 61  # together still less than the file
+    long = body.replace(b"K\x04\x85", b"M\xe8\x03\x85")
+    once = long.replace(b"C\x04abcd", b"B" + struct.pack("<I", 1000) + bytes(1000) + b"q\x07")
+    again = long.replace(b"C\x04abcd", b"h\x07")
+    with pytest.raises(DataError, match="arrays that together are larger than the file"):
+        unpickle(written(tmp_path, b"\x80\x03]" + once + b"a" + (again + b"a") * 60 + b"."))
+
+
+def test_a_message_does_not_print_what_is_endless_to_print(tmp_path):
+    """A list of ten lists of ten lists ... as the type of an array."""
+    bomb = b"]q\x00" + b"".join(
+        b"](" + b"h" + bytes([k]) + (b"h" + bytes([k])) * 9 + b"eq" + bytes([k + 1]) for k in range(40)
+    )
+    with pytest.raises(DataError, match="refused: the array type of type list"):
+        unpickle(written(tmp_path, b"\x80\x02" + bomb + b"cnumpy\ndtype\nh\x28\x85R."))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "batch")
+    with pytest.raises(DataError, match=r"batch: damaged or not a data file .*not a regular file"):
+        unpickle(tmp_path / "batch")
 
 
 def test_an_absurd_memo_index_costs_no_memory(tmp_path):

@@ -29,7 +29,7 @@ def downloading(name: str, root: Path, files: tuple[str, ...], archives: str) ->
     try:
         root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".download-", dir=root) as temporary:
-            for archive in root.glob(archives):
+            for archive in filter(Path.is_file, root.glob(archives)):
                 copy = Path(temporary) / archive.relative_to(root)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(archive, copy)

@@ -33,6 +33,6 @@ def read_batch(path: Path, label_key: str, classes: range) -> tuple[npt.NDArray[
         raise DataError(f"{path}: 'data' must be an array of uint8 of shape (N, 3072)")
     if not isinstance(labels, list) or len(labels) != len(images) or not labels:
         raise DataError(f"{path}: {label_key!r} must be a list of {len(images)} labels, at least one")
-    if not all(isinstance(label, int) and label in classes for label in labels):
+    if not all(type(label) is int and label in classes for label in labels):
         raise DataError(f"{path}: labels must be integers in {classes[0]}..{classes[-1]}")
     return np.asarray(images).reshape(-1, 3, 32, 32), np.array(labels, dtype=np.int64) - classes.start

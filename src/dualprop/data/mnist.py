@@ -1,17 +1,21 @@
-"""MNIST and Fashion-MNIST: 28×28 grey images in IDX files, downloaded and parsed by torchvision."""
+"""MNIST and Fashion-MNIST: 28×28 grey images in IDX files, downloaded by torchvision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
+import torch
 
 from dualprop.data._download import downloading
+from dualprop.data._idx import read_idx
 from dualprop.data.dataset import Dataset, Split
 from dualprop.data.official import official_dataset
-from dualprop.data.sources import Source
+from dualprop.data.sources import Source, located
 from dualprop.errors import DataError
+
+logger = logging.getLogger("dualprop")
 
 _DIGITS = tuple("0123456789")
 _CLOTHES = (
@@ -37,12 +41,11 @@ def _source(name: str, torchvision_name: str, summary: str, classes: tuple[str, 
     )
 
     def read(root: Path) -> Dataset:
-        train = _split(root / files[0], root / files[1])
-        test = _split(root / files[2], root / files[3])
+        train_images, train_labels, test_images, test_labels = (located(root, _names(file)) for file in files)
         return official_dataset(
             name,
-            train,
-            test,
+            _split(train_images, train_labels),
+            _split(test_images, test_labels),
             classes,
             train_files=f"{root / folder}/train-*",
             test_files=f"{root / folder}/t10k-*",
@@ -51,31 +54,32 @@ def _source(name: str, torchvision_name: str, summary: str, classes: tuple[str, 
     def obtain(root: Path) -> None:
         from torchvision import datasets
 
+        about = getattr(datasets, torchvision_name)
+        for mirror in about.mirrors:
+            if mirror.startswith("http:"):
+                logger.info(
+                    "%s: %s does not encrypt; what comes from there is checked by its content", name, mirror
+                )
         with downloading(name, root, files, archives=f"{folder}/*.gz") as temporary:
-            getattr(datasets, torchvision_name)(temporary, download=True)
+            about(temporary, download=True)
 
-    return Source(name, summary, read, files, obtain, f"get it with `dualprop data fetch {name}`")
+    advice = f"get it with `dualprop data fetch {name}`"
+    return Source(name, summary, read, files, obtain, advice, _names)
+
+
+def _names(file: str) -> tuple[str, ...]:
+    """What a file may be called: as published, or with a dot, as some browsers and copies have it."""
+    dotted = file.replace("-idx", ".idx")
+    return file, dotted, f"{file}.gz", f"{dotted}.gz"
 
 
 def _split(images_file: Path, labels_file: Path) -> Split:
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
-    images = _parsed(images_file, read_image_file)
-    labels = _parsed(labels_file, read_label_file)
+    images, labels = read_idx(images_file, (28, 28)), read_idx(labels_file, ())
     if len(images) != len(labels):
         raise DataError(f"{labels_file}: {len(labels)} labels for {len(images)} images")
-    if images.shape[1:] != (28, 28):
-        raise DataError(f"{images_file}: images must be of shape (28, 28), not {tuple(images.shape[1:])}")
-    if not len(labels) or int(labels.max()) > 9:
+    if not len(labels) or labels.max() > 9:
         raise DataError(f"{labels_file}: must hold labels in 0..9")
-    return Split(images.unsqueeze(1), labels)
-
-
-def _parsed(file: Path, parse: Callable[[str], Tensor]) -> Tensor:
-    try:
-        return parse(str(file))
-    except Exception as error:  # torchvision meets a damaged file with errors of nearly every type
-        raise DataError(f"{file}: damaged or not an IDX file ({type(error).__name__})") from None
+    return Split(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)))
 
 
 MNIST = _source("mnist", "MNIST", "60,000 + 10,000 grey 28×28 handwritten digits", _DIGITS)

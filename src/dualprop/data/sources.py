@@ -24,6 +24,7 @@ class Source:
         files: the files it needs, relative to the root; none when it comes with an installed library.
         obtain: downloads the files; None when there is nothing to download.
         advice: how to get the files, as the end of an error message.
+        names: what a file may be called instead, its own name first.
     """
 
     name: str
@@ -32,10 +33,11 @@ class Source:
     files: tuple[str, ...] = ()
     obtain: Callable[[Path], None] | None = None
     advice: str = ""
+    names: Callable[[str], tuple[str, ...]] = lambda file: (file,)
 
     def missing(self, root: Path) -> list[str]:
         """Return the needed files that are not below `root`."""
-        return [file for file in self.files if not (root / file).is_file()]
+        return [file for file in self.files if not located(root, self.names(file)).is_file()]
 
     def load(self, root: Path) -> Dataset:
         """Read the data set.
@@ -63,6 +65,12 @@ class Source:
                 raise
             self.obtain(root)
             self.load(root)
+
+
+def located(root: Path, names: tuple[str, ...]) -> Path:
+    """Return the path of the first of these files that is there, else of the first."""
+    paths = [root / name for name in names]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def data_root(root: str | Path | None = None) -> Path:
