@@ -158,9 +158,11 @@ def with_tied_weights() -> dp.Net:
         (with_modules_on_edges, "p-dp"),
         (with_tied_weights, "dp"),
         (with_tied_weights, "p-dp"),
+        (with_tied_weights, "r-dp"),
     ],
 )
 def test_products_of_graphs(net, name):
+    """A random order comes down to the layer that is driven by the transpose, and further down through it."""
     rule, (x, y) = dp.RULES[name](net(), loss="mse"), image_batch(4)
     with dp.counting():
         rule.backward(x, y)

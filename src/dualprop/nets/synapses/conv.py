@@ -83,7 +83,6 @@ class Conv2d(Weighted):
         return products.conv_forward(p, self.upward(p.dtype), self.bias, self.geometry)
 
     @counted("forward")
-    @counted("forward")
     def linear_part(self, p: Tensor) -> Tensor:
         """W ∗ p, shape (B, out_channels, H', W')."""
         if torch.is_grad_enabled():

@@ -71,7 +71,6 @@ class Dense(Weighted):
         return products.forward(p.flatten(1), self.upward(p.dtype), self.bias)
 
     @counted("forward")
-    @counted("forward")
     def linear_part(self, p: Tensor) -> Tensor:
         """W p, shape (B, out_features)."""
         if torch.is_grad_enabled():
