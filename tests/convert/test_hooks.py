@@ -351,7 +351,7 @@ class Outer(nn.Module):
         return self.inner(x)
 
 
-@pytest.mark.parametrize("backend", but_slow(["eager", "aot_eager", "inductor"], "inductor"))
+@pytest.mark.parametrize("backend", but_slow(["eager", "aot_eager", "inductor"], "aot_eager", "inductor"))
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("breaks", [False, True])
 def test_compiled(backend, inside, breaks):

@@ -19,7 +19,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", but_slow(EXAMPLE["MODELS"], "vgg16_bn", "vit_b_16"))
+@pytest.mark.parametrize("name", but_slow(EXAMPLE["MODELS"], "vgg16_bn", "vit_b_16", "convnext_tiny"))
 def test_models_that_nobody_here_wrote(name):
     make, side = EXAMPLE["MODELS"][name]
     torch.manual_seed(1)

@@ -13,6 +13,7 @@ from dualprop import RULES, Settings, resume, train
 from dualprop.errors import CheckpointError, Interrupted
 from dualprop.runs.folder import Run
 from dualprop.training.interrupt import Interrupt
+from tests.slow import but_slow
 
 
 def outcome(path):
@@ -30,7 +31,7 @@ def assert_same(a, b):
     assert outcome(a)[2] == outcome(b)[2]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", but_slow(RULES, *set(RULES) - {"dp", "r-dp", "ms-dp", "l-dp", "ep", "dtp"}))
 def test_interrupted_runs_end_with_the_same_weights(rule, quick, tmp_path, monkeypatch):
     settings = replace(quick, rule=rule, augment=True, alignment=True, weight_decay=0.01, optimizer="adamw")
     train(settings, tmp_path / "whole")

@@ -16,6 +16,7 @@ from tests.oracles.beside_twin import drawn
 from tests.oracles.builders import gradient_of
 from tests.oracles.graph_nets import GRAPHS, batch, drawn_weights, named_net
 from tests.oracles.graph_twin import GraphTwin, read
+from tests.slow import but_slow
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:schedule"),  # not every order here lets every layer learn
@@ -94,7 +95,10 @@ def beside_twin(net: dp.Net, schedule: str, loss: str, alpha: float, transpose: 
     compare(rule, twin, x, y)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+OFTEN = ("sweep-1", "sweep-3", "rounds-3", "damped-3", "parallel", "random")
+
+
+@pytest.mark.parametrize("schedule", but_slow(SCHEDULES, *set(SCHEDULES) - set(OFTEN)))
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_named_graphs_in_every_order(graph: str, schedule: str) -> None:
     for loss in ("mse", "cross_entropy"):
