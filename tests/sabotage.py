@@ -110,6 +110,12 @@ SABOTAGES = {
         "for k in range(wiring.depth, 1, -1):",
         "engines/dyads/test_twin.py",
     ),
+    "schedules: a skip connection takes the place of the long way": Sabotage(
+        "engines/dyads/_reach.py",
+        "count[k] = 1 + max(above)",
+        "count[k] = 1 + min(above)",
+        "engines/dyads/test_reach.py -k longest",
+    ),
     "graphs: the feedback of every edge weighs the same": Sabotage(
         "engines/dyads/states.py",
         "return self.beta[first - 1] / self.beta[target - 1]",

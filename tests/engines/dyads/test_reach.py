@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import dualprop as dp
+from dualprop.engines.dyads._reach import updates_to_learn
 from dualprop.engines.dyads.schedules import Update
 from tests.engines.dyads.test_twin import twin_of
 from tests.oracles.builders import double_batch, double_net, gradient_of
@@ -108,7 +109,7 @@ def test_a_schedule_in_which_nothing_can_learn_is_refused(schedule, depth):
         ("parallel:6", "layer 1 of 4"),
         ("random:[1,2,3,4,3]", "layers 1, 2 of 4"),
         (dp.Random([2, 3, 4, 3, 2]), "layers 1, 2 of 4"),  # nothing comes up from layer 1
-        (dp.Random(3), "layers 1, 2 of 4"),
+        (dp.Random(3), "layers 1, 2 of 4"),  # and the others will hardly
         ("random:2", "layers 1, 2, 3 of 4"),
     ],
     ids=str,
@@ -133,13 +134,13 @@ def test_layers_that_cannot_learn_are_named_once(schedule, layers):
         {"schedule": "sweep"},
         {"schedule": "parallel"},
         {"schedule": "parallel:7"},
-        {"schedule": "random:4"},
+        {"schedule": "random:32"},
         {"schedule": "random:[1,2,3,4,3,2,1]"},
         {"schedule": "parallel:1", "lazy": True},
         {"schedule": "random:[4,3,2,1]", "lazy": True},
         {"schedule": "random:1", "lazy": True},
         {"schedule": "random:[1,2,3,4]", "rounds": 4},
-        {"schedule": "random:2", "rounds": 2},
+        {"schedule": "random:16", "rounds": 2},
     ],
     ids=str,
 )
@@ -236,3 +237,64 @@ def test_an_endless_schedule_is_refused():
 def test_a_schedule_of_one_s_own_has_no_word():
     with pytest.raises(dp.DualpropError, match=r"Listed.*has no word"):
         _ = Listed().word
+
+
+def learning_often(depth: int, updates: int, batches: int = 400) -> set[int]:
+    """The layers of a chain for which 1, .., L, .., k come in this order in most of so many drawn orders."""
+    draw, counts = random.Random(0), dict.fromkeys(range(1, depth + 1), 0)
+    for _ in range(batches):
+        wanted = [*range(1, depth + 1), *range(depth - 1, 0, -1)]
+        for _ in range(updates):
+            if wanted and draw.randint(1, depth) == wanted[0]:
+                done = wanted.pop(0)
+                counts[done] += len(wanted) < depth  # on its way down, or at the top
+    return {k for k, count in counts.items() if count > batches / 2}
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 7])
+def test_with_twice_the_square_of_the_depth_every_layer_learns_on_most_batches(depth):
+    enough = 2 * depth**2
+    assert dp.Random(enough).seldom(depth) == {}
+    assert learning_often(depth, enough) == set(range(1, depth + 1))
+    half = enough // 2
+    unnamed = set(range(1, depth + 1)) - set(dp.Random(half).seldom(depth))
+    assert 1 not in learning_often(depth, half) >= unnamed
+
+
+@pytest.mark.parametrize(
+    ("depth", "settings", "said"),
+    [
+        (4, {"schedule": "random:31"}, "layer 1 of 4 will hardly learn: draw 32 updates"),
+        (4, {"schedule": "random:15", "rounds": 2}, "layer 1 of 4 will hardly learn: draw 16 updates"),
+        (4, {"schedule": "random:3"}, "layers 3, 4 of 4 will hardly learn: draw 32 updates"),
+        (9, {"schedule": "random:100"}, "layers 1, 2, 3, 4, 5, 6, 7 of 9 will hardly learn: draw 162 updates"),
+    ],
+)
+def test_layers_that_will_hardly_learn_are_named_once(depth, settings, said):
+    net = double_net((2,) * (depth + 1))
+    with pytest.warns(UserWarning, match=f"^schedule=Random.*{said}$") as caught:
+        dp.DualProp(net, **settings)
+    assert len(caught) == 1
+
+
+def test_of_a_graph_the_longest_ways_count():
+    """x - a - b - (+ a) c - d, an output at b as well, a branch x - e - d, an edge back from d to a."""
+    g = dp.Graph()
+    x = g.input("x")
+    a = g.layer("a", {x: dp.Dense(3, 3)})
+    b = g.layer("b", {a: dp.Dense(3, 3)})
+    c = g.layer("c", {b: dp.Dense(3, 3), a: dp.Identity()})
+    e = g.layer("e", {x: dp.Dense(3, 3)})
+    d = g.layer("d", {c: dp.Dense(3, 3), e: dp.Dense(3, 3)}, "linear")
+    g.connect(d, a, dp.Dense(3, 3))
+    wiring = g.net([d]).wiring
+    assert updates_to_learn(wiring) == {1: 7, 2: 6, 3: 5, 4: 5, 5: 4}
+    assert updates_to_learn(g.net([b, d]).wiring) == {1: 3, 2: 2, 3: 5, 4: 5, 5: 4}
+    with pytest.warns(UserWarning, match=r": layers 1 \(a\), 2 \(b\) of 5 will hardly learn: draw 40 updates$"):
+        dp.Random(30).fit(wiring)
+
+
+def test_the_published_number_of_updates_is_enough_for_the_published_net():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dp.RULES["r-dp"](dp.nets.mlp([784, 10, 10, 10, 10]))

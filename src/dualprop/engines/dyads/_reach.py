@@ -38,3 +38,30 @@ def learning_layers(inferences: Iterable[Iterable[tuple[Sequence[int], bool]]], 
             if different[k] and any(active[edges[e][0]] for e in wiring.into[k]):
                 learning.add(k)
     return learning
+
+
+def updates_to_learn(wiring: Wiring) -> dict[int, int]:
+    """How many updates, in the right order, bring activity up to a loss and its nudge down to each layer.
+
+    One for every layer on the longest way up from the inputs to an output, then one for every layer below on the
+    longest way down; 2L - k in a chain. Ways lead by edges to later layers. Of several outputs the one counts that
+    takes the fewest. A layer from which no such way leads to an output is left out.
+
+    Example:
+        >>> updates_to_learn(Wiring.chain(3))
+        {1: 5, 2: 4, 3: 3}
+    """
+    layers, rising = range(1, wiring.depth + 1), [edge for edge in wiring.edges if edge[0] < edge[1]]
+    up = dict.fromkeys(wiring.out_of, 0)
+    for k in layers:
+        up[k] = 1 + max(up[source] for source, target in rising if target == k)
+    fewest: dict[int, int] = {}
+    for output in wiring.outputs:
+        count = {output: up[output]}
+        for k in range(output - 1, 0, -1):
+            above = [count[target] for source, target in rising if source == k and target in count]
+            if above:
+                count[k] = 1 + max(above)
+        for k, updates in count.items():
+            fewest[k] = min(updates, fewest.get(k, updates))
+    return dict(sorted(fewest.items()))

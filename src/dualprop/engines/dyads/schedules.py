@@ -11,7 +11,7 @@ import math
 import reprlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, NamedTuple
@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 
 from dualprop.arguments import Count, NotNegative, Seed, checked
-from dualprop.engines.dyads._reach import learning_layers
+from dualprop.engines.dyads._reach import learning_layers, updates_to_learn
 from dualprop.errors import DualpropError
 from dualprop.nets.wiring import Wiring
 from dualprop.registry import Registry
@@ -150,15 +150,20 @@ class Schedule(ABC):
         Raises:
             DualpropError: if no layer can learn, or the schedule does not fit the net.
         """
-        depth = _wiring(net).depth
-        learning = self.learning(net, rounds, lazy)
-        idle = [str(k) for k in range(1, depth + 1) if k not in learning]
+        wiring = _wiring(net)
+        idle = set(range(1, wiring.depth + 1)) - self.learning(wiring, rounds, lazy)
         why = "a layer needs the nudge to come down to it, and activity to come up to the one below"
-        if len(idle) == depth:
-            raise DualpropError(f"schedule={_names.repr(self)}: none of the net's {depth} layers can learn: {why}")
-        if idle:
-            layers = f"layer{'s' * (len(idle) > 1)} {', '.join(idle)} of {depth}"
-            warnings.warn(f"schedule={_names.repr(self)}: {layers} cannot learn: {why}", stacklevel=2)
+        if len(idle) == wiring.depth:
+            raise DualpropError(
+                f"schedule={_names.repr(self)}: none of the net's {wiring.depth} layers can learn: {why}"
+            )
+        found = [f"{_layers(idle, wiring)} cannot learn: {why}"] if idle else []
+        draws = self.seldom(wiring, rounds, lazy)
+        if draws.keys() - idle:
+            seldom = _layers(draws.keys() - idle, wiring)
+            found.append(f"{seldom} will hardly learn: draw {max(draws.values())} updates")
+        if found:
+            warnings.warn(f"schedule={_names.repr(self)}: {'; '.join(found)}", stacklevel=2)
 
     def learning(self, net: int | Wiring, rounds: int = 1, lazy: bool = False) -> set[int]:
         """The layers whose weights can get a gradient that is not zero, now or on a later batch.
@@ -180,6 +185,22 @@ class Schedule(ABC):
             done += len(plans[-1]) if lazy else 0
         drawn = not torch.equal(before, generator.get_state())
         return set(range(1, depth + 1)) if drawn else learning_layers(plans, wiring)
+
+    def seldom(self, net: int | Wiring, rounds: int = 1, lazy: bool = False) -> dict[int, int]:
+        """The layers that will hardly learn, and how many updates of an inference would do: here none.
+
+        Args:
+            net: L, for a chain, or the graph.
+            rounds: inferences on a batch.
+            lazy: whether states are kept from batch to batch.
+        """
+        return {}
+
+
+def _layers(numbers: Collection[int], wiring: Wiring) -> str:
+    """Some of a net's layers in words, in a graph with their names."""
+    names = [f"{k}" if wiring.is_chain else f"{k} ({wiring.name(k)})" for k in sorted(numbers)]
+    return f"layer{'s' * (len(names) > 1)} {', '.join(names)} of {wiring.depth}"
 
 
 def _wiring(net: int | Wiring) -> Wiring:
@@ -310,6 +331,8 @@ class Parallel(_Settling):
 class Random(Schedule):
     """One layer at a time, drawn uniformly from 1..L, or a given order.
 
+    Fewer than 2L² drawn layers seldom come up through all of a chain and down again: a rule warns of it.
+
     Args:
         order: the number of updates (at least 1), or the layers themselves, for example [2, 1, 3].
         seed: of the generator that draws the layers. A rule draws on from batch to batch.
@@ -344,6 +367,19 @@ class Random(Schedule):
         depth = wiring.depth
         updates = math.inf if lazy else rounds * self.order
         return {k for k in range(1, depth + 1) if depth - max(k - 2, 0) <= updates}
+
+    def seldom(self, net: int | Wiring, rounds: int = 1, lazy: bool = False) -> dict[int, int]:
+        """The layers that too few updates are drawn for; arguments as of `Schedule.seldom`.
+
+        Layer k of a chain learns once 1, .., L, .., k have been drawn in this order: 2L - k updates, each of which
+        is drawn in one of L; on a graph see `updates_to_learn`. L (2L - k + 1) draws are as many on the average,
+        and L to spare: of 2L² layer 1 learns on most batches, of half as many on few.
+        """
+        wiring = _wiring(net)
+        if not isinstance(self.order, int) or lazy:
+            return {}
+        enough = {k: wiring.depth * (n + 1) for k, n in updates_to_learn(wiring).items()}
+        return {k: math.ceil(draws / rounds) for k, draws in enough.items() if rounds * self.order < draws}
 
 
 SCHEDULES: Registry[type[Schedule]] = Registry(
