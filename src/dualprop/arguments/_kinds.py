@@ -44,6 +44,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_real)]
 
 Count = Annotated[int, Field(ge=1, lt=LARGE), BeforeValidator(_whole)]
 CountOrZero = Annotated[int, Field(ge=0, lt=LARGE), BeforeValidator(_whole)]
+Grey = Annotated[int, Field(ge=0, le=255), BeforeValidator(_whole)]
+"""A grey level, from black to white."""
 Seed = CountOrZero
 """What a generator takes."""
 

@@ -20,6 +20,12 @@ ImageSize = Annotated[
     int | None,
     Parameter(name="--image-size", help="For folder:PATH: height and width to bring images to."),
 ]
+Background = Annotated[
+    int,
+    Parameter(
+        name="--background", help="For folder:PATH: grey level, 0..255, that transparent images are laid on."
+    ),
+]
 
 
 @app.command(name="list")
@@ -52,7 +58,9 @@ def fetch(name: Name, /, *, data_root: Root = None) -> None:
 
 
 @app.command()
-def info(name: Name, /, *, data_root: Root = None, image_size: ImageSize = None) -> None:
+def info(
+    name: Name, /, *, data_root: Root = None, image_size: ImageSize = None, background: Background = 255
+) -> None:
     """Read a data set and show what is in it."""
     from rich.console import Console
     from rich.table import Table
@@ -60,7 +68,7 @@ def info(name: Name, /, *, data_root: Root = None, image_size: ImageSize = None)
     from dualprop import data
     from dualprop.data.official import OFFICIAL
 
-    dataset = data.load(name, data_root, image_size)
+    dataset = data.load(name, data_root, image_size, background)
     facts = Table(title=printable(dataset.name), show_header=False)
     facts.add_row("images", f"{len(dataset.train):,} to train on, {len(dataset.test):,} to test on")
     facts.add_row("shape", " × ".join(map(str, dataset.in_shape)))

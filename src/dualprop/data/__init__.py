@@ -11,7 +11,7 @@ from dualprop.data.batches import Batches
 from dualprop.data.cifar import CIFAR10, CIFAR100
 from dualprop.data.dataset import Dataset, Split, train_validation
 from dualprop.data.digits import DIGITS
-from dualprop.data.folder import folder_source
+from dualprop.data.folder import WHITE, folder_source
 from dualprop.data.imagenet32 import IMAGENET32
 from dualprop.data.mnist import FASHION_MNIST, MNIST
 from dualprop.data.sources import Source, data_root
@@ -38,32 +38,38 @@ DATASETS: Registry[Source] = Registry(
 """The data sets known by name; `folder:PATH` is understood besides."""
 
 
-def find(name: str, image_size: int | None = None) -> Source:
+def find(name: str, image_size: int | None = None, background: int = WHITE) -> Source:
     """Return the source of a data set.
 
     Args:
         name: a name in `DATASETS`, or `folder:PATH`.
         image_size: for `folder:PATH` alone, the height and width to bring every image to.
+        background: for `folder:PATH` alone, the grey level that transparent images are laid on.
 
     Raises:
         UnknownNameError: a name that is neither.
         DualpropError: an image size below 1, or for a data set whose images have their size.
     """
     if name.startswith("folder:"):
-        return folder_source(Path(name.removeprefix("folder:")).expanduser(), image_size)
+        return folder_source(Path(name.removeprefix("folder:")).expanduser(), image_size, background)
     source = DATASETS[name]
     if image_size is not None:
         raise DualpropError(f"image_size is for folder:PATH only, not for {name}")
+    if background != WHITE:
+        raise DualpropError(f"background is for folder:PATH only, not for {name}")
     return source
 
 
-def load(name: str, root: str | Path | None = None, image_size: int | None = None) -> Dataset:
+def load(
+    name: str, root: str | Path | None = None, image_size: int | None = None, background: int = WHITE
+) -> Dataset:
     """Read a data set.
 
     Args:
         name: a name in `DATASETS`, or `folder:PATH`.
         root: the folder that data sets are kept in; see `data_root` for the default.
         image_size: for `folder:PATH` alone, the height and width to bring every image to.
+        background: for `folder:PATH` alone, the grey level that transparent images are laid on.
 
     Raises:
         UnknownNameError: a name that is neither.
@@ -74,7 +80,7 @@ def load(name: str, root: str | Path | None = None, image_size: int | None = Non
         >>> digits.in_shape, digits.num_classes, len(digits.train), len(digits.test)
         ((1, 8, 8), 10, 1437, 360)
     """
-    return find(name, image_size).load(data_root(root))
+    return find(name, image_size, background).load(data_root(root))
 
 
 def fetch(name: str, root: str | Path | None = None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-_CHUNK = 1024
+_CHUNK = 2**20
+"""Pixels that are in memory as floating-point numbers at once."""
 
 
 class Moments:
@@ -24,8 +25,9 @@ class Moments:
 
     def add(self, images: npt.NDArray[np.uint8]) -> None:
         """Count in `images`, uint8 of shape (N, C, H, W)."""
-        for first in range(0, len(images), _CHUNK):
-            pixels = images[first : first + _CHUNK].astype(np.float64)
+        together = max(1, _CHUNK // images[0].size) if len(images) else 1
+        for first in range(0, len(images), together):
+            pixels = images[first : first + together].astype(np.float64)
             self._count += pixels[:, 0].size
             self._sums += pixels.sum((0, 2, 3)), np.square(pixels).sum((0, 2, 3))
 

@@ -99,6 +99,7 @@ class Dataset:
         classes: the name of each class; a label is an index into them.
         mean: per channel, the mean of the training pixels scaled to [0, 1].
         std: per channel, their standard deviation.
+        fingerprint: a digest of all that was read, to tell it from other content; "" where there is none.
 
     Raises:
         DualpropError: an empty part, images of two shapes, a label that is no class, or a mean or std that
@@ -111,6 +112,7 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         """Check what the fields must have in common."""

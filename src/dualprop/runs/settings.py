@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from dualprop.arguments import Count, Fraction, NotNegative, Positive, Seed, Several, checked
+from dualprop.arguments import Count, Fraction, Grey, NotNegative, Positive, Seed, Several, checked
 from dualprop.errors import DualpropError
 
 _Threads = Annotated[Count, Field(le=1024)]
@@ -64,6 +64,7 @@ class Settings:
         standardise: zero mean and unit variance per channel; else pixels in [0, 1].
         std_scale: multiplies the standard deviations that standardise divides by.
         image_size: side to which the images of a folder are resized.
+        background: grey level, 0..255, that transparent images of a folder are laid on.
         precision: float32, or bf16 for autocast of the products.
         channels_last: keep images and convolutions' weights in channels-last order.
         compile: let torch.compile speed up what the rule can have compiled.
@@ -109,6 +110,7 @@ class Settings:
     standardise: bool = _setting("data", False)
     std_scale: Positive = _setting("data", 1.0)
     image_size: Count | None = _setting("data", None)
+    background: Grey = _setting("data", 255)
     precision: str = _setting("precision", "float32")
     channels_last: bool = _setting("precision", False)
     compile: bool = _setting("precision", False)

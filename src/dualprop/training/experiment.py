@@ -119,7 +119,7 @@ def build(
     chosen = device(settings.device)
     if processes.count > 1 and chosen.type not in ("cpu", "cuda"):
         raise DualpropError(f"device={settings.device!r}: several processes train together on cpu or cuda only")
-    dataset = data.load(settings.data, settings.data_root, settings.image_size)
+    dataset = data.load(settings.data, settings.data_root, settings.image_size, settings.background)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     arguments = recorded.net if recorded else net_arguments(settings, dataset.in_shape, dataset.num_classes)
     net = make_net(settings.net, arguments, settings.seed).to(device=chosen).to(memory_format=memory_format)
