@@ -244,10 +244,22 @@ SABOTAGES = {
         "nets/test_conv_products.py",
     ),
     "synapses: W and B share the memory of a gradient": Sabotage(
-        "nets/synapses/base.py",
-        "accumulate(parameter, gradient.to(parameter.dtype, copy=True))",
-        "accumulate(parameter, gradient.to(parameter.dtype))",
+        "nets/synapses/weights.py",
+        "self.add(follower, gradient.to(follower.dtype, copy=True))",
+        "self.add(follower, gradient.to(follower.dtype))",
         "rules/test_conformance.py -k kp-dp",
+    ),
+    "weights: spectral norm's vectors move with every product": Sabotage(
+        "nets/synapses/weights.py",
+        "        if key not in self._computed:",
+        "        if True:",
+        "rules/test_weights.py -k dense-dp-spectral",
+    ),
+    "weights: two layers that share one pass its gradient on twice": Sabotage(
+        "nets/synapses/weights.py",
+        "        self._left[weight] -= 1",
+        "        self._left[weight] = 0",
+        "rules/test_weights.py -k hooks",
     ),
     "losses: the nudge away is divided as the nudge towards": Sabotage(
         "nets/losses.py",

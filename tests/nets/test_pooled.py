@@ -101,8 +101,10 @@ def test_low_precision_weights_are_kept_for_an_inference():
     synapse = dp.Pooled(dp.Conv2d(4, 8, 3), dp.MaxPool2d(2))
     with torch.no_grad(), frozen_weights([synapse]):
         synapse(torch.randn(2, 4, 6, 6).bfloat16())
-        assert synapse.core.kept["weight"].dtype == torch.bfloat16
-    assert synapse.core.kept is None
+        low = synapse.core.upward(torch.bfloat16)
+        assert low.dtype == torch.bfloat16
+        assert synapse.core.upward(torch.bfloat16) is low
+    assert synapse.core.upward(torch.bfloat16) is not low
 
 
 def behind_net(

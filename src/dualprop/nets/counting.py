@@ -141,7 +141,12 @@ def report_forward(drive: Tensor, p: Tensor, work: Work, *, learns: bool) -> Non
 
 
 class _Weighted(Protocol):
-    weight: torch.nn.Parameter
+    @property
+    def fan_in(self) -> int:
+        """The numbers of W[0]."""
+
+    def read(self, name: str) -> Tensor:
+        """W by its name."""
 
 
 _S = TypeVar("_S", bound=_Weighted)
@@ -162,11 +167,11 @@ def counted(kind: Kind) -> Callable[[_Product[_S, _P]], _Product[_S, _P]]:
             made = method(synapse, first, *others, **named)
             if not listeners():
                 return made
-            fan_in = synapse.weight[0].numel()
+            fan_in = synapse.fan_in
             if kind == "forward":
                 work = made.numel() * fan_in
                 each: Work = {"forward": work, "feedback": work, "gradient": work}
-                report_forward(made, first, each, learns=synapse.weight.requires_grad)
+                report_forward(made, first, each, learns=synapse.read("weight").requires_grad)
             else:
                 report(kind, len(first), first.numel() * fan_in)
             return made

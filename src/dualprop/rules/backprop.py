@@ -32,7 +32,6 @@ class Backprop(Rule):
     @torch.enable_grad()
     def update(self, x: Inputs, y: Inputs) -> Step:
         """The gradient by autograd; arguments as in `Rule.update`."""
-        torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
         outputs, targets = in_order(self.net(x)), in_order(y)
         loss = self.value([z.to(target.dtype) for z, target in zip(outputs, targets, strict=True)], targets)
         if loss.requires_grad:  # not if every parameter is frozen

@@ -19,6 +19,7 @@ from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Inputs, Net, Shape
+from dualprop.nets.synapses import buffers_kept, one_step
 from dualprop.rules.state import restored, saved
 
 P = ParamSpec("P")
@@ -197,7 +198,7 @@ class Rule:
             ...     opt.step()
             ...     opt.zero_grad()
         """
-        return _without_graph(self.updates(*self._checked(x, y)))
+        return self._steps(self.updates(*self._checked(x, y)))
 
     def backward(self, x: Inputs, y: Inputs) -> Step:
         """Add the batch mean of the gradient to `.grad`: the first round of `iterate`, with its arguments."""
@@ -218,8 +219,8 @@ class Rule:
             DivergenceError: if the method's inference diverges.
         """
         x = self._checked_x(x)
-        torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
-        return self.prediction(x)
+        with buffers_kept(self.net), one_step(self.net.synapses):
+            return self.prediction(x)
 
     @torch.no_grad()
     def infer(self, x: Inputs, y: Inputs) -> State:
@@ -236,7 +237,7 @@ class Rule:
             DivergenceError: if the method's inference diverges.
         """
         x, y = self._checked(x, y)
-        with self._unchanged():
+        with self._unchanged(), one_step(self.net.synapses):
             return self.inference(x, y)
 
     def gradients(self, x: Inputs, y: Inputs) -> dict[str, Tensor]:
@@ -324,12 +325,22 @@ class Rule:
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        """Puts back afterwards what the rule keeps."""
+        """Puts back afterwards what the rule keeps, and the net's buffers."""
         before = self.state_dict()
         try:
-            yield
+            with buffers_kept(self.net):
+                yield
         finally:
             self._restore(before)
+
+    def _steps(self, updates: Iterator[Step]) -> Iterator[Step]:
+        """The same updates, each made under no_grad with weights read once; between them, all is the caller's."""
+        while True:
+            with torch.no_grad(), one_step(self.net.synapses):
+                step = next(updates, None)
+            if step is None:
+                return
+            yield step
 
     def value(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         """The batch's mean loss, summed over the outputs.
@@ -390,9 +401,3 @@ class Rule:
 def in_order(tensors: Inputs) -> tuple[Tensor, ...]:
     """One tensor or several as a tuple."""
     return tensors if isinstance(tensors, tuple) else (tensors,)
-
-
-@torch.no_grad()
-def _without_graph(updates: Iterator[Step]) -> Iterator[Step]:
-    """The same updates, each made under no_grad; between them the caller's own mode holds."""
-    yield from updates

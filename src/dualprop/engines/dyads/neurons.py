@@ -66,7 +66,6 @@ class Link:
         self.forget()
         if free:
             self.below.free()
-        self.synapse.release()
         self.synapse.add_grad(delta, mean)
 
     def forget(self) -> None:

@@ -10,8 +10,6 @@ from dualprop.nets.synapses.base import (
     AffineMap,
     Synapse,
     Weighted,
-    accumulate,
-    frozen_weights,
     product_dtype,
 )
 from dualprop.nets.synapses.conv import Conv2d
@@ -22,6 +20,7 @@ from dualprop.nets.synapses.local import Local
 from dualprop.nets.synapses.pooled import Pooled
 from dualprop.nets.synapses.pools import POOLS, AvgPool2d, Linearisation, MaxPool2d, Pool, SoftmaxPool2d, layout
 from dualprop.nets.synapses.transposed import Transposed
+from dualprop.nets.synapses.weights import accumulate, buffers_kept, computes_weights, frozen_weights, one_step
 
 __all__ = [
     "FEEDBACK",
@@ -43,7 +42,10 @@ __all__ = [
     "Transposed",
     "Weighted",
     "accumulate",
+    "buffers_kept",
+    "computes_weights",
     "frozen_weights",
     "layout",
+    "one_step",
     "product_dtype",
 ]

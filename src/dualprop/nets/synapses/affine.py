@@ -6,11 +6,13 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from dualprop.arguments import checked
 from dualprop.errors import DualpropError
-from dualprop.nets.synapses.base import AffineMap, accumulate
+from dualprop.nets.synapses.base import AffineMap
 from dualprop.nets.synapses.pools import Pool
+from dualprop.nets.synapses.weights import accumulate, buffers_kept, frozen_weights, is_computed, run
 from dualprop.nets.synapses.work import Measured
 from dualprop.registry import Registry
 
@@ -48,7 +50,7 @@ class Affine(AffineMap):
 
     def affine(self, p: Tensor) -> Tensor:
         """module(p)."""
-        drive: Tensor = self.module(p)
+        drive = run(self.module, p)
         self._work.report_forward(self.module, p, drive)
         return apart(drive, p)
 
@@ -61,7 +63,7 @@ class Affine(AffineMap):
         """The vector-Jacobian product of the module, or of its twin, with delta, by two products."""
         p = delta.new_zeros(shape).requires_grad_()
         module = self.module if self.feedback is None else self.feedback
-        drive = module(p)
+        drive = run(module, p)
         self._work.report("forward", module, p)
         self._work.report("feedback", module, p)
         (feedback,) = torch.autograd.grad(drive, p, delta.to(drive.dtype))
@@ -69,20 +71,22 @@ class Affine(AffineMap):
 
     @torch.enable_grad()
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
-        """The gradients of the module's parameters, by two products; a twin's weights get a copy of theirs."""
-        parameters = {n: w for n, w in self.module.named_parameters() if w.requires_grad}
+        """The gradients of the module's parameters, by two products; a twin's weights get those of its weights."""
+        parameters = self.learnt()
         if not parameters:
             return
-        drive = self.module(p.detach())
-        self._work.report("forward", self.module, p)
-        self._work.report("gradient", self.module, p)
-        gradients = torch.autograd.grad(drive, list(parameters.values()), delta.to(drive.dtype), allow_unused=True)
-        twins = dict(self.feedback.named_parameters()) if self.feedback is not None else {}
-        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
-            if gradient is not None:
-                if name in twins and twins[name].requires_grad:
-                    accumulate(twins[name], gradient.clone())
-                accumulate(parameter, gradient)
+        with frozen_weights((self,)):
+            drive = run(self.module, p.detach())
+            self._work.report("forward", self.module, p)
+            self._work.report("gradient", self.module, p)
+            gradients = torch.autograd.grad(drive, parameters, delta.to(drive.dtype), allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    accumulate(parameter, gradient)
+
+    def learnt(self) -> list[Tensor]:
+        """The module's parameters."""
+        return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
 
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one sample of module(p)."""
@@ -99,8 +103,10 @@ class Affine(AffineMap):
         u, v = points.to(like).view(2, 1, *shape)
         try:
             with torch.autocast(like.device.type, enabled=False):  # whose rounding is no curvature
-                zero, one = self.module(torch.cat([0 * u, u])).double()
-                two, both = self.module(torch.cat([v, u - 3 * v])).double()  # batch norm tells batches apart
+                with buffers_kept(self.module):
+                    zero, one = self.module(torch.cat([0 * u, u])).double()
+                with buffers_kept(self.module):
+                    two, both = self.module(torch.cat([v, u - 3 * v])).double()  # batch norm tells batches apart
         except (RuntimeError, ValueError, TypeError) as error:
             raise DualpropError(f"module: {name} does not take {shape} ({str(error).splitlines()[0]})") from None
         straight = (one - zero) - 3 * (two - zero)
@@ -111,7 +117,10 @@ class Affine(AffineMap):
 
     def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Every weight of the module beside its twin's."""
-        twins = dict(self.feedback.named_parameters()) if self.feedback is not None else {}
+        if self.feedback is None:
+            return []
+        _check_followed(self.module)
+        twins = dict(self.feedback.named_parameters())
         return [(w, twins[name]) for name, w in self.module.named_parameters() if name in twins]
 
 
@@ -121,6 +130,7 @@ def _symmetric(synapse: Affine) -> None:
 
 def _kolen_pollack(synapse: Affine) -> None:
     """A twin with weights drawn anew and without the vectors, which no feedback goes through."""
+    _check_followed(synapse.module)
     twin = copy.deepcopy(synapse.module)
     drawing = [m for m in twin.modules() if any(True for _ in m.parameters(recurse=False))]
     for m in drawing:
@@ -133,6 +143,16 @@ def _kolen_pollack(synapse: Affine) -> None:
             if parameter.ndim < 2:
                 setattr(m, name, None)
     synapse.feedback = twin
+
+
+def _check_followed(module: nn.Module) -> None:
+    """Refuse a module whose weights move by no gradient of their own, so that a twin's cannot follow them."""
+    for m in module.modules():
+        if is_computed(m):
+            raise DualpropError(
+                f"module: the weights of a {type_before_parametrizations(m).__name__} are computed from others, "
+                "which feedback weights do not follow; use feedback='symmetric'"
+            )
 
 
 TWINS = Registry("feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack})

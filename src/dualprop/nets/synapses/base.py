@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 from typing_extensions import override
 
 from dualprop.arguments import In, checked
@@ -17,39 +16,15 @@ from dualprop.errors import DualpropError
 from dualprop.nets.kernels import products
 from dualprop.nets.synapses.inits import INITS
 from dualprop.nets.synapses.pools import Linearisation, Pool
+from dualprop.nets.synapses.weights import (
+    accumulate,
+    buffers_kept,
+    current,
+    frozen_weights,
+    is_computed,
+    is_pruned,
+)
 from dualprop.registry import Registry
-
-
-def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
-    """Add `gradient` to `parameter.grad` and call the parameter's hooks for that, as autograd does for a leaf.
-
-    So `parameter.register_post_accumulate_grad_hook` can update and free a parameter's gradient as soon as it is
-    there, before those of the layers below are computed.
-    """
-    gradient = gradient.to(parameter.dtype)
-    if gradient.stride() != parameter.stride():  # fused optimizers read both as they lie in memory
-        gradient = torch.empty_like(parameter).copy_(gradient)
-    if parameter.grad is None:
-        parameter.grad = gradient
-    else:
-        parameter.grad.add_(gradient)
-    for hook in list((parameter._post_accumulate_grad_hooks or {}).values()):
-        hook(parameter)
-
-
-@contextmanager
-def frozen_weights(synapses: Iterable[Synapse]) -> Iterator[None]:
-    """An inference, in which weights do not change and synapses may keep copies of them in another type."""
-    held = list(synapses)
-    torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
-    for synapse in held:
-        synapse.hold()
-    try:
-        yield
-    finally:
-        for synapse in held:
-            synapse.release()
-        torch.clear_autocast_cache()  # the weights' low-precision copies have served
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -125,11 +100,14 @@ class Synapse(nn.Module, ABC):
         """
         return self.adjoint_at(delta, self.linearise(z)[1])
 
-    def hold(self) -> None:
-        """An inference begins: the weights stand still, and copies of them in another type may be kept."""
+    @property
+    def parts(self) -> tuple[Synapse, ...]:
+        """The synapses whose weights it reads: itself, one inside of it, or one that it is tied to."""
+        return (self,)
 
-    def release(self) -> None:
-        """It has ended, or reads these weights no more: the copies go."""
+    def learnt(self) -> list[Tensor]:
+        """The weights that `add_grad` adds a gradient to, once each."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def check_joins(self, source: tuple[int, ...], target: tuple[int, ...]) -> None:
         """Refuse two layers that this synapse cannot join.
@@ -161,6 +139,10 @@ class Synapse(nn.Module, ABC):
         """The weights W that have feedback weights B of their own, each with its B."""
         return []
 
+    def followers(self) -> list[tuple[Tensor, Tensor]]:
+        """The parameters whose gradient feedback weights get too, each with these: W with B, by default."""
+        return [(weight, feedback) for weight, feedback in self.feedback_pairs() if feedback.requires_grad]
+
 
 class AffineMap(Synapse):
     """A(z) = W p + b with p the pooled state z, or z itself.
@@ -170,31 +152,17 @@ class AffineMap(Synapse):
 
     Args:
         pool: the pooling in front, linearised where the state is; none by default.
-
-    Attributes:
-        kept: during an inference, in which weights stand still, what the synapse wants to keep of them, by name.
     """
-
-    kept: dict[str, Tensor] | None
 
     @checked
     def __init__(self, pool: Pool | None = None) -> None:
         super().__init__()
-        self.kept = None
         self.pool = pool
 
     @override
     @property
     def core(self) -> AffineMap:
         return self
-
-    @override
-    def hold(self) -> None:
-        self.kept = {}
-
-    @override
-    def release(self) -> None:
-        self.kept = None
 
     @abstractmethod
     def affine(self, p: Tensor) -> Tensor:
@@ -293,10 +261,16 @@ class Weighted(AffineMap):
         return self._init(torch.empty(self._shape), generator)
 
     def redrawn(self, generator: torch.Generator) -> Weighted:
-        """This synapse with weights drawn anew in place of W, pooling in front, and neither b nor B."""
-        other = copy.deepcopy(self)
-        other.bias = other.feedback = None
-        other.weight = nn.Parameter(torch.empty_like(self.weight).copy_(self.draw(generator)))
+        """A synapse like this one with weights drawn anew in place of W, pooling in front, and neither b nor B."""
+        kind: type[Weighted] = type_before_parametrizations(self)
+        other = kind.__new__(kind)
+        vars(other).update(vars(self))  # shape, pool and geometry, then the registers of a new module
+        nn.Module.__init__(other)
+        with buffers_kept(self):
+            drawn = nn.Parameter(torch.empty_like(self.read("weight")).copy_(self.draw(generator)))
+        for name, own in {"weight": drawn, "bias": None, "feedback": None}.items():
+            vars(other).pop(name, None)  # where a hook puts what it computes
+            other.register_parameter(name, own)
         return other
 
     @property
@@ -304,25 +278,74 @@ class Weighted(AffineMap):
     def width_below(self) -> int:
         """How many neurons or channels the affine map reads."""
 
+    @property
+    def biased(self) -> bool:
+        """Whether there is a b."""
+        return self._parameters.get("bias", self) is not None
+
+    @property
+    def fan_in(self) -> int:
+        """How many numbers of W make one of W p."""
+        return math.prod(self._shape[1:])
+
+    def read(self, name: str) -> Any:
+        """A weight by its name, None if there is none; computed once in a step."""
+        if name in self._parameters:
+            return self._parameters[name]
+        step = current()
+        return getattr(self, name) if step is None else step.of(self, name)
+
     def upward(self, dtype: torch.dtype) -> Tensor:
-        """W in a type; converted once in an inference."""
-        return self._in("weight", self.weight, dtype)
+        """W in a type; converted once in a step."""
+        return self._in_type("weight", dtype)
 
     def downward(self, dtype: torch.dtype) -> Tensor:
-        """The weights that the feedback goes through, B or W, in a type; converted once in an inference."""
-        own = self.feedback
-        return self.upward(dtype) if own is None else self._in("feedback", own, dtype)
+        """The weights that the feedback goes through, B or W, in a type; converted once in a step."""
+        return self.upward(dtype) if self._leader is None else self._in_type("feedback", dtype)
 
-    def _in(self, name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        if weight.dtype == dtype or self.kept is None:
-            return weight.to(dtype)
-        if name not in self.kept:
-            self.kept[name] = weight.to(dtype)
-        return self.kept[name]
+    def _in_type(self, name: str, dtype: torch.dtype) -> Tensor:
+        weight: Tensor = self.read(name)
+        if weight.dtype == dtype:
+            return weight
+        step = current()
+        return weight.to(dtype) if step is None else step.in_type(self, name, dtype)
+
+    @property
+    def _leader(self) -> Tensor | None:
+        """The parameter whose gradient B gets, so that they decay towards each other; None without a B.
+
+        Raises:
+            DualpropError: where W is made of others and moves by no gradient of its own.
+        """
+        if self._parameters.get("feedback", self) is None:
+            return None
+        for name in ("weight", *(["weight_orig"] if is_pruned(self, "weight") else [])):
+            if name in self._parameters:
+                return self._parameters[name]
+        raise DualpropError(
+            f"net: the weight of a {type_before_parametrizations(self).__name__} is computed from others, which "
+            "feedback weights B do not follow; use feedback='symmetric', or take the parametrization away"
+        )
 
     def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
         """W with B, if there is a B."""
-        return [] if self.feedback is None else [(self.weight, self.feedback)]
+        feedback = self.read("feedback")
+        return [] if feedback is None else [(self.read("weight"), feedback)]
+
+    @override
+    def followers(self) -> list[tuple[Tensor, Tensor]]:
+        leader, feedback = self._leader, self.read("feedback")
+        return [] if leader is None or not feedback.requires_grad else [(leader, feedback)]
+
+    @override
+    def learnt(self) -> list[Tensor]:
+        bias = self.read("bias")
+        return [*self.learnt_weight(), *([] if bias is None or not bias.requires_grad else [bias])]
+
+    def learnt_weight(self) -> list[Tensor]:
+        """W, if it learns or B does."""
+        weight = self.read("weight")
+        return [weight] if weight.requires_grad or self.followers() else []
 
     @abstractmethod
     def modules_without_weights(self) -> list[nn.Module]:
@@ -330,7 +353,7 @@ class Weighted(AffineMap):
 
     def plain(self) -> list[nn.Module]:
         """Pooling and PyTorch's own module with the very W and b; itself where W or b is computed from others."""
-        if not all(isinstance(own, nn.Parameter | None) for own in (self.weight, self.bias)):
+        if is_computed(self):
             return super().plain()
         *before, module = self.modules_without_weights()
         for name in ("weight", "bias"):
@@ -339,24 +362,24 @@ class Weighted(AffineMap):
 
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
         """Σ_batch delta p^T to W and B, Σ_batch delta to b."""
-        if self.bias is not None and self.bias.requires_grad:
-            accumulate(self.bias, products.total(delta))
-        self.learn_weights(delta, p)
+        with frozen_weights((self,)):
+            bias = self.read("bias")
+            if bias is not None and bias.requires_grad:
+                accumulate(bias, products.total(delta))
+            self.learn_weights(delta, p)
 
     def learn_weights(self, delta: Tensor, p: Tensor) -> None:
         """Σ_batch delta p^T to W and B alone."""
-        hebbian = [w for w in (self.weight, self.feedback) if w is not None and w.requires_grad]
-        if hebbian:
-            gradient = self.outer(delta, p)
-            for parameter in hebbian[1:]:
-                accumulate(parameter, gradient.to(parameter.dtype, copy=True))  # clipping scales them in place
-            accumulate(hebbian[0], gradient)
+        with frozen_weights((self,)) as step:
+            step.release(self)
+            for weight in self.learnt_weight():
+                accumulate(weight, self.outer(delta, p))
 
     def extras(self) -> str:
         """What `print(net)` says of every weighted synapse."""
-        own = "" if self.feedback is None else ", feedback=kolen-pollack"
+        own = "" if self._parameters.get("feedback", self) is None else ", feedback=kolen-pollack"
         pool = "" if self.pool is None else f", pool={self.pool}"
-        return f", bias={self.bias is not None}{own}{pool}"
+        return f", bias={self.biased}{own}{pool}"
 
     @abstractmethod
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:

@@ -79,14 +79,14 @@ class Conv2d(Weighted):
     def affine(self, p: Tensor) -> Tensor:
         """W ∗ p + b, shape (B, out_channels, H', W')."""
         if torch.is_grad_enabled():
-            return F.conv2d(p, self.weight, self.bias, *self.geometry)
-        return products.conv_forward(p, self.upward(p.dtype), self.bias, self.geometry)
+            return F.conv2d(p, self.read("weight"), self.read("bias"), *self.geometry)
+        return products.conv_forward(p, self.upward(p.dtype), self.read("bias"), self.geometry)
 
     @counted("forward")
     def linear_part(self, p: Tensor) -> Tensor:
         """W ∗ p, shape (B, out_channels, H', W')."""
         if torch.is_grad_enabled():
-            return F.conv2d(p, self.weight, None, *self.geometry)
+            return F.conv2d(p, self.read("weight"), None, *self.geometry)
         return products.conv_forward(p, self.upward(p.dtype), None, self.geometry)
 
     @counted("feedback")
@@ -97,12 +97,12 @@ class Conv2d(Weighted):
     @counted("gradient")
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ over the batch and all places of delta times the patch below it, of the shape of W."""
-        return products.conv_outer(delta, p, self.weight, self.geometry)
+        return products.conv_outer(delta, p, self.read("weight"), self.geometry)
 
     def modules_without_weights(self) -> list[nn.Module]:
         """`torch.nn.Conv2d`."""
         sizes = self.in_channels, self.out_channels, self.kernel_size
-        return [nn.Conv2d(*sizes, *self.geometry, bias=self.bias is not None, device="meta")]
+        return [nn.Conv2d(*sizes, *self.geometry, bias=self.biased, device="meta")]
 
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """(out_channels, H', W') for images of in_channels."""

@@ -67,14 +67,14 @@ class Dense(Weighted):
     def affine(self, p: Tensor) -> Tensor:
         """W p + b, shape (B, out_features)."""
         if torch.is_grad_enabled():
-            return F.linear(p.flatten(1), self.weight, self.bias)
-        return products.forward(p.flatten(1), self.upward(p.dtype), self.bias)
+            return F.linear(p.flatten(1), self.read("weight"), self.read("bias"))
+        return products.forward(p.flatten(1), self.upward(p.dtype), self.read("bias"))
 
     @counted("forward")
     def linear_part(self, p: Tensor) -> Tensor:
         """W p, shape (B, out_features)."""
         if torch.is_grad_enabled():
-            return F.linear(p.flatten(1), self.weight)
+            return F.linear(p.flatten(1), self.read("weight"))
         return products.forward(p.flatten(1), self.upward(p.dtype), None)
 
     @counted("feedback")
@@ -90,7 +90,7 @@ class Dense(Weighted):
     def modules_without_weights(self) -> list[nn.Module]:
         """`torch.nn.Flatten` and `Linear`."""
         sizes = self.in_features, self.out_features
-        return [nn.Flatten(), nn.Linear(*sizes, bias=self.bias is not None, device="meta")]
+        return [nn.Flatten(), nn.Linear(*sizes, bias=self.biased, device="meta")]
 
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """(out_features,), for every shape of in_features elements."""

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from dualprop.arguments import check
 from dualprop.errors import DualpropError
 from dualprop.nets.synapses.affine import apart
-from dualprop.nets.synapses.base import AffineMap, Synapse, accumulate
+from dualprop.nets.synapses.base import AffineMap, Synapse
 from dualprop.nets.synapses.pools import Linearisation, layout
+from dualprop.nets.synapses.weights import accumulate, buffers_kept, run
 from dualprop.nets.synapses.work import Measured
 
 _OF_THE_BATCH = (nn.modules.batchnorm._BatchNorm,)
@@ -56,7 +57,7 @@ class Local(Synapse):
 
     def forward(self, z: Tensor) -> Tensor:
         """module(z), shape (B, *out_shape)."""
-        drive: Tensor = self.module(z)
+        drive = run(self.module, z)
         self._work.report_forward(self.module, z, drive)
         return drive
 
@@ -94,7 +95,7 @@ class Local(Synapse):
     @torch.enable_grad()
     def _run(self, z: Tensor) -> tuple[Tensor, Tensor]:
         z = z.detach().requires_grad_()
-        drive = self.module(z)
+        drive = run(self.module, z)
         self._work.report("forward", self.module, z)
         return z, drive
 
@@ -116,7 +117,8 @@ class Local(Synapse):
         if shape not in self._shapes:
             like = next(self.module.parameters(), torch.empty(0))
             try:
-                self._shapes[shape] = tuple(self.module(like.new_zeros(1, *shape)).shape[1:])
+                with buffers_kept(self.module):
+                    self._shapes[shape] = tuple(self.module(like.new_zeros(1, *shape)).shape[1:])
             except (RuntimeError, ValueError, TypeError) as error:
                 name = type(self.module).__name__
                 raise DualpropError(

@@ -55,12 +55,17 @@ class Pooled(Synapse):
         return self.synapse
 
     @override
-    def hold(self) -> None:
-        self.synapse.hold()
+    @property
+    def parts(self) -> tuple[Synapse, ...]:
+        return (self, self.synapse)
 
     @override
-    def release(self) -> None:
-        self.synapse.release()
+    def learnt(self) -> list[Tensor]:
+        return self.synapse.learnt()
+
+    @override
+    def followers(self) -> list[tuple[Tensor, Tensor]]:
+        return self.synapse.followers()
 
     def forward(self, z: Tensor) -> Tensor:
         """The pooled drive, shape (B, *out_shape)."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from dualprop.arguments import Number, check
 from dualprop.errors import DualpropError
@@ -57,6 +58,15 @@ class Transposed(AffineMap):
     def tied(self) -> Weighted:
         """The synapse of the other direction."""
         return self._tied[0]
+
+    @override
+    @property
+    def parts(self) -> tuple[Synapse, ...]:
+        return (self, self.tied)
+
+    @override
+    def learnt(self) -> list[Tensor]:
+        return self.tied.learnt_weight()
 
     def affine(self, p: Tensor) -> Tensor:
         """s Wᵀ p, of the shape of the state that W reads."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualprop.nets.counting import Kind, Work, listeners, report, report_forward
+from dualprop.nets.synapses.weights import buffers_kept
 
 
 class Measured:
@@ -35,13 +36,14 @@ class Measured:
         shape = tuple(z.shape[1:])
         if shape not in self._work:
             one, weights = z[:1].detach().requires_grad_(), [w for w in module.parameters() if w.requires_grad]
-            with FlopCounterMode(display=False) as forward:
+            with FlopCounterMode(display=False) as forward, buffers_kept(module):
                 drive = module(one)
             with FlopCounterMode(display=False) as feedback:
                 torch.autograd.grad(drive.sum(), one, retain_graph=True)
             with FlopCounterMode(display=False) as gradient:
                 if weights:
-                    torch.autograd.grad(module(one.detach()).sum(), weights, allow_unused=True)
+                    with buffers_kept(module):
+                        torch.autograd.grad(module(one.detach()).sum(), weights, allow_unused=True)
             passes = forward.get_total_flops(), feedback.get_total_flops(), gradient.get_total_flops()
             up, down, learnt = (flops // 2 for flops in passes)
             self._work[shape] = {"forward": up, "feedback": down, "gradient": max(learnt - up, 0)}

@@ -1,0 +1,301 @@
+"""The weights of a net as one step of a rule reads them: each is computed once, and gets its gradient once.
+
+A weight is a parameter, or computed from parameters: by `torch.nn.utils.parametrize`, or by a hook of
+`torch.nn.utils`, as pruning does. Drive, feedback and gradient see the same one. Its gradient goes on to the
+parameters by a vector-Jacobian product that spans this computation alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from dualprop.errors import DualpropError
+
+if TYPE_CHECKING:
+    from dualprop.nets.synapses.base import Synapse
+
+_COMPUTING = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
+"""The forward pre-hooks that compute a weight from parameters."""
+
+
+class Weights:
+    """The weights of some edges during one step.
+
+    Args:
+        synapses: one for each edge; the same one twice where two edges are tied.
+    """
+
+    def __init__(self, synapses: Iterable[Synapse]) -> None:
+        self._synapses = list(synapses)
+        self._held = {part for synapse in self._synapses for part in synapse.parts}
+        self._computed: dict[tuple[nn.Module, str], Tensor] = {}
+        self._in_type: dict[tuple[nn.Module, str, torch.dtype], Tensor] = {}
+        self._left: Counter[Tensor] | None = None  # gradients still to come
+        self._followers: dict[Tensor, dict[Tensor, None]] = {}
+        self._sums: dict[Tensor, Tensor] = {}
+        self._buffers: dict[nn.Module, list[_Kept]] = {}
+        self._moved: list[_Kept] = []
+        for part in self._held:
+            for hook in part._forward_pre_hooks.values():
+                if (name := _computed_by(hook)) is not None:
+                    self.of(part, name)  # before the synapse is called as a module, where the hook acts again
+
+    def holds(self, synapses: Iterable[Synapse]) -> bool:
+        """Whether these are among its own."""
+        return all(synapse in self._held for synapse in synapses)
+
+    def of(self, synapse: Synapse, name: str) -> Any:
+        """A weight by the name that its synapse has for it, None where it has none."""
+        if name in synapse._parameters:
+            return synapse._parameters[name]
+        if synapse not in self._held:
+            return getattr(synapse, name)
+        key = synapse, name
+        if key not in self._computed:
+            self._computed[key] = _compute(synapse, name)
+            self._moved += _kept(synapse.buffers())
+        return self._computed[key]
+
+    def in_type(self, synapse: Synapse, name: str, dtype: torch.dtype) -> Tensor:
+        """A weight in a type; converted once."""
+        weight: Tensor = self.of(synapse, name)
+        if synapse not in self._held:
+            return weight.to(dtype)
+        key = synapse, name, dtype
+        if key not in self._in_type:
+            self._in_type[key] = weight.to(dtype)
+        return self._in_type[key]
+
+    def release(self, synapse: Synapse) -> None:
+        """Forget a synapse's weights in other types: it learns, and they may change."""
+        for key in [key for key in self._in_type if key[0] is synapse]:
+            del self._in_type[key]
+
+    def run(self, module: nn.Module, z: Tensor) -> Tensor:
+        """module(z), from the same buffers at every call, so that spectral norm's vectors move once."""
+        if module in self._buffers:
+            _put_back(self._buffers[module])
+        else:
+            self._buffers[module] = _kept(module.buffers())
+        made: Tensor = module(z)
+        return made
+
+    def add(self, weight: Tensor, gradient: Tensor) -> None:
+        """Take a gradient by a weight; it goes on once those of all edges that learn this weight have come."""
+        if self._left is None:
+            self._left = self._expected()
+        gradient = gradient.to(weight.dtype)
+        before = self._sums.get(weight)
+        self._sums[weight] = gradient if before is None else before + gradient
+        self._left[weight] -= 1
+        if self._left[weight] <= 0:
+            self._pass_on(weight)
+
+    def finish(self) -> None:
+        """The step ends: gradients that wait for others wait no longer, and what was moved twice moves back."""
+        while self._sums:
+            self._pass_on(min(self._sums, key=lambda weight: weight.is_leaf))
+        for (synapse, name), weight in self._computed.items():
+            if name in vars(synapse):  # with its graph, no copy of the synapse could be made
+                setattr(synapse, name, weight.detach())
+        _put_back(self._moved)
+
+    def _expected(self) -> Counter[Tensor]:
+        """How many gradients each weight will get."""
+        left = Counter[Tensor]()
+        for synapse in self._synapses:
+            left.update(synapse.learnt())
+            for weight, follower in synapse.followers():
+                self._followers.setdefault(weight, {})[follower] = None
+        for followers in self._followers.values():
+            left.update(list(followers))
+        for weight in [weight for weight in left if not weight.is_leaf]:
+            left.update(parameters_of(weight))
+        return left
+
+    def _pass_on(self, weight: Tensor) -> None:
+        """A weight's gradient, to the parameter that it is or to those that it is made of."""
+        gradient = self._sums.pop(weight)
+        if weight.is_leaf:
+            self._give(weight, gradient)
+            return
+        parameters = parameters_of(weight)
+        parts = torch.autograd.grad(weight, parameters, gradient, retain_graph=True)
+        for parameter, part in zip(parameters, parts, strict=True):
+            self.add(parameter, part)
+
+    def _give(self, parameter: Tensor, gradient: Tensor) -> None:
+        """A parameter its gradient, and the feedback weights that follow it the same."""
+        gradient = _hooked(parameter, gradient)
+        for follower in self._followers.get(parameter, ()):
+            self.add(follower, gradient.to(follower.dtype, copy=True))  # clipping scales them in place
+        if parameter.requires_grad:
+            _accumulate(parameter, gradient)
+
+
+_STEP: ContextVar[Weights | None] = ContextVar("step", default=None)
+
+
+def current() -> Weights | None:
+    """The step that this thread is in; torch.compile knows of none."""
+    return None if torch.compiler.is_compiling() else _STEP.get()
+
+
+@contextmanager
+def one_step(synapses: Iterable[Synapse]) -> Iterator[Weights]:
+    """One step of a rule on these edges: their weights are read once, whatever is computed from them.
+
+    Example:
+        >>> import torch, dualprop as dp
+        >>> dense = torch.nn.utils.parametrizations.spectral_norm(dp.Dense(4, 3))
+        >>> with one_step([dense]) as weights:
+        ...     weights.of(dense, "weight") is weights.of(dense, "weight")
+        True
+    """
+    step = Weights(synapses)
+    token = _STEP.set(step)
+    torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
+    try:
+        yield step
+        step.finish()
+    finally:
+        _STEP.reset(token)
+        torch.clear_autocast_cache()  # the weights' low-precision copies have served
+
+
+def frozen_weights(synapses: Iterable[Synapse]) -> AbstractContextManager[Weights]:
+    """An inference, in which weights do not change: part of the step that these edges are in, or its own step."""
+    held, step = list(synapses), current()
+    return one_step(held) if step is None or not step.holds(held) else nullcontext(step)
+
+
+def accumulate(weight: Tensor, gradient: Tensor) -> None:
+    """Add `gradient` to the `.grad` of a parameter, or of those that a weight is made of, as autograd does.
+
+    The parameter's hooks are called, once a step with the sum over all edges that share it. So
+    `register_post_accumulate_grad_hook` can update and free a parameter's gradient as soon as it is there, before
+    those of the layers below are computed.
+    """
+    (current() or Weights(())).add(weight, gradient)
+
+
+def run(module: nn.Module, z: Tensor) -> Tensor:
+    """module(z), in a step as `Weights.run`."""
+    step = current()
+    made: Tensor = module(z) if step is None else step.run(module, z)
+    return made
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Puts a module's buffers back afterwards: what runs meanwhile moves none of spectral norm's vectors."""
+    kept = _kept(module.buffers())
+    try:
+        yield
+    finally:
+        _put_back(kept)
+
+
+def computes_weights(hook: object) -> bool:
+    """Whether a forward pre-hook is there to compute a weight."""
+    return isinstance(hook, _COMPUTING)
+
+
+def is_computed(module: nn.Module) -> bool:
+    """Whether a module has a weight that is computed from parameters."""
+    return is_parametrized(module) or any(map(computes_weights, module._forward_pre_hooks.values()))
+
+
+def is_pruned(module: nn.Module, name: str) -> bool:
+    """Whether a weight is a mask times a parameter."""
+    hooks = module._forward_pre_hooks.values()
+    return any(isinstance(hook, prune.BasePruningMethod) and _computed_by(hook) == name for hook in hooks)
+
+
+def parameters_of(weight: Tensor) -> list[Tensor]:
+    """The leaves of autograd's graph that a computed weight is made of."""
+    found: dict[Tensor, None] = {}
+    seen, todo = set[Any](), [weight.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            found[leaf] = None
+        todo += [before for before, _ in node.next_functions]
+    return list(found)
+
+
+@torch.enable_grad()
+def _compute(synapse: nn.Module, name: str) -> Tensor:
+    """A weight from the parameters that it is made of, with autograd's graph."""
+    if not is_parametrized(synapse, name):
+        hooks = [hook for hook in synapse._forward_pre_hooks.values() if _computed_by(hook) == name]
+        if not hooks:
+            raise DualpropError(
+                f"net: the {name} of a {type(synapse).__name__} is no parameter, and nothing of torch.nn.utils "
+                "makes it of parameters"
+            )
+        for hook in hooks:
+            hook(synapse, ())
+    weight: Tensor = getattr(synapse, name)
+    return weight
+
+
+def _computed_by(hook: Any) -> str | None:
+    """The name of the weight that a forward pre-hook computes, if it does."""
+    if not computes_weights(hook):
+        return None
+    name: str = hook._tensor_name if isinstance(hook, prune.BasePruningMethod) else hook.name
+    return name
+
+
+class _Kept:
+    """A buffer as it was."""
+
+    def __init__(self, buffer: Tensor) -> None:
+        self.buffer, self.value, self.version = buffer, buffer.clone(), buffer._version
+
+
+def _kept(buffers: Iterable[Tensor]) -> list[_Kept]:
+    return [_Kept(buffer) for buffer in buffers]
+
+
+@torch.no_grad()
+def _put_back(kept: Iterable[_Kept]) -> None:
+    for each in kept:
+        if each.buffer._version != each.version:
+            each.buffer.copy_(each.value)
+            each.version = each.buffer._version
+
+
+def _hooked(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient as the parameter's hooks make it."""
+    for hook in list((parameter._backward_hooks or {}).values()):
+        made = hook(gradient)
+        gradient = gradient if made is None else made
+    return gradient
+
+
+def _accumulate(parameter: Tensor, gradient: Tensor) -> None:
+    """Add to `.grad`, and call the hooks for that."""
+    if gradient.stride() != parameter.stride():  # fused optimizers read both as they lie in memory
+        gradient = torch.empty_like(parameter).copy_(gradient)
+    if parameter.grad is None:
+        parameter.grad = gradient
+    else:
+        parameter.grad.add_(gradient)
+    for hook in list((parameter._post_accumulate_grad_hooks or {}).values()):
+        hook(parameter)
