@@ -62,9 +62,10 @@ def test_a_split_is_shown_without_pixels():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": torch.zeros(3, 1, 2, 2)}, "images must be uint8 of shape"),
+        ({"images": torch.zeros(3, 1, 2, 2, dtype=torch.int64)}, "images must be uint8 of shape"),
         ({"images": torch.zeros(3, 2, 2, dtype=torch.uint8)}, r"not uint8 of shape \(3, 2, 2\)"),
         ({"labels": torch.zeros(3)}, "labels must be int64"),
+        ({"images": torch.zeros(3)}, "images must be uint8 of shape"),
         ({"labels": torch.zeros(3, 1, dtype=torch.int64)}, "labels must be int64"),
         ({"labels": torch.zeros(2, dtype=torch.int64)}, "as many as the images: 2 != 3"),
         ({"rows": torch.tensor([0, 1])}, "as many as the images: 3 != 2"),

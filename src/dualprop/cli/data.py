@@ -76,8 +76,13 @@ def info(
     facts.add_row("mean", ", ".join(f"{value:.4f}" for value in dataset.mean))
     facts.add_row("std", ", ".join(f"{value:.4f}" for value in dataset.std))
     facts.add_row("content", "verified: the official one" if name in OFFICIAL else "no official one is known")
-    counts = Table("label", "class", "train", "test")
-    train, test = (split.labels.bincount(minlength=dataset.num_classes) for split in (dataset.train, dataset.test))
-    for label, class_name in enumerate(dataset.classes):
-        counts.add_row(str(label), printable(class_name), f"{int(train[label]):,}", f"{int(test[label]):,}")
-    Console(markup=False).print(facts, counts)
+    console = Console(markup=False)
+    console.print(facts)
+    if isinstance(dataset.train, data.Split) and isinstance(dataset.test, data.Split) and dataset.classes:
+        counts = Table("label", "class", "train", "test")
+        train, test = (
+            split.labels.bincount(minlength=dataset.num_classes) for split in (dataset.train, dataset.test)
+        )
+        for label, class_name in enumerate(dataset.classes):
+            counts.add_row(str(label), printable(class_name), f"{int(train[label]):,}", f"{int(test[label]):,}")
+        console.print(counts)

@@ -9,11 +9,14 @@ from pathlib import Path
 
 from dualprop.data.batches import Batches
 from dualprop.data.cifar import CIFAR10, CIFAR100
-from dualprop.data.dataset import Dataset, Split, train_validation
+from dualprop.data.dataset import Dataset, Part, Split, train_validation
 from dualprop.data.digits import DIGITS
+from dualprop.data.fingerprint import fingerprint
 from dualprop.data.folder import WHITE, folder_source
 from dualprop.data.imagenet32 import IMAGENET32
+from dualprop.data.items import ItemBatches, Items, batched
 from dualprop.data.mnist import FASHION_MNIST, MNIST
+from dualprop.data.own import own_dataset
 from dualprop.data.sources import Source, data_root
 from dualprop.errors import DualpropError
 from dualprop.registry import Registry
@@ -22,12 +25,18 @@ __all__ = [
     "DATASETS",
     "Batches",
     "Dataset",
+    "ItemBatches",
+    "Items",
+    "Part",
     "Source",
     "Split",
+    "batched",
     "data_root",
     "fetch",
     "find",
+    "fingerprint",
     "load",
+    "own_dataset",
     "train_validation",
 ]
 

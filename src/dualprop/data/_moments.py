@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dualprop.data.dataset import Split
 
 _CHUNK = 2**20
 """Pixels that are in memory as floating-point numbers at once."""
@@ -41,3 +47,24 @@ class Moments:
         """Per channel, the standard deviation (of the population) in units of [0, 1] pixels."""
         mean, mean_square = self._sums / self._count
         return tuple((np.sqrt(np.maximum(mean_square - mean**2, 0)) / 255).tolist())
+
+
+def moments(part: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels in [0, 1] or of features, summed in double precision.
+
+    Args:
+        part: at least one sample; its channel is the first dimension of a sample.
+    """
+    channels, unit = part.shape[0], 255 if part.images.dtype == torch.uint8 else 1
+    numbers = math.prod(part.shape)
+    together = max(1, _CHUNK // max(1, numbers))
+
+    def mean_of(centre: Tensor, power: int) -> Tensor:
+        sums = torch.zeros(channels, dtype=torch.float64)
+        for first in range(0, len(part), together):
+            x = part.between(first, first + together)[0].double() / unit
+            sums += (x.view(len(x), channels, -1) - centre.view(-1, 1)).pow(power).sum((0, 2))
+        return sums / (len(part) * numbers / channels)
+
+    mean = mean_of(torch.zeros(channels, dtype=torch.float64), 1)
+    return tuple(mean.tolist()), tuple(mean_of(mean, 2).sqrt().tolist())

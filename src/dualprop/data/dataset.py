@@ -1,8 +1,10 @@
-"""Images and labels in memory or on disk, and what the two parts of a data set have in common."""
+"""Samples and their targets in memory or on disk, and what the two parts of a data set have in common."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from pydantic import InstanceOf
@@ -12,17 +14,44 @@ from dualprop.arguments import Fraction, Seed, checked
 from dualprop.errors import DualpropError
 
 
+@runtime_checkable
+class Part(Protocol):
+    """The training, validation or test part of a data set, in memory or read when it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """The shape of one target: () of a label."""
+
+    @property
+    def first(self) -> tuple[Tensor, Tensor]:
+        """The first sample and its target, as a batch of one."""
+
+    def __len__(self) -> int:
+        """The number of samples."""
+
+    def targets(self) -> Tensor:
+        """All labels, shape (N,), or targets, (N, ...)."""
+
+    def take(self, indices: Tensor) -> Part:
+        """The part of it at `indices`, int64 (B,), in that order, without copying samples."""
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images with their labels: the training, validation or test part of a data set.
+    """Images, or features, with their labels: the training, validation or test part of a data set.
 
     A part of a split (`take`) shares the image store of the whole and only remembers which rows of it are
     its own, so nothing is copied and a memory map stays on disk. Read images with `batch`, never from the
     store directly.
 
     Args:
-        images: the image store, uint8 of shape (M, C, H, W).
-        labels: the label of each image of this split, int64 of shape (N,).
+        images: the image store, uint8 of shape (M, C, H, W); or floating-point features of shape (M, ...).
+        labels: the label of each image of this split, int64 of shape (N,); or floating-point targets of shape
+            (N, ...).
         rows: the row of each image of this split in the store, int64 of shape (N,); None when the split is
             the whole store in its order (N = M).
 
@@ -42,10 +71,18 @@ class Split:
 
     def __post_init__(self) -> None:
         """Check what the fields must have in common."""
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise DualpropError(f"images must be uint8 of shape (N, C, H, W), not {_described(self.images)}")
-        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
-            raise DualpropError(f"labels must be int64 of shape (N,), not {_described(self.labels)}")
+        is_image = self.images.dtype == torch.uint8 and self.images.ndim == 4
+        if not is_image and not (self.images.is_floating_point() and self.images.ndim >= 2):
+            raise DualpropError(
+                "images must be uint8 of shape (N, C, H, W), or floating-point features of shape (N, ...), not "
+                f"{_described(self.images)}"
+            )
+        is_label = self.labels.dtype == torch.int64 and self.labels.ndim == 1
+        if not is_label and not (self.labels.is_floating_point() and self.labels.ndim >= 2):
+            raise DualpropError(
+                "labels must be int64 of shape (N,), or floating-point targets of shape (N, ...), not "
+                f"{_described(self.labels)}"
+            )
         if self.rows is not None:
             _check_indices("rows", self.rows, len(self.images))
         count = len(self.images) if self.rows is None else len(self.rows)
@@ -54,14 +91,33 @@ class Split:
 
     def __repr__(self) -> str:
         """Return the size and shape, not the pixels."""
-        return f"Split({len(self)} images of {tuple(self.images.shape[1:])})"
+        return f"Split({len(self)} {'images' if self.images.dtype == torch.uint8 else 'samples'} of {self.shape})"
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (C, H, W) of an image."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """The shape of one target: () of a label."""
+        return tuple(self.labels.shape[1:])
+
+    @property
+    def first(self) -> tuple[Tensor, Tensor]:
+        """The first sample and its target, as a batch of one."""
+        return self.between(0, 1)
+
+    def targets(self) -> Tensor:
+        """Return the labels, or targets."""
+        return self.labels
+
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images, uint8 (B, C, H, W), and labels, int64 (B,), at `indices`, int64 (B,)."""
+        """Return the images, shape (B, C, H, W), and labels, shape (B,), at `indices`, int64 (B,)."""
         indices = indices.to(self.labels.device)
         rows = indices if self.rows is None else self.rows[indices]
         return self.images.index_select(0, rows), self.labels[indices]
@@ -96,19 +152,20 @@ class Dataset:
         name: the name it was loaded by.
         train: the training images.
         test: the test images, of the same shape.
-        classes: the name of each class; a label is an index into them.
-        mean: per channel, the mean of the training pixels scaled to [0, 1].
-        std: per channel, their standard deviation.
-        fingerprint: a digest of all that was read, to tell it from other content; "" where there is none.
+        classes: the name of each class; a label is an index into them. Empty where targets are numbers.
+        mean: per channel, which is the first dimension of a sample, the mean of the training pixels scaled to
+            [0, 1], or of features; empty where it is not known.
+        std: per channel, their standard deviation; likewise.
+        fingerprint: a digest of all that was read, to tell it from other content; "" where none is kept.
 
     Raises:
-        DualpropError: an empty part, images of two shapes, a label that is no class, or a mean or std that
-            is not one finite number per channel (std at least 0).
+        DualpropError: an empty part, samples or targets of two shapes, a label that is no class, or a mean or std
+            that is not one finite number per channel (std at least 0).
     """
 
     name: str
-    train: Split
-    test: Split
+    train: Part
+    test: Part
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -119,38 +176,52 @@ class Dataset:
         for part, split in (("train", self.train), ("test", self.test)):
             if len(split) == 0:
                 raise DualpropError(f"{self.name}: the {part} part is empty")
-            low, high = int(split.labels.min()), int(split.labels.max())
-            if low < 0 or high >= self.num_classes:
+            if isinstance(split, Split):
+                self._check_labels(part, split)
+        for what, ours, theirs in (
+            ("images", self.in_shape, self.test.shape),
+            ("targets", self.train.target_shape, self.test.target_shape),
+        ):
+            if ours != theirs:
                 raise DualpropError(
-                    f"{self.name}: {part} labels must be in 0..{self.num_classes - 1}, not {low}..{high}"
+                    f"{self.name}: train and test {what} must have one shape, not {ours} and {theirs}"
                 )
-        if self.test.images.shape[1:] != self.train.images.shape[1:]:
-            raise DualpropError(
-                f"{self.name}: train and test images must have one shape, not {self.in_shape} and "
-                f"{tuple(self.test.images.shape[1:])}"
-            )
         for field, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.in_shape[0] or not torch.tensor(values).isfinite().all():
+            known = len(values) or isinstance(self.train, Split)
+            if known and (len(values) != self.in_shape[0] or not torch.tensor(values).isfinite().all()):
                 raise DualpropError(
                     f"{self.name}: {field} must be {self.in_shape[0]} finite numbers, not {values}"
                 )
-        if min(self.std) < 0:
+        if min(self.std, default=0) < 0:
             raise DualpropError(f"{self.name}: std must be at least 0, not {self.std}")
+
+    def _check_labels(self, part: str, split: Split) -> None:
+        if split.labels.is_floating_point():
+            return
+        low, high = int(split.labels.min()), int(split.labels.max())
+        if low < 0 or high >= self.num_classes:
+            raise DualpropError(
+                f"{self.name}: {part} labels must be in 0..{self.num_classes - 1}, not {low}..{high}"
+            )
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
+        """The number of classes; 0 where targets are numbers."""
         return len(self.classes)
 
     @property
-    def in_shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of one image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def outputs(self) -> int:
+        """How many outputs a net needs: one for each class, or for each number of a target."""
+        return self.num_classes or math.prod(self.train.target_shape)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (C, H, W) of an image."""
+        return self.train.shape
 
 
 @checked
-def train_validation(split: InstanceOf[Split], fraction: Fraction = 0.1, seed: Seed = 0) -> tuple[Split, Split]:
+def train_validation(split: InstanceOf[Part], fraction: Fraction = 0.1, seed: Seed = 0) -> tuple[Part, Part]:
     """Split at random into a part to train on and a part to choose settings by.
 
     Both parts keep the order of `split`, share its images, and depend on `seed` alone.

@@ -1,0 +1,80 @@
+"""Arrays of numpy or torch, or what numpy makes one of, as samples and targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualprop.data.dataset import Split
+from dualprop.errors import DualpropError
+
+
+def of_arrays(features: Any, targets: Any, name: str) -> Split:
+    """Return arrays as a part of a data set, without copying what is of the right type.
+
+    Args:
+        features: X, see `own_dataset`.
+        targets: y, likewise.
+        name: train or test, for messages.
+
+    Raises:
+        DualpropError: for what is no array of numbers, sizes that do not fit, NaN or infinite numbers.
+    """
+    x, y = _tensor(features, f"{name} X"), _tensor(targets, f"{name} y")
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+        raise DualpropError(
+            f"data: {name} X and y must have one row each for a sample, not {_sizes(x)} and {_sizes(y)}"
+        )
+    if x.dtype == torch.uint8 and x.ndim in (3, 4):
+        x = x if x.ndim == 4 else x.unsqueeze(1)
+    else:
+        x = _finite(x, f"{name} X").view(len(x), -1) if x.ndim == 1 else _finite(x, f"{name} X")
+    if y.is_floating_point():
+        return Split(x, _finite(y, f"{name} y").view(len(y), -1) if y.ndim == 1 else _finite(y, f"{name} y"))
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y.squeeze(1)
+    if y.ndim != 1:
+        raise DualpropError(
+            f"data: {name} y must be labels of shape (N,) or floating-point targets, not {_sizes(y)}"
+        )
+    return Split(x, y.long())
+
+
+def _tensor(values: Any, name: str) -> Tensor:
+    try:
+        tensor = (
+            values.detach().cpu()
+            if isinstance(values, Tensor)
+            else torch.from_numpy(_writable(np.asarray(values)))
+        )
+    except (TypeError, ValueError) as error:
+        raise DualpropError(
+            f"data: {name} must be numbers, of one shape each ({' '.join(str(error).split())})"
+        ) from None
+    if tensor.is_complex() or tensor.is_sparse:
+        raise DualpropError(
+            f"data: {name} must be real numbers in a dense array, not {tensor.dtype}, {tensor.layout}"
+        )
+    return tensor
+
+
+def _writable(array: Any) -> Any:
+    """As torch wants it: writable, with strides from 0 up."""
+    contiguous = np.ascontiguousarray(array)
+    return contiguous if contiguous.flags.writeable else contiguous.copy()
+
+
+def _finite(tensor: Tensor, name: str) -> Tensor:
+    """As float32, every number finite."""
+    values = tensor.to(torch.float32)
+    bad = ~values.isfinite().view(len(values), -1).all(1)
+    if bool(bad.any()):
+        raise DualpropError(f"data: {name} has a NaN or infinite number in row {int(bad.nonzero()[0])}")
+    return values
+
+
+def _sizes(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))

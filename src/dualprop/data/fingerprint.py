@@ -1,0 +1,44 @@
+"""A digest that tells a data set from other content, whatever it is called and wherever it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from dualprop.data.dataset import Dataset, Split
+from dualprop.data.items import Items
+
+_BLOCK = 2**20
+"""Numbers that are read at once; a memory map stays on disk."""
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return 32 hexadecimal digits.
+
+    They are of all samples in memory, in their order; of samples that are made when they are asked for, see
+    `Items.fingerprint`; and of files where the data set says what they hold.
+
+    Args:
+        dataset: any.
+    """
+    if dataset.fingerprint:
+        return dataset.fingerprint
+    digest = hashlib.blake2b(repr(dataset.classes).encode("utf-8", "surrogatepass"), digest_size=16)
+    for part in (dataset.train, dataset.test):
+        if isinstance(part, Items):
+            digest.update(part.fingerprint().encode())
+        elif isinstance(part, Split):
+            for tensor in (part.images, part.labels, part.rows):
+                for block in () if tensor is None else _blocks(tensor):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(tensor: Tensor) -> Iterator[bytes]:
+    yield f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+    if len(tensor):
+        for block in torch.split(tensor, max(1, _BLOCK // max(1, tensor[0].numel()))):
+            yield block.contiguous().numpy().tobytes()
