@@ -12,6 +12,7 @@ import warnings
 from cyclopts import App, CycloptsError
 
 import dualprop
+from dualprop.cli._imports import imported
 from dualprop.errors import DualpropError, Interrupted, printable
 
 STOPPED = 130  # the exit code after Ctrl-C
@@ -19,7 +20,9 @@ HELP = ("--help", "-h")
 
 app = App(
     name="dualprop",
-    help="Train networks with dual propagation, and with the methods it is compared with.",
+    help="Train networks with dual propagation, and with the methods it is compared with.\n\n"
+    "Anywhere in a command, --import FILE.py first runs a Python file of your own that registers rules "
+    "(dualprop.RULES), nets (dualprop.NETS) or data sets (dualprop.data.DATASETS); a rule's settings are options.",
     version=dualprop.__version__,
     help_flags=HELP,
     help_format="plaintext",
@@ -58,6 +61,7 @@ def main() -> None:
 def _run(words: list[str]) -> int:
     """Run one command; its exit code."""
     try:
+        words = imported(words)
         command, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
         if command != app.help_print:
             from dualprop.training.malloc import keep_memory

@@ -212,7 +212,7 @@ def batched(
             memory_format=memory_format,
         )
     assert isinstance(part, Items), "there are two kinds of parts"
-    if augment or any(mean) or set(std) != {1.0}:
+    if augment or list(mean) != [0.0] or list(std) != [1.0]:
         raise DualpropError(
             f"{'augment' if augment else 'standardise'}: not for a torch Dataset, whose own transform may do that"
         )

@@ -11,7 +11,7 @@ import torch
 from torch.nn import Parameter
 
 from dualprop import data
-from dualprop.data import Batches, Dataset, Split
+from dualprop.data import Batches, Dataset, ItemBatches, Part, batched
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import LOSSES
 from dualprop.registry import Registry
@@ -121,7 +121,7 @@ def build(
         raise DualpropError(f"device={settings.device!r}: several processes train together on cpu or cuda only")
     dataset = data.load(settings.data, settings.data_root, settings.image_size, settings.background)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    arguments = recorded.net if recorded else net_arguments(settings, dataset.in_shape, dataset.num_classes)
+    arguments = recorded.net if recorded else net_arguments(settings, dataset.in_shape, dataset.outputs)
     net = make_net(settings.net, arguments, settings.seed).to(device=chosen).to(memory_format=memory_format)
     own = recorded.rule if recorded else settings.rule_settings
     rule = method(net, loss=loss, **own)
@@ -134,11 +134,13 @@ def build(
     except DualpropError as error:
         raise DualpropError(f"val_fraction={settings.val_fraction!r}: {error}") from None
 
-    def batches(split: Split, batch_size: int, augment: bool = False, seed: int | None = None) -> Batches:
+    def batches(
+        part: Part, batch_size: int, augment: bool = False, seed: int | None = None
+    ) -> Batches | ItemBatches:
         mean, std = (dataset.mean, dataset.std) if settings.standardise else ((0.0,), (1.0,))
         std = tuple(settings.std_scale * s for s in std)
-        return Batches(
-            split,
+        return batched(
+            part,
             batch_size,
             mean=mean,
             std=std,
