@@ -175,6 +175,17 @@ def test_runs_get_a_folder_of_their_own(dualprop, tmp_path):
         (("train", "--rule", "bp", "--alpha", "0.5"), "alpha: Backprop"),
         (("train", "--rule-settings", "beta"), "'beta'"),
         (("train", "--rule-settings", "lazy=7"), "lazy=7"),
+        (("train", "--net-settings", "width"), "net_settings='width': must be NAME=VALUE"),
+        (("train", "--net-settings", "width=8"), "net_settings: mlp has no setting 'width' of its own"),
+        (("train", "--net", "vit_tiny", "--net-settings", "init=zero"), "Known: depth, width, heads, patch"),
+        (
+            ("train", "--net", "hopfield_mlp", "--net-settings", "top_down=skewed"),
+            "unknown top-down edge 'skewed'",
+        ),
+        (
+            ("train", "--net", "hopfield_mlp", "--net-settings", "damping=1"),
+            "damping=1: must be a number in [0, 1)",
+        ),
         (("train", "--schedule", "sweep:x"), "schedule='sweep:x'"),
         (("train", "--schedule", "sweap"), "'sweep'"),
         (("train", "--hidden", "10,x"), "hidden='10,x'"),

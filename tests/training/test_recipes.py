@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 import pytest
 import torch
 
+import dualprop as dp
 from dualprop import RULES, data, recipes
 from dualprop.data import Dataset, Split
 from dualprop.errors import DualpropError
@@ -25,7 +26,7 @@ def build_net(settings, in_shape, num_classes):
 
 PAPERS = ("cifar10-vgg16", "cifar100-vgg16", "mnist-mlp")
 COMPARATORS = ("chl-mnist", "dtp-cifar10", "ep-cifar10", "ep-mnist", "hep-mnist", "lpom-mnist")
-GRAPHS = ("cifar10-resnet8", "cifar10-vit-tiny")
+GRAPHS = ("cifar10-resnet8", "cifar10-vit-tiny", "mnist-hopfield")
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_recipes_for_all_rules_suit_every_one(name, rule):
 def few_images(monkeypatch):
     """In place of every data set ten images of its shape, noise on a few blocks of grey."""
 
-    def load(name, root=None, image_size=None):
+    def load(name, *_):
         in_shape = (1, 28, 28) if name == "mnist" else (3, 32, 32)
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (10, in_shape[0], 4, 4), generator=generator, dtype=torch.uint8)
@@ -180,6 +181,15 @@ def test_a_recipe_may_choose_the_rule_and_its_settings(mine):
     path = mine('rule = "dp"\n[rule_settings]\nalpha = 0.25\nbeta = 0.5\n[rules.dp]\nlr = 0.5')
     s = recipes.load(path, rule_settings={"beta": 0.125})
     assert (s.rule, s.lr, s.rule_settings) == ("dp", 0.5, {"alpha": 0.25, "beta": 0.125})
+
+
+def test_a_net_s_own_settings_are_put_into_the_recipe_s(mine):
+    path = mine('net = "hopfield_mlp"\nnet_settings = { top_down = "free", strength = 0.2 }')
+    s = recipes.load(path, net_settings={"top_down": "skew"})
+    assert s.net_settings == {"top_down": "skew", "strength": 0.2}
+    net = build_net(s, (6,), 3)
+    assert net.synapses[1].scale == -0.2
+    assert isinstance(net.stack[0].potential, dp.potentials.Tanh)  # the net's own, where relu suits the rule
 
 
 def test_a_plan_gives_each_rule_its_own_table():

@@ -52,7 +52,7 @@ def _option(name: str, kind: Any, group: str, help: str, default: str) -> Any:
         return Annotated[bool, parameter]
 
     def value(_: Any, tokens: Sequence[Token]) -> Any:
-        return _READERS.get(kind, read)(tokens[0].value, kind)
+        return _table(name, tokens[0].value) if kind == Mapping[str, Any] else read(tokens[0].value, kind)
 
     return Annotated[Any, Parameter(converter=value, allow_leading_hyphen=True, metavar="VALUE"), parameter]
 
@@ -62,19 +62,15 @@ def _shown(default: Any) -> str:
     return "none" if default in (None, {}) else str(default).lower()
 
 
-def _table(text: str, _: Any) -> dict[str, Any]:
-    """A rule's settings from a word like "alpha=0.25;beta=[1,1,0.5];schedule=random:50;lazy=true"."""
+def _table(option: str, text: str) -> dict[str, Any]:
+    """Settings by name from a word like "alpha=0.25;beta=[1,1,0.5];schedule=random:50;lazy=true"."""
     settings = {}
     for item in filter(None, text.split(";")):
         name, equals, value = item.partition("=")
         if not equals or not name.strip():
-            raise DualpropError(f"rule_settings={item!r}: must be NAME=VALUE, for example beta=0.5")
+            raise DualpropError(f"{option}={item!r}: must be NAME=VALUE, for example beta=0.5")
         settings[name.strip()] = read(value.strip(), Any)
     return settings
-
-
-_READERS = {Mapping[str, Any]: _table}
-"""How words are read that mean more than `read` knows."""
 
 
 def _of_settings(*omitted: str) -> dict[str, Any]:

@@ -37,11 +37,12 @@ class Settings:
         data: the data set: a name in `dualprop data list`, or folder:PATH.
         net: the net: a name in `dualprop.NETS`.
         hidden: neurons in each hidden layer, as 256,256; else the net's own.
-        activation: the hidden layers' potential; else the rule's own, most often relu.
+        activation: the hidden layers' potential; else the net's own or the rule's, most often relu.
         init: initial weights: glorot-uniform, lecun-normal or uniform-fan-in; else the rule's or the net's own.
         pool: A convolutional net's pooling: max, avg or softmax; else the rule's own, most often max.
         loss: mse, mse-linearised or cross_entropy.
         label_smoothing: part of each target spread evenly over the classes, in [0, 1); cross_entropy only.
+        net_settings: the net's own settings, for example 'top_down=skew;strength=0.2'; else its defaults.
         rule_settings: the rule's own settings, for example 'alpha=0.5;beta=0.5;schedule=sweep:2'.
         optimizer: adam, adamw or sgd.
         lr: learning rate, positive.
@@ -89,6 +90,7 @@ class Settings:
     pool: str | None = _setting("what", None)
     loss: str = _setting("what", "mse")
     label_smoothing: Fraction = _setting("what", 0.0)
+    net_settings: Mapping[str, Any] = _setting("what", {})
     rule_settings: Mapping[str, Any] = _setting("rule", {})
     optimizer: str = _setting("optimizer", "adam")
     lr: Positive = _setting("optimizer", 1e-3)

@@ -67,7 +67,7 @@ class Record:
         s, others = self.settings, ("rule", "seed", "rule_settings")
         chosen = [f.name for f in fields(s) if f.metadata["identity"] and f.name not in others]
         own = {name: self.net.get(name) for name in ("activation", "pool", "init")}
-        return {**{name: getattr(s, name) for name in chosen}, **own}
+        return {**{name: getattr(s, name) for name in chosen}, **own, "net_settings": _named(s.net_settings)}
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ class Report:
         records = [Record.read(path) for path in paths]
         s = records[0].settings
         shared = {name for name, values in _values(records).items() if len(values) == 1}
-        net = s.net if s.hidden is None else f"{s.net} {'-'.join(map(str, s.hidden))}"
+        sizes = "-".join(map(str, s.hidden or ()))
         parts = {
             ("data",): s.data,
-            ("net", "hidden"): net,
+            ("net", "hidden", "net_settings"): " ".join(filter(None, (s.net, sizes, _named(s.net_settings)))),
             ("loss",): s.loss,
             ("optimizer", "lr"): f"{s.optimizer} {s.lr:g}",
             ("epochs",): f"{s.epochs} epoch{'s' * (s.epochs > 1)}",

@@ -65,10 +65,11 @@ def net_arguments(settings: Settings, in_shape: tuple[int, ...], num_classes: in
     return kind.choose(
         in_shape,
         num_classes,
+        settings.net_settings,
         hidden=settings.hidden,
         pool=settings.pool or (method.pool if kind.pools else None),
         init=settings.init or method.init,
-        activation=settings.activation or method.activation,
+        activation=settings.activation or kind.activation or method.activation,
         feedback=method.feedback,
     )
 

@@ -68,6 +68,7 @@ NETS: Registry[NetKind] = Registry(
         "hopfield_mlp": NetKind(
             _hopfield_mlp,
             sizes=(256, 256),
+            activation="tanh",  # bounded, as states must be that drive each other
             options=_defaults(hopfield_mlp, "top_down", "strength", "damping", "output", "init"),
         ),
         "resnet8": NetKind(resnet8, options=_defaults(resnet8, "width", "init")),

@@ -10,6 +10,9 @@ from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Pool
 
+OF_EVERY_NET = ("init", "pool")
+"""Options that a run has settings of its own for."""
+
 
 @dataclass(frozen=True)
 class NetKind:
@@ -20,6 +23,7 @@ class NetKind:
         sizes: the hidden layers' neurons where the user chooses none, handed on as `hidden`; None for a net that
             has sizes of its own.
         pools: whether it has a `pool` to choose.
+        activation: the hidden layers' potential if the net needs one of its own, whatever suits the rule.
         options: what else `make` takes by keyword, with its values: a record of the net holds them.
 
     Example:
@@ -33,6 +37,7 @@ class NetKind:
     make: Callable[..., Net]
     sizes: tuple[int, ...] | None = None
     pools: bool = False
+    activation: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, in_shape: tuple[int, ...], num_classes: int, **options: Any) -> Net:
@@ -43,6 +48,7 @@ class NetKind:
         self,
         in_shape: tuple[int, ...],
         num_classes: int,
+        own: Mapping[str, Any] | None = None,
         *,
         hidden: Sequence[int] | None = None,
         pool: Pool | str | None = None,
@@ -54,15 +60,21 @@ class NetKind:
         Args:
             in_shape: the shape of a sample.
             num_classes: neurons of the output layer.
+            own: what only this kind of net has to choose, by name.
             hidden: neurons of the hidden layers, None for the net's own.
             pool: its pooling, None for the net's own.
             init: its initial weights, None for the net's own.
-            options: `activation`, `feedback`, `generator` and whatever else it has.
+            options: `activation`, `feedback` and `generator`.
 
         Raises:
-            DualpropError: for sizes or a pool that the net does not leave to choose, or what `make` refuses.
+            DualpropError: for what the net does not leave to choose.
         """
         name = self.make.__name__.lstrip("_")
+        known = [option for option in self.options if option not in OF_EVERY_NET]
+        for option in own or {}:
+            if option not in known:
+                listed = f"Known: {', '.join(known)}" if known else "It has none"
+                raise DualpropError(f"net_settings: {name} has no setting {option!r} of its own. {listed}")
         if hidden is not None and self.sizes is None:
             raise DualpropError(f"hidden={list(hidden)}: {name} has sizes of its own; leave it out")
         if pool is not None and not self.pools:
@@ -74,4 +86,4 @@ class NetKind:
             chosen["hidden"] = self.sizes if hidden is None else hidden
         if pool is not None:
             chosen["pool"] = pool
-        return {**chosen, **options}
+        return {**chosen, **(own or {}), **options}

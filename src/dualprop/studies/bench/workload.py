@@ -50,7 +50,7 @@ class Workload:
             hidden=self.hidden,
             pool=method.pool if self.kind.pools else None,
             init=method.init,
-            activation=method.activation,
+            activation=self.kind.activation or method.activation,
             feedback=method.feedback,
             generator=torch.Generator().manual_seed(0),
         )

@@ -26,6 +26,9 @@ else:
 SCALED = ("warmup_epochs", "lr_epochs")
 """Settings that count epochs of a schedule."""
 
+TABLES = ("net_settings", "rule_settings")
+"""Settings that hold others by name: what is given is put into the recipe's."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -72,8 +75,9 @@ class Recipe:
         for name in SCALED:
             if name in table and name not in given:
                 merged[name] = _scaled(name, table, merged.get("epochs", own.epochs))
-        if "rule_settings" in table and "rule_settings" in given:
-            merged["rule_settings"] = {**table["rule_settings"], **given["rule_settings"]}
+        for name in TABLES:
+            if name in table and name in given:
+                merged[name] = {**table[name], **given[name]}
         return Settings.from_dict(merged)
 
 
