@@ -46,7 +46,7 @@ def helped(out):
 
 FLAGS = {
     "Parameters": "--run --out --resume --recipe",
-    "what": "--rule --data --net --hidden --activation --init --pool --loss --label-smoothing",
+    "what": "--rule --data --net --hidden --activation --init --pool --loss --label-smoothing --net-settings",
     "optimizer": "--optimizer --lr --lr-factors --momentum --weight-decay --clip-norm --fused-update "
     "--no-fused-update --ema",
     "schedule": "--lr-schedule --min-lr --lr-epochs --warmup-epochs --warmup-lr --epochs",
