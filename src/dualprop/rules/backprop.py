@@ -24,6 +24,7 @@ class Backprop(Rule):
     """
 
     graphs = True
+    calls_hooks = True
 
     @override
     def reference(self) -> Rule:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Inputs, Net, Shape
-from dualprop.nets.synapses import buffers_kept, one_step
+from dualprop.nets.synapses import buffers_kept, has_hooks, one_step
 from dualprop.rules.state import restored, saved
 
 P = ParamSpec("P")
@@ -71,6 +72,9 @@ class Rule:
     What a rule keeps from batch to batch it declares by `add_state`: then `state_dict` holds it, and `infer` and
     `gradients` leave it as it was. One line in `dualprop.RULES` gives a rule its name.
 
+    Hooks of parameters are called by every rule, once a step; hooks of modules by `Backprop` alone, whose forward
+    pass is `net(x)`: the others warn of them.
+
     A rule for chains reads `net.chain`. One that runs on other graphs says so by `graphs`, and by `cycles` if also
     on those with cycles.
 
@@ -85,6 +89,7 @@ class Rule:
 
     graphs = False
     cycles = False
+    calls_hooks = False  # those of modules, as net(x) does
 
     @_remembered
     @checked
@@ -101,6 +106,7 @@ class Rule:
         self._out_shapes: dict[tuple[Shape, ...], list[Shape]] = {}  # by the inputs'
         self._dtype_of = next(net.parameters(), None)  # bound at construction, as an optimizer's parameters are
         self._loss_checked = False
+        self._hooks_seen = False
 
     def _check_wiring(self, net: Net) -> None:
         """Refuse a graph that this rule cannot run."""
@@ -198,7 +204,9 @@ class Rule:
             ...     opt.step()
             ...     opt.zero_grad()
         """
-        return self._steps(self.updates(*self._checked(x, y)))
+        x, y = self._checked(x, y)
+        self._warn_of_hooks()
+        return self._steps(self.updates(x, y))
 
     def backward(self, x: Inputs, y: Inputs) -> Step:
         """Add the batch mean of the gradient to `.grad`: the first round of `iterate`, with its arguments."""
@@ -351,6 +359,19 @@ class Rule:
         """
         values = [loss.value(z, y).mean() for loss, z, y in zip(self.losses, outputs, targets, strict=True)]
         return functools.reduce(torch.add, values)
+
+    def _warn_of_hooks(self) -> None:
+        """Say once which module has hooks that this rule does not call once a batch."""
+        if self.calls_hooks or self._hooks_seen:
+            return
+        for module in (self.net, *self.net.stack, *self.net.synapses):
+            if has_hooks(module):
+                name = next(name for name, other in self.net.named_modules() if other is module)
+                at = f"{type(module).__name__}{f' ({name})' if name else ''}"
+                self._hooks_seen = True
+                told = f"net: {at} has hooks, which back-propagation calls once a batch"
+                warnings.warn(f"{told} and {type(self).__name__} does not", stacklevel=4)
+                return
 
     def _checked(self, x: Inputs, y: Inputs) -> tuple[Any, Any]:
         """The batch, detached, with encoded targets; or an error."""

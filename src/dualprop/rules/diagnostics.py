@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dualprop.convert.alignment import converted_alignment
 from dualprop.errors import DivergenceError
 from dualprop.nets.net import Net
+from dualprop.nets.synapses import buffers_kept, one_step, parameters_of
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import Rule
 
@@ -31,7 +32,7 @@ class Alignment(_ToBackprop):
 
     Attributes:
         cosine: of the angle to back-propagation's, in [-1, 1]; all parameters of a layer that the rule trains
-            taken together. None on a net with cycles.
+            taken together, those that layers share in each of them. None on a net with cycles.
         norm_ratio: norm of the rule's gradient divided by that of back-propagation's; None on a net with cycles.
         own: of the angle to the gradient that the rule approximates, that of the loss at its own prediction (see
             `Rule.reference`): back-propagation's for dp, recurrent back-propagation's for ep, hep and chl, and for
@@ -79,12 +80,12 @@ def alignment(
     """
     found = rule.gradients(x, y)
     average(found.values())
-    depth, reference = len(rule.net), rule.reference()
+    layers, reference = _parameters_by_layer(rule.net), rule.reference()
     cosine = norm_ratio = own = None
     if not rule.net.wiring.cyclic:
         true = Backprop(rule.net, loss=rule.losses).gradients(x, y)
         average(true.values())
-        cosine, norm_ratio = _compared(found, true, depth)
+        cosine, norm_ratio = _compared(found, true, layers)
     if isinstance(reference, Backprop):
         own = cosine
     elif reference is not None:
@@ -93,15 +94,25 @@ def alignment(
         except DivergenceError:
             true = {name: torch.full_like(gradient, math.nan) for name, gradient in found.items()}
         average(true.values())
-        own, _ = _compared(found, true, depth)
+        own, _ = _compared(found, true, layers)
     return Alignment(cosine, norm_ratio, own)
 
 
-def _compared(found: Mapping[str, Tensor], true: Mapping[str, Tensor], depth: int) -> tuple[ByLayer, ByLayer]:
+def _parameters_by_layer(net: Net) -> list[list[str]]:
+    """The names of the parameters that each layer learns: those that layers share are in each of them."""
+    named: dict[Tensor, str] = {parameter: name for name, parameter in net.named_parameters()}
+    with buffers_kept(net), one_step(net.synapses):
+        learnt = [[w for synapse in layer.synapses for w in synapse.learnt()] for layer in net.stack]
+    return [list({named[p]: None for weight in own for p in parameters_of(weight)}) for own in learnt]
+
+
+def _compared(
+    found: Mapping[str, Tensor], true: Mapping[str, Tensor], layers: Sequence[Sequence[str]]
+) -> tuple[ByLayer, ByLayer]:
     """Cosines and norm ratios of two gradients."""
     cosines, ratios = [], []
-    for k in range(depth):
-        names = [name for name in true if name.startswith(f"layers.{k}.") and name in found]
+    for own in layers:
+        names = [name for name in own if name in true and name in found]
         ours, theirs = (
             torch.cat([g[name].flatten().double() for name in names] or [torch.zeros(0)]) for g in (found, true)
         )

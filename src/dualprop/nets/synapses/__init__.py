@@ -20,7 +20,14 @@ from dualprop.nets.synapses.local import Local
 from dualprop.nets.synapses.pooled import Pooled
 from dualprop.nets.synapses.pools import POOLS, AvgPool2d, Linearisation, MaxPool2d, Pool, SoftmaxPool2d, layout
 from dualprop.nets.synapses.transposed import Transposed
-from dualprop.nets.synapses.weights import accumulate, buffers_kept, computes_weights, frozen_weights, one_step
+from dualprop.nets.synapses.weights import (
+    accumulate,
+    buffers_kept,
+    frozen_weights,
+    has_hooks,
+    one_step,
+    parameters_of,
+)
 
 __all__ = [
     "FEEDBACK",
@@ -43,9 +50,10 @@ __all__ = [
     "Weighted",
     "accumulate",
     "buffers_kept",
-    "computes_weights",
     "frozen_weights",
+    "has_hooks",
     "layout",
     "one_step",
+    "parameters_of",
     "product_dtype",
 ]

@@ -207,14 +207,15 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
         _put_back(kept)
 
 
-def computes_weights(hook: object) -> bool:
-    """Whether a forward pre-hook is there to compute a weight."""
-    return isinstance(hook, _COMPUTING)
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a module has hooks, apart from those that compute its weights."""
+    before = any(_computed_by(hook) is None for hook in module._forward_pre_hooks.values())
+    return before or bool(module._forward_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 def is_computed(module: nn.Module) -> bool:
     """Whether a module has a weight that is computed from parameters."""
-    return is_parametrized(module) or any(map(computes_weights, module._forward_pre_hooks.values()))
+    return is_parametrized(module) or any(map(_computed_by, module._forward_pre_hooks.values()))
 
 
 def is_pruned(module: nn.Module, name: str) -> bool:
@@ -224,7 +225,9 @@ def is_pruned(module: nn.Module, name: str) -> bool:
 
 
 def parameters_of(weight: Tensor) -> list[Tensor]:
-    """The leaves of autograd's graph that a computed weight is made of."""
+    """The parameters that a weight is made of, the leaves of autograd's graph; itself if it is one."""
+    if weight.is_leaf:
+        return [weight]
     found: dict[Tensor, None] = {}
     seen, todo = set[Any](), [weight.grad_fn]
     while todo:
@@ -256,7 +259,7 @@ def _compute(synapse: nn.Module, name: str) -> Tensor:
 
 def _computed_by(hook: Any) -> str | None:
     """The name of the weight that a forward pre-hook computes, if it does."""
-    if not computes_weights(hook):
+    if not isinstance(hook, _COMPUTING):
         return None
     name: str = hook._tensor_name if isinstance(hook, prune.BasePruningMethod) else hook.name
     return name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,15 +38,18 @@ class Measured:
         shape = tuple(z.shape[1:])
         if shape not in self._work:
             one, weights = z[:1].detach().requires_grad_(), [w for w in module.parameters() if w.requires_grad]
-            with FlopCounterMode(display=False) as forward, buffers_kept(module):
-                drive = module(one)
-            with FlopCounterMode(display=False) as feedback:
-                torch.autograd.grad(drive.sum(), one, retain_graph=True)
-            with FlopCounterMode(display=False) as gradient:
-                if weights:
-                    with buffers_kept(module):
-                        torch.autograd.grad(module(one.detach()).sum(), weights, allow_unused=True)
-            passes = forward.get_total_flops(), feedback.get_total_flops(), gradient.get_total_flops()
-            up, down, learnt = (flops // 2 for flops in passes)
-            self._work[shape] = {"forward": up, "feedback": down, "gradient": max(learnt - up, 0)}
+            with buffers_kept(module):
+                forward, drive = self._flops(lambda: module(one.detach())), module(one)
+            feedback = self._flops(lambda: torch.autograd.grad(drive.sum(), one, retain_graph=True))
+            gradient = 0
+            if weights:
+                gradient = self._flops(lambda: torch.autograd.grad(drive.sum(), weights, allow_unused=True))
+            self._work[shape] = {"forward": forward, "feedback": feedback, "gradient": gradient}
         return self._work[shape]
+
+    @staticmethod
+    def _flops(call: Callable[[], object]) -> int:
+        """The multiply-adds of what is called."""
+        with FlopCounterMode(display=False) as counted:
+            call()
+        return int(counted.get_total_flops()) // 2
