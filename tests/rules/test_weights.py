@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import dualprop as dp
 from tests.oracles.builders import double_batch, double_net, gradient_of, image_batch, image_net, suited
+from tests.slow import but_slow
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
 
@@ -104,7 +105,7 @@ def plain_twin(net, plain, made):
 SYMMETRIC = [name for name, method in dp.RULES.items() if method.feedback == "symmetric"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", but_slow(KINDS, "own", "bias", "weight_norm by a hook"))
 @pytest.mark.parametrize("name", SYMMETRIC)
 @pytest.mark.parametrize("make", [dense, conv])
 def test_the_gradient_goes_on_to_what_a_weight_is_made_of(make, name, kind):
@@ -132,7 +133,7 @@ def test_the_gradient_goes_on_to_what_a_weight_is_made_of(make, name, kind):
         torch.testing.assert_close(ours[n], theirs, rtol=1e-9, atol=1e-13, msg=n)
 
 
-@pytest.mark.parametrize("kind", ["spectral_norm", "spectral_norm by a hook"])
+@pytest.mark.parametrize("kind", but_slow(["spectral_norm", "spectral_norm by a hook"], "spectral_norm by a hook"))
 @pytest.mark.parametrize("name", SYMMETRIC)
 def test_a_step_moves_the_vectors_of_spectral_norm_once_and_all_else_leaves_them(name, kind):
     method = dp.RULES[name]
