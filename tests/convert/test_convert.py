@@ -125,7 +125,7 @@ def test_copies_pickles_and_compiled_modules_do_the_same(name, written):
     other = OTHERS[name](module)
     for ours, theirs in zip(gradients(other, x, y), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-    assert dp.conversion(other) is not dp.conversion(module)
+    assert dp.conversion(getattr(other, "_orig_mod", other)) is not dp.conversion(module)
 
 
 def test_checkpointing_changes_nothing(written):
