@@ -37,17 +37,16 @@ def deep_net(activation: str = "relu", feedback: str = "symmetric") -> dp.Net:
 
 
 class Hoarder(Inference):
-    """Keeps every mean."""
+    """Frees nothing, and writes nothing over."""
 
-    def _write(self, moved):
-        super()._write(moved)
-        moved.neurons._plain = None
+    def _bind(self, steps, keep):
+        return super()._bind(steps, self._every)
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["fresh", "lazy"])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 @pytest.mark.parametrize("alpha", [0.25, 0.5])
-def test_dropped_means_change_no_gradient(alpha, schedule, lazy, monkeypatch):
+def test_what_is_freed_changes_no_gradient(alpha, schedule, lazy, monkeypatch):
     net, results = deep_net(), []
     for inference in (Inference, Hoarder):
         monkeypatch.setattr("dualprop.rules.dual_prop.Inference", inference)
@@ -57,20 +56,23 @@ def test_dropped_means_change_no_gradient(alpha, schedule, lazy, monkeypatch):
         assert_identical(ours, theirs)
 
 
-def test_means_are_dropped_and_made_again(monkeypatch):
-    """On the way up each mean goes when its drive is there to make it from again."""
+def test_means_are_freed_as_soon_as_nobody_will_read_them(monkeypatch):
+    """On the way up each once its drive is there, on the way down once the edges above have learnt from it."""
     held = []
-    update = Inference._update
+    updating = Inference._updating
 
-    def watched(self, block):
-        moved = update(self, block)
-        held.append([k for k, neurons in self.neurons.items() if neurons._mean is not None])
-        return moved
+    def watched(self, update):
+        call = updating(self, update)
 
-    monkeypatch.setattr(Inference, "_update", watched)
+        def then():
+            held.append([k for k, neurons in self.neurons.items() if neurons.mean is not None])
+            call()
+
+        return then
+
+    monkeypatch.setattr(Inference, "_updating", watched)
     dp.DualProp(deep_net(), beta=0.5).backward(*image_batch(2))
-    assert held[:4] == [[0], [0], [0], [0]]
-    assert len(held) == 7
+    assert held == [[0]] * 7
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
@@ -123,10 +125,13 @@ def test_hooks_are_called_from_the_top_down(name):
 def test_a_synapse_learns_before_those_below_it_have_been_updated(monkeypatch):
     """So that a gradient need not outlive its layer's turn: hooks between updates, not all at the end."""
     net, events = small_conv_net("tanh"), []
-    update = Inference._update
-    monkeypatch.setattr(
-        Inference, "_update", lambda self, block: events.append(block.layer) or update(self, block)
-    )
+    updating = Inference._updating
+
+    def watched(self, update):
+        call = updating(self, update)
+        return lambda: events.append(update.number) or call()
+
+    monkeypatch.setattr(Inference, "_updating", watched)
     for k, layer in enumerate(net.chain, 1):
         layer.synapse.weight.register_post_accumulate_grad_hook(lambda p, k=k: events.append(f"W{k}"))
     dp.DualProp(net, beta=0.5).backward(*image_batch(2))

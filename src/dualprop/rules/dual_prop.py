@@ -7,7 +7,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from dualprop.arguments import Count, PerLayer, Portion, Positive, checked, per_layer
 from dualprop.engines.dyads.inference import Inference, Task
-from dualprop.engines.dyads.schedules import Schedule, parse
+from dualprop.engines.dyads.schedules import Schedule, Update, parse
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.slots import Ages, Slots
 from dualprop.nets.net import Inputs, Net
@@ -92,7 +93,8 @@ class DualProp(Rule):
             self.add_state("plus", Slots(net))
             self.add_state("minus", Slots(net))
             self.add_state("ages", Ages())
-        self._dyad = dyad
+        self._idle = Idle()
+        self._fixed: tuple[Update, ...] | None = None
 
     def reference(self) -> Rule:
         """Back-propagation, and through the free equilibrium on a net with cycles."""
@@ -104,12 +106,14 @@ class DualProp(Rule):
 
     def compile(self) -> None:
         """Let torch.compile make one kernel of a hidden layer's block update, from the next batch on."""
-        self._dyad = torch.compile(dyad, dynamic=True)
+        self._idle = Idle(torch.compile(dyad, dynamic=True))
 
     def inference(self, x: Inputs, y: Inputs) -> DyadicState:
         """The dyadic states after the schedule has run once; arguments as in `Rule.inference`."""
         inputs, targets = in_order(x), in_order(y)
-        return self._run(inputs, targets, self._start(inputs), keep=True, learn=False)[0].state()
+        with self._inferring() as inference:
+            self._run(inference, inputs, targets, self._start(inputs), learn=False, keep=True)
+            return inference.state()
 
     def updates(self, x: Inputs, y: Inputs) -> Iterator[Step]:
         """An inference and an update for each round; arguments as in `Rule.updates`."""
@@ -117,43 +121,59 @@ class DualProp(Rule):
         start = self._start(inputs)
         for left in reversed(range(self.rounds)):
             keep = self.lazy or left > 0
-            inference, measures = self._run(inputs, targets, start, keep, learn=True)
-            outputs = inference.outputs
-            loss = self.value(outputs, targets)
-            start = inference.state() if keep else None
-            if self.lazy and start is not None:
-                self.plus.keep(start.plus[1:])
-                self.minus.keep(start.minus[1:])
-                self.ages.add(inference.updates, len(inputs[0]))
-            yield Step(loss, self.net.packed(outputs), inference.counts.total.products, measures)
+            with self._inferring() as inference:
+                measures = self._run(inference, inputs, targets, start, learn=True, keep=keep)
+                outputs, products = inference.outputs, inference.products
+                start = inference.state() if keep else None
+                if self.lazy and start is not None:
+                    self.plus.keep(start.plus[1:])
+                    self.minus.keep(start.minus[1:])
+                    self.ages.add(inference.updates, len(inputs[0]))
+            yield Step(self.value(outputs, targets), self.net.packed(outputs), products, measures)
+
+    @contextmanager
+    def _inferring(self) -> Iterator[Inference]:
+        """An inference that nobody else uses meanwhile: one that is idle, if there is any."""
+        idle = self._idle
+        inference = idle.pop() if idle else None
+        if inference is None or not inference.fits:
+            inference = Inference(self.net, self.nudge, damping=self.schedule.damping, dyad=idle.dyad)
+        try:
+            yield inference
+        finally:
+            inference.end()
+            idle.append(inference)
 
     def _run(
         self,
+        inference: Inference,
         inputs: Sequence[Tensor],
         targets: Sequence[Tensor],
         start: DyadicState | None,
-        keep: bool,
+        *,
         learn: bool,
-    ) -> tuple[Inference, dict[str, float]]:
-        """An inference, and what it measured on its way."""
+        keep: bool,
+    ) -> dict[str, float]:
+        """Run the schedule once, and say what it measured on its way."""
         wiring, schedule = self.net.wiring, self.schedule
-        tasks = dict(zip(wiring.outputs, map(Task, self.losses, targets), strict=True))
-        inference = Inference(
-            self.net,
-            inputs,
-            tasks,
-            self.nudge,
-            start=start,
-            keep=keep or schedule.tolerance > 0,  # what moves is seen by the states themselves
-            damping=schedule.damping,
-            dyad=self._dyad,
-        )
+        inference.begin(inputs, dict(zip(wiring.outputs, map(Task, self.losses, targets), strict=True)), start)
         if schedule.tolerance:
-            steps, residual = inference.settle(schedule.rounds(wiring, self.generator), schedule.tolerance, learn)
-            return inference, {"steps": steps, "residual": residual}
-        done = self.ages.youngest(len(inputs[0])) if self.lazy else 0
-        inference.run(schedule.plan(wiring, self.generator, done), learn)
-        return inference, {}
+            rounds = schedule.rounds(wiring, self.generator)
+            steps, residual = inference.settle(rounds, schedule.tolerance, learn=learn, keep=keep)
+            return {"steps": steps, "residual": residual}
+        inference.run(self._order(len(inputs[0])), learn=learn, keep=keep)
+        return {}
+
+    def _order(self, samples: int) -> tuple[Update, ...]:
+        """The updates of one inference; worked out once where nothing is drawn for them and no state is kept."""
+        if self._fixed is not None:
+            return self._fixed
+        before = self.generator.get_state()
+        done = self.ages.youngest(samples) if self.lazy else 0
+        order = tuple(self.schedule.plan(self.net.wiring, self.generator, done))
+        if not self.lazy and torch.equal(before, self.generator.get_state()):
+            self._fixed = order
+        return order
 
     def _start(self, inputs: Sequence[Tensor]) -> DyadicState | None:
         """Where the states of a batch start: lazily where the last batch left them, otherwise at zero."""
@@ -161,3 +181,21 @@ class DualProp(Rule):
             return None
         x = inputs[0]
         return DyadicState((x, *self.plus.start(*inputs)), (x, *self.minus.start(*inputs)), nudge=self.nudge)
+
+
+class Idle(list[Inference]):
+    """Inferences of a rule that wait for the next batch; a copy of the rule begins with none.
+
+    Args:
+        dyad: how theirs compute mean and difference.
+    """
+
+    def __init__(self, dyad: Callable[..., tuple[Tensor, Tensor]] = dyad) -> None:
+        super().__init__()
+        self.dyad = dyad
+
+    def __deepcopy__(self, memo: object) -> Idle:
+        return Idle(self.dyad)
+
+    def __reduce__(self) -> tuple[type[Idle], tuple[Callable[..., tuple[Tensor, Tensor]]]]:
+        return Idle, (self.dyad,)

@@ -53,19 +53,23 @@ def test_the_gradient_is_close_to_that_of_single_precision(name):
 def test_everything_stays_channels_last_and_the_small_maps_go_over_patches(name, monkeypatch):
     net, x, y = problem(name)
     seen: list[torch.Tensor] = []
-    write, unfold, unfolded = Inference._write, products._patches, []
+    updating, unfold, unfolded = Inference._updating, products._patches, []
 
-    def watched(self, moved):
-        write(self, moved)
-        n = moved.neurons
-        around = n._mean, n.difference, n.total, n.pull, *(moved.states or ())
-        seen.extend(t for t in around if t is not None and t.ndim == 4)
+    def watched(self, update):
+        call, n = updating(self, update), self.neurons[update.number]
+
+        def then():
+            call()
+            around = n.mean, n.difference, n.total, n.pull, *(n.states or ())
+            seen.extend(t for t in around if t is not None and t.ndim == 4)
+
+        return then
 
     def counted(*args):
         unfolded.append(args[0])
         return unfold(*args)
 
-    monkeypatch.setattr(Inference, "_write", watched)
+    monkeypatch.setattr(Inference, "_updating", watched)
     monkeypatch.setattr(products, "_patches", counted)
     rule = dp.RULES[name](net, loss="cross_entropy")
     with bf16():

@@ -48,6 +48,15 @@ def residual() -> tuple[dp.Net, Tensor]:
     return drawn_weights(net, scale=0.7), double_batch(5, 6, 4)[0]
 
 
+def reading_its_own_output() -> tuple[dp.Net, Tensor]:
+    """A module whose backward pass reads what it has made, which nobody may have written over."""
+    g = dp.Graph()
+    h = g.layer("h", {g.input("x"): dp.Dense(6, 9)}, "tanh")
+    i = g.layer("i", {h: dp.Local(nn.Sequential(nn.Linear(9, 9), nn.Tanh()))}, "linear")
+    net = g.net([g.layer("y", {i: dp.Local(nn.Sequential(nn.Linear(9, 4), nn.Sigmoid()))}, "linear")])
+    return drawn_weights(net, scale=0.7), double_batch(5, 6, 4)[0]
+
+
 def attention() -> tuple[dp.Net, Tensor]:
     """A pre-norm transformer block of one head on three tokens."""
     g = dp.Graph()
@@ -63,7 +72,7 @@ def attention() -> tuple[dp.Net, Tensor]:
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("schedule", [dp.Sweep(), dp.Sweep(3), dp.Parallel()], ids=str)
-@pytest.mark.parametrize("build", [residual, attention])
+@pytest.mark.parametrize("build", [residual, reading_its_own_output, attention])
 def test_the_error_against_autograd_is_of_second_order(
     build: Callable[[], tuple[dp.Net, Tensor]], schedule: dp.Schedule, loss: str
 ) -> None:

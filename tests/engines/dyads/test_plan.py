@@ -19,18 +19,18 @@ def planner(wiring: Wiring, traits: dict[int, Trait] | None = None, **settings: 
 
 def up(layer: int, drives: tuple[int, ...], *, nudged: bool = False) -> Block:
     """The first update of a layer: all its edges are driven, and nothing comes down."""
-    return Block(layer, nudged, drives, (), True, (), (), (), True, False)
+    return Block(layer, nudged, drives, True, (), (), (), True)
 
 
 def down(layer: int, feedbacks: tuple[int, ...]) -> Block:
-    """Its last one: the drive is as it was, all that is above sends down, and both are spent."""
-    return Block(layer, False, (), (), False, feedbacks, feedbacks, (), True, True)
+    """Its last one: the drive is as it was, and all that is above sends down."""
+    return Block(layer, False, (), False, feedbacks, (), feedbacks, True)
 
 
 def test_one_sweep_on_a_residual_net() -> None:
     """x -0-> a -1-> b -2-> c -4-> y, and a -3-> c: up, the output nudged, down; layers learn from the top.
 
-    c's edges learn only after a's last update: one of them reads a. Each mean is freed by its last reader.
+    c's edges learn only after a's last update: one of them reads a.
     """
     updates = dp.Sweep().plan(RESIDUAL, torch.Generator())
     assert [u.layers for u in updates] == [(1,), (2,), (3,), (4,), (3,), (2,), (1,)]
@@ -40,16 +40,16 @@ def test_one_sweep_on_a_residual_net() -> None:
         Step((up(2, (1,)),)),
         Step((up(3, (2, 3)),)),
         Step((up(4, (4,), nudged=True),)),
-        Step((down(3, (4,)),), (Learning(4, (3,)),)),
+        Step((down(3, (4,)),), (Learning(4),)),
         Step((down(2, (2,)),)),
-        Step((down(1, (1, 3)),), (Learning(3, (2,)), Learning(2, (1,)), Learning(1, (0,)))),
+        Step((down(1, (1, 3)),), (Learning(3), Learning(2), Learning(1))),
     )
 
 
-def test_without_learning_nothing_is_spent_or_freed() -> None:
+def test_without_learning_there_is_a_step_for_each_update() -> None:
     steps = planner(RESIDUAL).plan(dp.Sweep().plan(RESIDUAL, torch.Generator()))
     assert len(steps) == 7
-    assert not any(step.learnings or block.spend for step in steps for block in step.blocks)
+    assert not any(step.learnings for step in steps)
 
 
 def test_an_update_from_which_nothing_has_changed_is_left_out() -> None:
@@ -58,21 +58,13 @@ def test_an_update_from_which_nothing_has_changed_is_left_out() -> None:
     assert [len(step.blocks) for step in planner(RESIDUAL, damped=True).plan([a, again])] == [1, 1]
 
 
-def test_what_a_sum_will_be_made_of_again_is_held() -> None:
-    """y reads h and x; h moves in between, x does not: the second time only h's edge is driven, x's is held."""
+def test_only_what_has_moved_is_driven_anew() -> None:
+    """y reads h and x; h moves in between, x does not."""
     wiring = Wiring(("x",), ("h", "y"), ((0, 1), (1, 2), (0, 2)), (2,))
     order = [Update((k,)) for k in (1, 2, 1, 2)]
     (first,), (second,) = (planner(wiring).plan(order)[n].blocks for n in (1, 3))
-    assert (first.drives, first.hold_drives) == ((1, 2), (2,))
-    assert (second.drives, second.hold_drives, second.summed) == ((1,), (), True)
-
-
-def test_rounds_hold_every_part_of_a_sum() -> None:
-    """Nobody knows which of them will be asked for again."""
-    wiring = Wiring(("x",), ("h", "y"), ((0, 1), (1, 2), (0, 2)), (2,))
-    steps = planner(wiring).plan([Update((1,)), Update((2,))], more=True)
-    assert steps[1].blocks[0].hold_drives == (1, 2)
-    assert steps[0].blocks[0].hold_drives == ()  # one part alone is the sum
+    assert (first.drives, first.summed) == ((1, 2), True)
+    assert (second.drives, second.summed) == ((1,), True)
 
 
 def test_a_loss_that_begins_to_act_is_news_to_its_output_alone() -> None:
@@ -97,6 +89,7 @@ def test_feedback_through_a_pool_is_new_where_the_state_below_moves() -> None:
     assert [step.blocks[0].feedbacks for step in linear if step.blocks] == [(), (), (1,)]
     pooled = planner(wiring, {1: Trait(linear=False)}).plan(order)
     assert [step.blocks[0].feedbacks for step in pooled if step.blocks] == [(), (), (1,), (1,)]
+    assert [step.blocks[0].seen for step in pooled if step.blocks] == [(), (), (), (1,)]
 
 
 def test_a_self_loop_is_driven_anew_at_every_update() -> None:
@@ -111,15 +104,13 @@ def test_layers_updated_at_once_read_the_values_before() -> None:
     steps = planner(wiring).plan([Update((1, 2))] * 2, learn=True)
     assert steps[1].blocks == (up(1, (0,)), up(2, (1,), nudged=True))
     assert steps[2].blocks == (
-        Block(
-            1, False, (), (), False, (1,), (1,), (), True, False
-        ),  # layer 2 reads it at the same time: not spent
-        Block(2, True, (1,), (), True, (), (), (), False, False),
+        Block(1, False, (), False, (1,), (1,), (1,), True),
+        Block(2, True, (1,), True, (), (), (), False),
     )
-    assert steps[2].learnings == (Learning(2, (1,)), Learning(1, (0,)))
+    assert steps[2].learnings == (Learning(2), Learning(1))
 
 
 def test_layers_that_are_never_updated_learn_before_all_others() -> None:
     steps = planner(RESIDUAL).plan([Update((1,))], learn=True)
-    assert [learning.layer for learning in steps[0].learnings] == [4]  # it reads c, which stays at zero
+    assert steps[0].learnings == (Learning(4, says=True),)  # it reads c, which stays at zero
     assert [learning.layer for learning in steps[1].learnings] == [3, 2, 1]

@@ -1,21 +1,24 @@
-"""Inference on one batch: the executor of a plan, on layers of dyadic neurons and the links between them.
+"""Inference on one batch: a program bound to layers of dyadic neurons and the links between them.
 
-What is computed, kept, freed and learnt when is the plan's alone; this does what it says, and no autograd graph is
-made that spans two layers.
+What is computed, kept, freed and learnt when is the program's alone; here each of its instructions becomes a call,
+made once and used for every batch of the same form. No autograd graph is made that spans two layers.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from contextlib import nullcontext
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dualprop.engines.dyads.neurons import Link, Neurons
-from dualprop.engines.dyads.plan import Block, Learning, Planner, Step, Trait
+from dualprop.engines.dyads.plan import Planner, Step, Trait
+from dualprop.engines.dyads.program import Do, Instruction, Program, Register, assembled, every_register
 from dualprop.engines.dyads.schedules import Update
 from dualprop.engines.dyads.states import DyadicState, Nudge, both, dyad
 from dualprop.engines.states import ByLayer
@@ -23,8 +26,9 @@ from dualprop.errors import DivergenceError
 from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net, zeros
-from dualprop.nets.synapses import frozen_weights, product_dtype
-from dualprop.nets.wiring import Wiring
+from dualprop.nets.synapses import Synapse, frozen_weights, product_dtype
+
+Call = Callable[[], object]
 
 
 class Task(NamedTuple):
@@ -41,123 +45,143 @@ class _Change(NamedTuple):
     norm: float  # ‖Δz‖
 
 
-class _Moved(NamedTuple):
-    """What a block update makes of a layer."""
+class _Bound:
+    """The calls that do what a program says.
 
-    neurons: Neurons
-    mean: Tensor | None  # None where nobody reads it
-    difference: Tensor | None  # None is zero: nothing has nudged the layer
-    states: tuple[Tensor, Tensor] | None  # z^+ and z^-, if they are kept
+    Args:
+        program: the program.
+        calls: one for each instruction, with whether its products are of the inference, not of what edges learn.
+    """
 
+    def __init__(self, program: Program, calls: Sequence[tuple[Call, bool]]) -> None:
+        self.needs = program.needs
+        self.calls = [call for call, _ in calls]
+        self._counted = calls
+        self._products: int | None = None
 
-@lru_cache(maxsize=32)
-def planned(
-    wiring: Wiring,
-    traits: tuple[Trait, ...],
-    different: tuple[bool, ...],
-    updates: tuple[Update, ...],
-    learn: bool,
-) -> tuple[Step, ...]:
-    """The plan of one inference; the same one for every batch on which a schedule says the same."""
-    return Planner(wiring, traits, different=different).plan(updates, learn=learn)
+    def __call__(self) -> int:
+        """Do it, and say how many products the inference has made; the same at every call."""
+        if self._products is None:
+            self._products = self._count()
+        else:
+            for call in self.calls:
+                call()
+        return self._products
+
+    def _count(self) -> int:
+        counts = counting()
+        for call, counted in self._counted:
+            with counts if counted else nullcontext():
+                call()
+        return counts.total.products
 
 
 class Inference:
     """Dyadic states of all layers for one batch, with the weights as they are, and what the edges learn from them.
 
+    It serves batch after batch: `begin`, then `run` or `settle`, then `outputs` and `state`, then `end`.
+
     Args:
         net: whose layers are updated.
-        inputs: one batch for each input of the net, shape (B, ...).
-        tasks: what each output layer is to learn, by its number.
         nudge: how states are nudged and averaged.
-        start: the states to start from, all but the inputs'; at zero if there are none.
-        keep: whether `state` will be asked for; without it z^+ and z^- of a layer are freed once their mean and
-            difference are known, which is all that learning needs.
         damping: λ in [0, 1), the part of the old states that an update keeps, z ← (1 - λ) new + λ old.
         dyad: how mean and difference are computed: `states.dyad`, or that compiled.
 
     Attributes:
-        counts: the products made so far, without those that edges make to learn.
-        updates: how many the schedule has asked for so far.
+        products: how many have been made for this batch, without those that edges make to learn.
+        updates: how many the schedule has asked for.
     """
+
+    x: Tensor
+    tasks: Mapping[int, Task]
 
     def __init__(
         self,
         net: Net,
-        inputs: Sequence[Tensor],
-        tasks: Mapping[int, Task],
         nudge: Nudge,
         *,
-        start: DyadicState | None = None,
-        keep: bool = True,
         damping: float = 0.0,
         dyad: Callable[..., tuple[Tensor, Tensor]] = dyad,
     ) -> None:
-        self.net, self.wiring, self.tasks, self.nudge = net, net.wiring, tasks, nudge
-        self.damping, self.keep = damping, keep or damping > 0
-        self._dyad = dyad
-        self.x = inputs[0]
-        self._in_shapes = [tuple(x.shape[1:]) for x in inputs]
-        self._product_dtype = product_dtype(self.x)
-        self._potentials = [layer.potential for layer in net.stack]
-        self.neurons = {
-            k: Neurons(k, self._potentials[k - 1] if k > 0 else None, self._zeros) for k in net.wiring.out_of
-        }
-        self.links = [self._link(e) for e in range(len(net.synapses))]
-        for number, x in enumerate(inputs):
-            self._write(_Moved(self.neurons[-number], x, None, (x, x)))
-        for k in range(1, self.wiring.depth + 1) if start is not None else ():
-            assert start is not None
-            self._write(self._moved(self.neurons[k], start.plus[k], start.minus[k]))
-        self._outputs: dict[int, Tensor] = {}
-        self.counts = counting()
-        self.updates = 0
+        self.net, self.wiring, self.nudge, self.damping, self._dyad = net, net.wiring, nudge, damping, dyad
+        self._layers, self._synapses = net.stack, net.synapses
+        self.neurons = {k: Neurons(k, self._layers[k - 1].potential if k > 0 else None) for k in net.wiring.out_of}
+        self.links = [self._link(e, synapse) for e, synapse in enumerate(self._synapses)]
+        self.traits = tuple(Trait(link.synapse.linear, link.synapse.eager) for link in self.links)
+        self._every = every_register(net.wiring)
+        self._forget = self._freeing(self._every)
+        self._bound_to = lru_cache(maxsize=64)(self._bind)
+        self._planned = lru_cache(maxsize=64)(self._plan)
+        self.products = self.updates = 0
 
-    def _link(self, e: int) -> Link:
+    def _link(self, e: int, synapse: Synapse) -> Link:
         source, target = self.wiring.edges[e]
         below, above = self.neurons[source], self.neurons[target]
-        link = Link(self.net.synapses[e], below, above, self.nudge.weight(self.wiring, source, target))
+        link = Link(synapse, below, above, self.nudge.weight(self.wiring, source, target))
         below.out.append(link)
         above.into.append(link)
         return link
 
     @property
-    def traits(self) -> tuple[Trait, ...]:
-        """What a plan must know of the synapses."""
-        return tuple(Trait(synapse.linear, synapse.eager) for synapse in self.net.synapses)
+    def fits(self) -> bool:
+        """Whether the net has the synapses and potentials that it had."""
+        same = all(layer.potential is self.neurons[k].potential for k, layer in enumerate(self._layers, 1))
+        return same and all(map(operator.is_, self.net.synapses, self._synapses))
 
-    @property
-    def _different(self) -> tuple[bool, ...]:
-        return tuple(self.neurons[k].difference is not None for k in range(self.wiring.depth + 1))
+    def begin(
+        self, inputs: Sequence[Tensor], tasks: Mapping[int, Task], start: DyadicState | None = None
+    ) -> Inference:
+        """A batch.
 
-    def _planner(self) -> Planner:
-        return Planner(self.wiring, self.traits, different=self._different, damped=self.damping > 0)
+        Args:
+            inputs: one for each input of the net, shape (B, ...).
+            tasks: what each output layer is to learn, by its number.
+            start: the states to start from, all but the inputs'; at zero if there are none.
 
-    def run(self, updates: Iterable[Update], learn: bool) -> None:
+        Returns:
+            Itself.
+        """
+        self.x, self.tasks, self._inputs = inputs[0], tasks, inputs
+        self.dtype = product_dtype(self.x)
+        self.products = self.updates = 0
+        for number, x in enumerate(inputs):
+            neurons = self.neurons[-number]
+            neurons.mean, neurons.states = x.to(self.dtype), (x, x)
+        for k in range(1, self.wiring.depth + 1) if start is not None else ():
+            assert start is not None
+            self._move(self.neurons[k], start.plus[k], start.minus[k])
+        return self
+
+    def end(self) -> None:
+        """Forget the batch."""
+        self._forget()
+        del self.x, self.tasks, self._inputs
+
+    def run(self, updates: Iterable[Update], *, learn: bool, keep: bool) -> None:
         """Update the blocks that a schedule names, in its order.
 
         Args:
             updates: which layers next, and whether the losses nudge the outputs.
             learn: whether each layer's edges add the batch mean of (1/β_k) (z_k^- - z_k^+) z̄_j^T to `.grad` as
-                soon as all their ends have made their last update. What they have read is freed: the inference is
-                spent afterwards, but for `output` and `state`.
+                soon as all their ends have made their last update.
+            keep: whether `state` will be asked for; without it z^+ and z^- of a layer are not computed where mean
+                and difference, which are all that learning needs, can be had without.
         """
         updates = tuple(updates)
         self.updates += len(updates)
-        if self.damping:
-            plan = self._planner().plan(updates, learn=learn)
-        else:
-            plan = planned(self.wiring, self.traits, self._different, updates, learn)
-        with frozen_weights(self.net.synapses):
-            self._follow(plan)
+        different = tuple(self.neurons[k].difference is not None for k in range(self.wiring.depth + 1))
+        self._follow(self._planned(updates, different, learn, keep))
 
-    def settle(self, rounds: Iterable[Sequence[Update]], tolerance: float, learn: bool) -> tuple[int, float]:
+    def settle(
+        self, rounds: Iterable[Sequence[Update]], tolerance: float, *, learn: bool, keep: bool
+    ) -> tuple[int, float]:
         """Update in rounds until no state moves by more than the tolerance in one, or all are done.
 
         Args:
             rounds: the updates of each.
             tolerance: the largest relative change ‖Δz‖/‖z‖ of a layer's states, over the batch, that ends it.
             learn: whether all edges learn in the end.
+            keep: whether `state` will be asked for.
 
         Returns:
             How many rounds there were, and the residual: the largest change in the last of them.
@@ -167,23 +191,24 @@ class Inference:
         """
         planner = self._planner()
         moves: list[dict[int, _Change]] = []
-        with frozen_weights(self.net.synapses):
-            for number, updates in enumerate(rounds, 1):
-                before = {k: self._pair(k) for k in range(1, self.wiring.depth + 1)}
-                self.updates += len(updates)
-                self._follow(planner.plan(updates, more=True))
-                moves.append({k: _change(self._pair(k), pair) for k, pair in before.items()})
-                for k, change in moves[-1].items():
-                    if not math.isfinite(change.relative):
-                        raise DivergenceError(
-                            f"inference diverged at step {number}, layer {k}: a state became NaN or infinite"
-                        )
-                residual = max(change.relative for change in moves[-1].values())
-                if residual <= tolerance:
-                    break
-            self._check_growth(moves, tolerance)
-            if learn:
-                self._follow(planner.plan((), learn=True))
+        for number, updates in enumerate(rounds, 1):
+            before = {k: self._pair(k) for k in range(1, self.wiring.depth + 1)}
+            self.updates += len(updates)
+            self._follow(self._bound_to(planner.plan(updates), self._every))
+            moves.append({k: _change(self._pair(k), pair) for k, pair in before.items()})
+            for k, change in moves[-1].items():
+                if not math.isfinite(change.relative):
+                    raise DivergenceError(
+                        f"inference diverged at step {number}, layer {k}: a state became NaN or infinite"
+                    )
+            residual = max(change.relative for change in moves[-1].values())
+            if residual <= tolerance:
+                break
+        self._check_growth(moves, tolerance)
+        if learn:
+            bound = self._bound_to(planner.plan((), learn=True), self._kept(keep))
+            self._freeing(self._every - bound.needs - self._kept(keep))()
+            self._follow(bound)
         return len(moves), residual
 
     def _check_growth(self, moves: Sequence[Mapping[int, _Change]], tolerance: float) -> None:
@@ -200,114 +225,171 @@ class Inference:
                     f"half way and by {last.norm:.3g} in the end; give the schedule more damping"
                 )
 
-    def _follow(self, plan: Sequence[Step]) -> None:
-        for step in plan:
-            for moved in [self._update(block) for block in step.blocks]:
-                self._write(moved)
-            for learning in step.learnings:
-                self._learn(learning)
-
-    def _update(self, block: Block) -> _Moved:
-        """What a block update makes of a layer."""
-        n, f = self.neurons[block.layer], self._potentials[block.layer - 1]
-        with self.counts:
-            a, d = self._read(n, block)
-        if block.layer in self.tasks:
-            moved = self._update_output(n, a.to(self.x.dtype), d, block.nudged)
-        elif d is None:
-            z = f(a)
-            moved = _Moved(n, z, None, (z, z))
-        else:
-            up, down = self.nudge.steps(self.wiring, block.layer)
-            states = both(f, a.to(self.x.dtype), d.to(self.x.dtype), up, down) if self.keep else None
-            if block.spend:
-                n.total = n.pull = None
-            moved = _Moved(n, *self._dyad(f, a, d, up, down, self.nudge.share, block.spend), states)
-        return self._damped(moved) if self.damping else moved
-
-    def _read(self, n: Neurons, block: Block) -> tuple[Tensor, Tensor | None]:
-        """The drive of a layer, and its feedback, None for zero."""
-        links = self.links
-        if block.summed:
-            n.drives([links[e] for e in block.drives], [links[e] for e in block.hold_drives])
-        if block.fed and block.pulled:
-            n.feedbacks(*([links[e] for e in part] for part in (block.fed, block.feedbacks, block.hold_feedbacks)))
-        assert n.total is not None
-        return n.total, n.pull if block.fed else None
-
-    def _update_output(self, n: Neurons, a: Tensor, d: Tensor | None, nudged: bool) -> _Moved:
-        """The update of an output layer, by its loss and what comes down to it from other layers."""
-        f, task = self._potentials[n.number - 1], self.tasks[n.number]
-        output = self._outputs[n.number] = f(a)
-        toward = away = a
-        if d is not None:
-            d = d.to(a.dtype)
-            up, down = self.nudge.steps(self.wiring, n.number)
-            toward, away = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down)
-        if nudged:
-            up, down = self.nudge.at(n.number)
-            pulled = () if d is None else ((toward, away),)  # a loss of one's own may know nothing of them
-            return self._moved(n, *task.loss.output_step(f, a, task.y, up, down, *pulled))
-        if d is not None:
-            return self._moved(n, f.over(toward), f.over(away))  # in memory of their own
-        return _Moved(n, output if n.out else None, None, (output, output))
-
-    def _damped(self, moved: _Moved) -> _Moved:
-        """The update that keeps a part λ of the old states."""
-        assert moved.states is not None
-        new, old = moved.states, self._pair(moved.neurons.number)
-        plus, minus = (
-            torch.lerp(z.to(self.x.dtype), before, self.damping) for z, before in zip(new, old, strict=True)
-        )
-        nudged = new[0] is not new[1] or old[0] is not old[1]
-        return self._moved(moved.neurons, plus, minus if nudged else plus)
-
-    def _moved(self, n: Neurons, plus: Tensor, minus: Tensor) -> _Moved:
-        """Mean and difference, computed in the states' precision and rounded once to that of the products."""
-        nudged = plus is not minus
-        difference = (plus - minus).to(self._product_dtype) if nudged else None
-        mean = (self.nudge.mean(plus, minus) if nudged else plus) if n.out else None
-        return _Moved(n, mean, difference, (plus, minus))
-
-    def _write(self, moved: _Moved) -> None:
-        moved.neurons.move(moved.mean, moved.difference, self._product_dtype, damped=self.damping > 0)
-        if self.keep:
-            moved.neurons.states = moved.states
-
-    def _learn(self, learning: Learning) -> None:
-        """The gradients of the edges into a layer, and an end to what they alone still read."""
-        n = self.neurons[learning.layer]
-        if learning.layer in self.tasks:
-            self._outputs[learning.layer] = self._output(learning.layer)  # while there is a drive to tell it
-        difference, n.difference = n.difference, None
-        n.undo()
-        scale = -1 / (self.nudge.beta[learning.layer - 1] * len(self.x))
-        delta = self._zeros(learning.layer) if difference is None else difference.mul_(scale)
-        last = {link.below.number: link for link in n.into}
-        for link in n.into:
-            number = link.below.number
-            link.learn(delta, free=number in learning.frees and link is last[number])
-
-    def _output(self, k: int) -> Tensor:
-        if k not in self._outputs:
-            n = self.neurons[k]
-            if n.total is None:
-                with self.counts:
-                    n.drives(n.into, ())
-            assert n.total is not None
-            self._outputs[k] = self._potentials[k - 1](n.total.to(self.x.dtype))
-        return self._outputs[k]
-
     @property
     def outputs(self) -> list[Tensor]:
         """f(a) at the last update of each output layer: what the net said before a loss nudged it."""
-        return [self._output(k) for k in self.wiring.outputs]
+        outputs = [self.neurons[k].output for k in self.wiring.outputs]
+        return [output for output in outputs if output is not None]
 
     def state(self) -> DyadicState:
         """The states as they are now, in full precision; asks for `keep`."""
         pairs = {k: self._pair(k) for k in self.neurons}
         plus, minus = (ByLayer.of(self.wiring, {k: pair[i] for k, pair in pairs.items()}) for i in (0, 1))
         return DyadicState(plus, minus, nudge=self.nudge)
+
+    def _planner(self, different: Sequence[bool] | None = None) -> Planner:
+        return Planner(self.wiring, self.traits, different=different, damped=self.damping > 0)
+
+    def _plan(self, updates: tuple[Update, ...], different: tuple[bool, ...], learn: bool, keep: bool) -> _Bound:
+        """The calls of one inference; the same for every batch on which a schedule says the same."""
+        return self._bind(self._planner(different).plan(updates, learn=learn), self._kept(keep))
+
+    def _kept(self, states: bool) -> frozenset[Register]:
+        """What is read after the last update."""
+        outputs = {Register("output", k) for k in self.wiring.outputs}
+        return frozenset(outputs | {Register("states", k) for k in self.neurons if states})
+
+    def _follow(self, bound: _Bound) -> None:
+        for register in bound.needs:
+            if register.name == "mean" and self.neurons[register.number].mean is None:
+                self.neurons[register.number].mean = self._zeros(register.number)
+        with frozen_weights(self._synapses):
+            self.products += bound()
+
+    def _bind(self, steps: Sequence[Step], keep: frozenset[Register]) -> _Bound:
+        program = assembled(steps, self.wiring, keep, damped=self.damping > 0)
+        calls: list[tuple[Call, bool]] = []
+        for instruction in program.instructions:
+            calls.append((self._call(instruction), instruction.do is not Do.LEARN))
+            if instruction.frees:
+                calls.append((self._freeing(instruction.frees), False))
+        return _Bound(program, calls)
+
+    def _call(self, instruction: Instruction) -> Call:
+        """What does it."""
+        number, edges = instruction.number, [self.links[e] for e in instruction.edges]
+        match instruction.do:
+            case Do.DRIVE:
+                return self.links[number].drive
+            case Do.SEE:
+                return self.links[number].see
+            case Do.SEND:
+                return self.links[number].send
+            case Do.LEARN:
+                return self.links[number].learn
+            case Do.GATHER:
+                return self.neurons[number].gather
+            case Do.COLLECT:
+                return partial(self.neurons[number].collect, edges)
+            case Do.SAY:
+                return partial(self._say, self.neurons[number])
+            case Do.SCALE:
+                return partial(self._scale, self.neurons[number], self.nudge.beta[number - 1])
+            case Do.UPDATE:
+                return self._updating(instruction)
+
+    def _freeing(self, registers: Iterable[Register]) -> Call:
+        places = [(self.links[r.number] if r.of_edge else self.neurons[r.number], r.name) for r in registers]
+
+        def free() -> None:
+            for owner, name in places:
+                setattr(owner, name, None)
+
+        return free
+
+    def _updating(self, update: Instruction) -> Call:
+        """What updates a layer."""
+        n, unread = self.neurons[update.number], {register.name for register in update.frees}
+        keep = "states" not in unread or self.damping > 0
+        if update.number in self.wiring.outputs:
+            call: Call = partial(self._update_output, n, update)
+        elif update.fed:
+            call = self._nudged(n, update.spend, keep)
+        else:
+            call = self._resting(n, keep)
+        return partial(self._damped, n, call) if self.damping else call
+
+    def _resting(self, n: Neurons, keep: bool) -> Call:
+        """z^+ = z^- = f(a)."""
+        f = n.potential
+        assert f is not None
+
+        def update() -> None:
+            assert n.total is not None
+            z = f(n.total)
+            n.mean, n.difference = z.to(self.dtype), None
+            if keep:
+                n.states = z, z
+
+        return update
+
+    def _nudged(self, n: Neurons, spend: bool, keep: bool) -> Call:
+        """z^+ = f(a + α r d) and z^- = f(a - ᾱ r d)."""
+        f, dyad, share = n.potential, self._dyad, self.nudge.share
+        up, down = self.nudge.steps(self.wiring, n.number)
+        assert f is not None
+
+        def update() -> None:
+            a, d = n.total, n.pull
+            assert a is not None
+            assert d is not None
+            if keep:
+                n.states = both(f, a.to(self.x.dtype), d.to(self.x.dtype), up, down)
+            mean, n.difference = dyad(f, a, d, up, down, share, spend)
+            n.mean = mean.to(self.dtype)
+
+        return update
+
+    def _update_output(self, n: Neurons, update: Instruction) -> None:
+        """The update of an output layer, by its loss and what comes down to it from other layers."""
+        assert n.potential is not None
+        assert n.total is not None
+        f, task, a = n.potential, self.tasks[n.number], n.total.to(self.x.dtype)
+        output = n.output = f(a)
+        toward = away = a
+        if update.fed:
+            assert n.pull is not None
+            d, (up, down) = n.pull.to(a.dtype), self.nudge.steps(self.wiring, n.number)
+            toward, away = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down)
+        if update.nudged:
+            up, down = self.nudge.at(n.number)
+            pulled = ((toward, away),) if update.fed else ()  # a loss of one's own may know nothing of them
+            self._move(n, *task.loss.output_step(f, a, task.y, up, down, *pulled))
+        elif update.fed:
+            self._move(n, f.over(toward), f.over(away))  # in memory of their own
+        else:
+            self._move(n, output, output)
+
+    def _damped(self, n: Neurons, update: Call) -> None:
+        """The update that keeps a part λ of the old states."""
+        old = self._pair(n.number)
+        update()
+        assert n.states is not None
+        new = n.states
+        plus, minus = (
+            torch.lerp(z.to(self.x.dtype), before, self.damping) for z, before in zip(new, old, strict=True)
+        )
+        nudged = new[0] is not new[1] or old[0] is not old[1]
+        self._move(n, plus, minus if nudged else plus)
+
+    def _move(self, n: Neurons, plus: Tensor, minus: Tensor) -> None:
+        """Mean and difference, computed in the states' precision and rounded once to that of the products."""
+        nudged = plus is not minus
+        n.difference = (plus - minus).to(self.dtype) if nudged else None
+        if n.out:
+            n.mean = (self.nudge.mean(plus, minus) if nudged else plus).to(self.dtype)
+        n.states = plus, minus
+
+    def _say(self, n: Neurons) -> None:
+        """What an output layer says that has never been updated."""
+        assert n.potential is not None
+        assert n.total is not None
+        n.output = n.potential(n.total.to(self.x.dtype))
+
+    def _scale(self, n: Neurons, beta: float) -> None:
+        """(1/β_k) (z_k^- - z_k^+) for the batch mean; what the edges learn from."""
+        scale = -1 / (beta * len(self.x))
+        n.delta = self._zeros(n.number) if n.difference is None else n.difference.mul_(scale)
 
     def _pair(self, k: int) -> tuple[Tensor, Tensor]:
         """z^+ and z^- in full precision; one tensor where nothing has nudged the layer."""
@@ -317,7 +399,7 @@ class Inference:
 
     def _zeros(self, k: int) -> Tensor:
         """The state of a layer that has never been updated."""
-        return zeros(self.x, self.net.state_shapes(self._in_shapes)[k], self._product_dtype)
+        return zeros(self.x, self.net.state_shapes([tuple(x.shape[1:]) for x in self._inputs])[k], self.dtype)
 
 
 def _change(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> _Change:

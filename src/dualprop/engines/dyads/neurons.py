@@ -2,14 +2,14 @@
 
 A link is a synapse linearised at the state below; it drives, sends down and learns. A layer of neurons owns its
 two states; it reads the links into it, and through the links out of it what stands above. Both belong to whoever
-runs them, one inference, a stream or a worker: the net holds weights alone.
+runs them, one inference, a stream or a worker: the net holds weights alone. What they hold is fresh when whoever
+runs them has seen to it; they keep no books.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from dualprop.nets.potentials import Potential
@@ -17,7 +17,7 @@ from dualprop.nets.synapses import Linearisation, Synapse
 
 
 class Link:
-    """A synapse between two layers of neurons, linearised at the mean state of the one below.
+    """A synapse between two layers of neurons.
 
     Args:
         synapse: A.
@@ -26,51 +26,44 @@ class Link:
         weight: of its feedback beside that of the other links out of `below`.
 
     Attributes:
-        driven: the drive that is held for the neurons above, if any.
-        sent: the feedback that is held for the neurons below, if any.
+        driven: the drive for the neurons above.
+        linearisation: what it knows of the mean below.
+        sent: the feedback for the neurons below.
     """
+
+    __slots__ = ("above", "below", "driven", "linearisation", "sent", "synapse", "weight")
 
     def __init__(self, synapse: Synapse, below: Neurons, above: Neurons, weight: float = 1.0) -> None:
         self.synapse, self.below, self.above, self.weight = synapse, below, above, weight
         self.driven: Tensor | None = None
+        self.linearisation: Linearisation | None = None
         self.sent: Tensor | None = None
-        self._linearisation: Linearisation | None = None
 
-    def drive(self) -> Tensor:
-        """A(z̄) of the neurons below."""
-        p, self._linearisation = self.synapse.linearise(self.below.mean)
-        self.below.rest()
-        return self.synapse.affine(p)
+    def drive(self) -> None:
+        """A(z̄) of the neurons below, and the linearisation there."""
+        assert self.below.mean is not None
+        p, self.linearisation = self.synapse.linearise(self.below.mean)
+        self.driven = self.synapse.affine(p)
 
-    def down(self) -> Tensor:
+    def see(self) -> None:
+        """The linearisation at the mean below; of a synapse for which that is to drive, its drive as well."""
+        assert self.below.mean is not None
+        p, self.linearisation = self.synapse.linearise(self.below.mean)
+        if self.synapse.eager:
+            self.driven = self.synapse.affine(p)
+
+    def send(self) -> None:
         """A^T (z^+ - z^-) of the neurons above, at the mean below."""
-        if self._linearisation is None:
-            if self.synapse.eager:
-                self.driven = self.drive()  # to see is to drive, and it may be asked for
-            else:
-                self._linearisation = self.synapse.linearise(self.below.mean)[1]
-        assert self._linearisation is not None
         assert self.above.difference is not None
-        feedback = self.synapse.adjoint_at(self.above.difference, self._linearisation)
-        return feedback if self.weight == 1 else feedback.mul(self.weight)
+        assert self.linearisation is not None
+        feedback = self.synapse.adjoint_at(self.above.difference, self.linearisation)
+        self.sent = feedback if self.weight == 1 else feedback.mul(self.weight)
 
-    def learn(self, delta: Tensor, free: bool = False) -> None:
-        """Add the gradient of Σ_batch <delta, A(z̄)> to `.grad`, and forget.
-
-        Args:
-            delta: for the neurons above.
-            free: whether nobody reads the mean below afterwards.
-        """
-        mean = self.below.mean
-        self.sent = self.below.pull = None
-        self.forget()
-        if free:
-            self.below.free()
-        self.synapse.add_grad(delta, mean)
-
-    def forget(self) -> None:
-        """The state below has moved."""
-        self.driven = self._linearisation = None
+    def learn(self) -> None:
+        """Add the gradient of Σ_batch <delta, A(z̄)> to `.grad`."""
+        assert self.above.delta is not None
+        assert self.below.mean is not None
+        self.synapse.add_grad(self.above.delta, self.below.mean)
 
 
 class Neurons:
@@ -79,94 +72,52 @@ class Neurons:
     Args:
         number: k; 0 and below for an input.
         potential: f_k; None for an input.
-        zeros: makes the state of a layer that has never been updated.
 
     Attributes:
         into: the links into it.
         out: the links out of it.
+        mean: z̄ as the products read it.
         difference: z^+ - z^- as the products read it; None where it is zero because nothing has nudged the layer.
-        total: the sum of its drives, while it is of use.
-        pull: the sum of its feedbacks, while it is of use.
-        states: z^+ and z^- in full, if they are kept.
+        states: z^+ and z^- in full, if they are kept; one tensor where nothing has nudged the layer.
+        total: the sum of its drives.
+        pull: the sum of its feedbacks.
+        delta: the difference as its links learn from it.
+        output: of an output layer: f(a) at its last update.
     """
 
-    def __init__(self, number: int, potential: Potential | None, zeros: Callable[[int], Tensor]) -> None:
-        self.number, self.potential, self._zeros = number, potential, zeros
+    __slots__ = (
+        "delta",
+        "difference",
+        "into",
+        "mean",
+        "number",
+        "out",
+        "output",
+        "potential",
+        "pull",
+        "states",
+        "total",
+    )
+
+    def __init__(self, number: int, potential: Potential | None) -> None:
+        self.number, self.potential = number, potential
         self.into: list[Link] = []
         self.out: list[Link] = []
+        self.mean: Tensor | None = None
         self.difference: Tensor | None = None
+        self.states: tuple[Tensor, Tensor] | None = None
         self.total: Tensor | None = None
         self.pull: Tensor | None = None
-        self.states: tuple[Tensor, Tensor] | None = None
-        self._mean: Tensor | None = None
-        self._plain: torch.dtype | None = None  # z̄ is f(a), made again from a in this type when it is asked for
+        self.delta: Tensor | None = None
+        self.output: Tensor | None = None
 
-    @property
-    def mean(self) -> Tensor:
-        """z̄ as the products read it."""
-        if self._mean is not None:
-            return self._mean
-        if self._plain is not None and self.potential is not None and self.total is not None:
-            return self.potential(self.total).to(self._plain)
-        return self._zeros(self.number)
-
-    def rest(self) -> None:
-        """The one product that reads it has read the mean: where the drive tells it, there is no room for both."""
-        if self._plain is not None and len(self.out) == 1:
-            self._mean = None
-
-    def move(self, mean: Tensor | None, difference: Tensor | None, dtype: torch.dtype, *, damped: bool) -> None:
-        """New states; what the links knew of the old ones goes.
-
-        Args:
-            mean: z̄, or None where nobody reads it.
-            difference: z^+ - z^-, or None for zero.
-            dtype: the type of the products.
-            damped: whether the mean is not f(a), though nothing has nudged it.
-        """
-        before, self.difference = self.difference, difference
-        if mean is not None:
-            self._mean = mean.to(dtype)
-        told = difference is None and self.total is not None and bool(self.out) and not damped
-        self._plain = dtype if told else None
-        if before is not None or difference is not None:
-            for link in self.into:
-                link.sent = link.below.pull = None
-        for link in self.out:
-            link.forget()
-            link.above.undo()
-            if not link.synapse.linear:
-                link.sent = self.pull = None
-
-    def undo(self) -> None:
-        """Its drive is no longer that of the states below; what it tells of the state is written down."""
-        if self._plain is not None:
-            self._mean, self._plain = self.mean, None
-        self.total = None
-
-    def drives(self, anew: Sequence[Link], hold: Sequence[Link]) -> Tensor:
-        """The sum of its drives, made of what is held and of these, driven anew."""
-        for link in anew:
-            link.driven = link.drive()
+    def gather(self) -> None:
+        """The sum of its drives."""
         self.total = _sum([(link.driven, link.synapse) for link in self.into])
-        for link in self.into:
-            if link not in hold:
-                link.driven = None
-        return self.total
 
-    def feedbacks(self, fed: Sequence[Link], anew: Sequence[Link], hold: Sequence[Link]) -> Tensor:
-        """The sum of its feedbacks, made of what is held and of these, sent down anew."""
-        for link in anew:
-            link.sent = link.down()
-        self.pull = _sum([(link.sent, link.synapse) for link in fed])
-        for link in fed:
-            if link not in hold:
-                link.sent = None
-        return self.pull
-
-    def free(self) -> None:
-        """Nobody reads the mean any more."""
-        self._mean = self._plain = None
+    def collect(self, links: Sequence[Link]) -> None:
+        """The sum of the feedbacks that have come down by these links."""
+        self.pull = _sum([(link.sent, link.synapse) for link in links])
 
 
 def _sum(parts: Sequence[tuple[Tensor | None, Synapse]]) -> Tensor:
@@ -175,7 +126,7 @@ def _sum(parts: Sequence[tuple[Tensor | None, Synapse]]) -> Tensor:
     assert len(tensors) == len(parts), "the plan names every part that is to be computed"
     if len(tensors) == 1:
         return tensors[0].clone() if parts[0][1].aliases else tensors[0]
-    total = torch.add(tensors[0], tensors[1])
+    total = tensors[0] + tensors[1]
     for tensor in tensors[2:]:
         total.add_(tensor)
     return total

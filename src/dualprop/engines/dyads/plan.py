@@ -1,8 +1,8 @@
-"""What an inference computes, keeps, frees and learns, and when: worked out once, from schedule and graph alone.
+"""What an inference computes and learns, and when: worked out once, from schedule and graph alone.
 
-A plan is data, to be printed and tested; `dualprop.engines.dyads.inference` does what it says. A drive or a
-feedback is computed anew only where something that it comes from has changed; a block update is left out where
-nothing has; a layer's edges learn as soon as the layer and all below those edges have made their last update.
+A plan is data, to be printed and tested; `program.py` says what is freed in between. A drive or a feedback is
+computed anew only where something that it comes from has changed; a block update is left out where nothing has; a
+layer's edges learn as soon as the layer and all below those edges have made their last update.
 """
 
 from __future__ import annotations
@@ -33,37 +33,33 @@ class Block(NamedTuple):
         layer: its number.
         nudged: whether a loss acts on it.
         drives: the edges into it that are driven anew.
-        hold_drives: those into it whose drives will be asked for once more, apart from their sum.
         summed: whether the sum of the drives is made anew.
         fed: the edges out of it by which anything comes down.
-        feedbacks: those of them whose feedback is computed anew.
-        hold_feedbacks: those whose feedback will be asked for once more, apart from the sum.
-        pulled: whether the sum of the feedbacks is made anew.
-        spend: whether drive and feedback may be written over.
+        seen: those of them that are linearised anew for it.
+        feedbacks: those whose feedback is computed anew.
+        collected: whether the sum of the feedbacks is made anew.
     """
 
     layer: int
     nudged: bool
     drives: tuple[int, ...]
-    hold_drives: tuple[int, ...]
     summed: bool
     fed: tuple[int, ...]
+    seen: tuple[int, ...]
     feedbacks: tuple[int, ...]
-    hold_feedbacks: tuple[int, ...]
-    pulled: bool
-    spend: bool
+    collected: bool
 
 
 class Learning(NamedTuple):
-    """All edges into one layer learn, and what they alone still read is freed.
+    """All edges into one layer learn.
 
     Attributes:
         layer: the layer.
-        frees: the layers and inputs whose means nobody reads any more.
+        says: whether it is an output that has never been updated, and is asked for what it says first.
     """
 
     layer: int
-    frees: tuple[int, ...]
+    says: bool = False
 
 
 class Step(NamedTuple):
@@ -96,33 +92,28 @@ class Planner:
         self._driven = [False] * count  # the edge's drive is that of the state below
         self._sent = [False] * count  # its feedback is that of the difference above
         self._linearisation = [False] * count  # it is linearised at the state below
-        self._summed, self._pulled = [False] * layers, [False] * layers
+        self._summed, self._collected = [False] * layers, [False] * layers
+        self._silent = set(wiring.outputs)  # those that have not been updated
         self._different = list(different or [False] * layers)  # z^+ is not z^-
         self._settled: list[bool | None] = [None] * layers  # was the last update nudged; None: it would be another
 
-    def plan(self, updates: Sequence[Update], *, learn: bool = False, more: bool = False) -> tuple[Step, ...]:
+    def plan(self, updates: Sequence[Update], *, learn: bool = False) -> tuple[Step, ...]:
         """The steps of these updates, from where the ones before have left off.
 
         Args:
             updates: which layers, in which order.
-            more: whether others follow, nobody knows which.
             learn: whether these are the last, and all edges learn.
 
         Returns:
-            A step for each update, and one before them all, for layers that are not updated at all.
+            A step for each update; if edges learn one before them all, for layers that are not updated at all.
         """
-        last = self._last(updates)
         steps = [self._updated(update) for update in updates]
-        steps = self._holding(steps, more)
         if not learn:
             return tuple(steps)
-        spending = [
-            step._replace(blocks=tuple(b._replace(spend=self._spends(b.layer, n, last)) for b in step.blocks))
-            for n, step in enumerate(steps)
-        ]
-        learnings = self._learnings(last)
-        all_steps = [Step(()), *spending]
-        return tuple(s._replace(learnings=tuple(learnings.get(n, ()))) for n, s in enumerate(all_steps, -1))
+        learnings = self._learnings(self._last(updates))
+        return tuple(
+            step._replace(learnings=tuple(learnings.get(n, ()))) for n, step in enumerate([Step(()), *steps], -1)
+        )
 
     def _last(self, updates: Sequence[Update]) -> list[int]:
         """The number of each layer's last update, -1 for none."""
@@ -145,6 +136,7 @@ class Planner:
 
     def _block(self, k: int, nudged: bool) -> Block:
         w = self.wiring
+        self._silent.discard(k)
         drives = tuple(e for e in w.into[k] if not self._driven[e])
         summed = not self._summed[k]
         for e in drives:
@@ -152,14 +144,15 @@ class Planner:
         self._summed[k] = True
         fed = tuple(e for e in w.out_of[k] if self._different[w.edges[e][1]])
         feedbacks = tuple(e for e in fed if not self._sent[e])
-        pulled = not self._pulled[k]
+        seen = tuple(e for e in feedbacks if not self._linearisation[e])
+        collected = not self._collected[k]
+        for e in seen:
+            self._driven[e] = self.traits[e].eager
+            self._linearisation[e] = True
         for e in feedbacks:
             self._sent[e] = True
-            if self.traits[e].eager and not self._linearisation[e]:
-                self._driven[e] = True
-            self._linearisation[e] = True
-        self._pulled[k] = True
-        return Block(k, nudged, drives, (), summed, fed, feedbacks, (), pulled, False)
+        self._collected[k] = True
+        return Block(k, nudged, drives, summed, fed, seen, feedbacks, collected)
 
     def _commit(self, block: Block) -> None:
         """Which neighbours' inputs have changed."""
@@ -179,32 +172,7 @@ class Planner:
         source = self.wiring.edges[e][0]
         self._sent[e] = False
         if source > 0:
-            self._pulled[source], self._settled[source] = False, None
-
-    def _holding(self, steps: Sequence[Step], more: bool) -> list[Step]:
-        """Which parts of a sum are to be held, because the sum will be made again with them as they are."""
-        w, held = self.wiring, list(steps)
-        drives, feedbacks = (
-            [frozenset(edges[k]) if more and len(edges[k]) > 1 else frozenset() for k in range(w.depth + 1)]
-            for edges in (w.into, w.out_of)
-        )
-        for n in range(len(steps) - 1, -1, -1):
-            blocks = []
-            for b in reversed(steps[n].blocks):
-                holds = tuple(sorted(drives[b.layer])), tuple(sorted(feedbacks[b.layer]))
-                blocks.append(b._replace(hold_drives=holds[0], hold_feedbacks=holds[1]))
-                if b.summed:
-                    drives[b.layer] = frozenset(w.into[b.layer]) - frozenset(b.drives)
-                if b.pulled:
-                    feedbacks[b.layer] = frozenset(b.fed) - frozenset(b.feedbacks)
-            held[n] = steps[n]._replace(blocks=tuple(reversed(blocks)))
-        return held
-
-    def _spends(self, k: int, number: int, last: Sequence[int]) -> bool:
-        """Whether nobody will read layer k's drive and feedback after this update, its last."""
-        w = self.wiring
-        targets = [w.edges[e][1] for e in w.out_of[k]]
-        return k not in w.outputs and number == last[k] and all(last[t] < number for t in targets)
+            self._collected[source], self._settled[source] = False, None
 
     def _learnings(self, last: Sequence[int]) -> dict[int, list[Learning]]:
         """What learns after each update (-1: before them all), from the top down."""
@@ -213,11 +181,7 @@ class Planner:
             k: max(last[k], *(last[w.edges[e][0]] for e in w.into[k] if w.edges[e][0] > 0), -1)
             for k in range(1, w.depth + 1)
         }
-        order = sorted(due, key=lambda k: (due[k], -k))
-        place = {k: n for n, k in enumerate(order)}
-        readers = {j: [w.edges[e][1] for e in out] for j, out in w.out_of.items()}
         learnings: dict[int, list[Learning]] = {}
-        for k in order:
-            frees = tuple(j for j, all_of in readers.items() if all_of and max(all_of, key=place.__getitem__) == k)
-            learnings.setdefault(due[k], []).append(Learning(k, frees))
+        for k in sorted(due, key=lambda k: (due[k], -k)):
+            learnings.setdefault(due[k], []).append(Learning(k, k in self._silent))
         return learnings

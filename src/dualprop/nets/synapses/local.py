@@ -36,6 +36,7 @@ class Local(Synapse):
     """
 
     eager = True
+    aliases = True  # its graph may need the drive that it has made, and what comes back may be what was sent
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
