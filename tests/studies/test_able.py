@@ -3,8 +3,11 @@
 import pytest
 
 import dualprop as dp
+from dualprop.runs.settings import Settings
 from dualprop.studies.comparison import able
+from dualprop.training.experiment import build
 from dualprop.training.recipes import Recipe
+from tests.slow import but_slow
 
 COMMON = {"data": "digits", "hidden": [8], "epochs": 1}
 
@@ -33,3 +36,17 @@ def test_a_wrong_setting_is_an_error_and_no_reason_to_leave_a_rule_out():
     recipe = Recipe({}, {"ep": {"rule_settings": {"T1": 0}}})
     with pytest.raises(dp.DualpropError, match=r"^T1"):
         able([0], COMMON, recipe)
+
+
+@pytest.mark.parametrize("net", but_slow(["resnet8", "vit_tiny", "hopfield_mlp"], "resnet8", "vit_tiny"))
+@pytest.mark.filterwarnings("ignore:.*will hardly learn")
+def test_on_a_graph_those_make_a_step_that_were_not_refused(net):
+    common = {"data": "digits", "net": net, "batch_size": 2}
+    rules, left_out = able([0], common)
+    for rule in rules:
+        trainer = build(Settings(rule=rule, **common)).trainer
+        trainer.learn(*next(iter(trainer.data)))
+    assert {"dp", "ms-dp", "l-dp", "p-dp", "r-dp", "dp-t", "rbp"} <= set(rules)
+    assert ("bp" in rules) is (net != "hopfield_mlp")
+    assert {"kp-dp", "dtp"} <= set(left_out)
+    assert all("\n" not in why and why.startswith(("net: ", "feedback=")) for why in left_out.values())

@@ -36,7 +36,7 @@ def bench(
     Args:
         rules: Names of rules, separated by commas; besides them bp (the loop in plain PyTorch), convert, bp-fused
             and dp-fused.
-        nets: Names of nets that are no cyclic graphs, separated by commas.
+        nets: Names of nets without cycles, separated by commas.
         precisions: Of float32 and bf16.
         batch_size: Samples in a step.
         hidden: Neurons in each hidden layer of the mlp.

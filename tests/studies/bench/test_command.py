@@ -98,6 +98,7 @@ def test_other_places_for_numbers_and_chart(bench, tmp_path):
         (("--rules", ","), "rules="),
         (("--nets", "vgg61"), "'vgg16'"),
         (("--nets", ""), "nets="),
+        (("--nets", "mlp,hopfield_mlp"), "nets='hopfield_mlp': has cycles"),
         (("--precisions", "fp8"), "precision 'fp8'"),
         (("--precisions", "bf16,bf16"), "precisions="),
         (("--repeats", "0"), "repeats=0"),

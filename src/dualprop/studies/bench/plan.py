@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from pydantic import Field
 
 from dualprop.arguments import Count, Positive, Several, checked
 from dualprop.errors import DualpropError
 from dualprop.nets import NETS
+from dualprop.rules import RULES
 from dualprop.studies.bench.subjects import subjects
+from dualprop.studies.bench.workload import make_net
 from dualprop.training.experiment import PRECISIONS, device
 
 _Count = Annotated[Count, Field(lt=2**31)]
@@ -24,7 +27,7 @@ class Plan:
 
     Args:
         rules: names in `subjects()`; every one by default.
-        nets: names in `NETS`.
+        nets: names in `NETS`, of nets without cycles.
         precisions: names in `PRECISIONS`.
         batch_size: samples in a step.
         hidden: neurons in the hidden layers of the mlp.
@@ -34,7 +37,7 @@ class Plan:
         device: auto, cpu, cuda or mps.
 
     Raises:
-        DualpropError: for an unknown name, a repetition or a number out of range.
+        DualpropError: for an unknown name, a repetition, a number out of range or a net with cycles.
     """
 
     rules: Several[str] | None = None
@@ -58,6 +61,14 @@ class Plan:
                 registry[value]
             if not values or len(set(values)) != len(values):
                 raise DualpropError(f"{name}={list(values)}: must name at least one, and each once")
+        for net in self.nets:
+            with torch.device("meta"):  # how it is connected, and no weights
+                cyclic = make_net(net, self.hidden, RULES["bp"]).wiring.cyclic
+            if cyclic:
+                raise DualpropError(
+                    f"nets={net!r}: has cycles; rows are measured beside back-propagation in plain PyTorch, "
+                    "which runs on none"
+                )
         device(self.device)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -34,26 +34,16 @@ class Workload:
         self, name: str, hidden: tuple[int, ...], precision: torch.dtype, batch_size: int, device: torch.device
     ) -> None:
         self.name, self.precision, self.batch_size, self.device = name, precision, batch_size, device
-        self.kind = NETS[name]
-        self.hidden = hidden if self.kind.sizes is not None else None
-        self.in_shape = IMAGE if self.hidden is None else FEATURES
+        self.hidden = hidden
+        self.in_shape = in_shape(name)
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(batch_size, *self.in_shape, generator=generator)
         self.x = x.to(device, memory_format=_layout(x))
         self.y = torch.randint(CLASSES, (batch_size,), generator=generator).to(device)
 
     def net(self, method: Method) -> Net:
-        """The net as `dualprop.NETS` makes it, with the rule's own activation and pool, in channels_last."""
-        net = self.kind(
-            self.in_shape,
-            CLASSES,
-            hidden=self.hidden,
-            pool=method.pool if self.kind.pools else None,
-            init=method.init,
-            activation=self.kind.activation or method.activation,
-            feedback=method.feedback,
-            generator=torch.Generator().manual_seed(0),
-        )
+        """The net with the rule's own activation and pool, in channels_last."""
+        net = make_net(self.name, self.hidden, method, torch.Generator().manual_seed(0))
         return net.to(self.device).to(memory_format=torch.channels_last)
 
     def plain(self) -> nn.Module:
@@ -70,6 +60,33 @@ class Workload:
         return torch.optim.SGD(
             parameters, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=self.device.type != "mps"
         )
+
+
+def in_shape(name: str) -> tuple[int, ...]:
+    """The shape of a sample that a net in `NETS` gets."""
+    return IMAGE if NETS[name].sizes is None else FEATURES
+
+
+def make_net(name: str, hidden: Sequence[int], method: Method, generator: torch.Generator | None = None) -> Net:
+    """The net as `dualprop.NETS` makes it, with the rule's own activation and pool.
+
+    Args:
+        name: in `NETS`.
+        hidden: neurons in the hidden layers of a net that leaves them to the user.
+        method: the rule that is to train it.
+        generator: where the initial weights come from.
+    """
+    kind = NETS[name]
+    return kind(
+        in_shape(name),
+        CLASSES,
+        hidden=None if kind.sizes is None else hidden,
+        pool=method.pool if kind.pools else None,
+        init=method.init,
+        activation=kind.activation or method.activation,
+        feedback=method.feedback,
+        generator=generator,
+    )
 
 
 def _layout(x: Tensor) -> torch.memory_format:
