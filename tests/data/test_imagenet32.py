@@ -15,6 +15,12 @@ from tests.data.fake_files import write_pickle
 TRAIN = [f"train_data_batch_{number}" for number in range(1, 11)]
 
 
+def npy(kind: str, shape: tuple[int, ...], content: bytes) -> bytes:
+    """The format of numpy's labels, written out."""
+    header = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode().ljust(246) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
 def batch(root, file: str) -> dict:
     return pickle.loads((root / "imagenet32" / file).read_bytes())
 
@@ -134,6 +140,55 @@ def test_a_damaged_copy_is_named(fake_imagenet32, file, damage):
     with pytest.raises(DataError, match=r"damaged .*; delete it to have it made again") as error:
         data.load("imagenet32", fake_imagenet32)
     assert str(folder) in str(error.value)
+
+
+def test_the_fingerprint_is_of_pixels_and_labels(fake_imagenet32):
+    first = data.fingerprint(data.load("imagenet32", fake_imagenet32))
+    path = fake_imagenet32 / "imagenet32" / "train_data_batch_4"
+    os.utime(path, ns=(0, 0))
+    assert data.fingerprint(data.load("imagenet32", fake_imagenet32)) == first
+    for change in ({"labels": [1, 2, 3, 5]}, {"data": np.zeros((4, 3072), np.uint8)}):
+        write_pickle(path, {**batch(fake_imagenet32, "train_data_batch_5"), **change})
+        changed = data.fingerprint(data.load("imagenet32", fake_imagenet32))
+        assert changed != first
+        first = changed
+
+
+HOSTILE_COPIES = {
+    "deep": ("about.json", b"[" * 100_000),
+    "numbers": ("about.json", b'{"mean": [1' + b"0" * 5000 + b'], "std": 5, "fingerprint": "x"}'),
+    "types": ("about.json", b'{"mean": [null, {}], "std": 5, "fingerprint": "x"}'),
+    "a list": ("about.json", b"[]"),
+    "no word": ("about.json", b'{"mean": [1, 1, 1], "std": [1, 1, 1], "fingerprint": 5}'),
+    "objects": ("train.npy", npy("|O", (40,), b"cos\nsystem\n(S'true'\ntR.")),
+    "huge": ("train.npy", npy("<i8", (10**12,), bytes(320))),
+    "floats": ("train.npy", npy("<f8", (40,), bytes(320))),
+    "flat": ("train.npy", npy("<i8", (5, 8), bytes(320))),
+    "none": ("train.npy", npy("<i8", (0,), b"")),
+    "code": ("train.npy", npy("__import__('os').system('true')", (40,), bytes(320))),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_COPIES)
+def test_a_copy_that_somebody_else_made_is_one_line(fake_imagenet32, name):
+    file, content = HOSTILE_COPIES[name]
+    data.load("imagenet32", fake_imagenet32)
+    (folder,) = converted(fake_imagenet32 / "imagenet32")
+    (folder / file).write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged \(.*\); delete it to have it made again") as error:
+        data.load("imagenet32", fake_imagenet32)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+def test_pipes_do_not_hang(fake_imagenet32):
+    data.load("imagenet32", fake_imagenet32)
+    (folder,) = converted(fake_imagenet32 / "imagenet32")
+    for file in ("train.pixels", "train.npy", "about.json"):
+        (folder / file).unlink()
+        os.mkfifo(folder / file)
+        with pytest.raises(DataError, match="not a regular file"):
+            data.load("imagenet32", fake_imagenet32)
 
 
 def test_another_process_that_was_faster_is_no_error(fake_imagenet32, monkeypatch):

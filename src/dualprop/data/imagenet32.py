@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -18,11 +19,16 @@ from dualprop.data._pickled import read_batch
 from dualprop.data.dataset import Dataset, Split
 from dualprop.data.sources import Source
 from dualprop.errors import DataError
+from dualprop.files import open_regular, read_regular
+
+_FORMAT = 2
+"""Of the converted files."""
 
 _FOLDER = "imagenet32"
 _TRAIN = tuple(f"{_FOLDER}/train_data_batch_{number}" for number in range(1, 11))
 _TEST = (f"{_FOLDER}/val_data",)
 _LABELS = range(1, 1001)
+_LARGEST_ABOUT, _LARGEST_LABELS, _LARGEST_PIXELS = 2**20, 2**25, 2**33  # bytes, for 1.28 million images
 _IMAGE_SHAPE = (3, 32, 32)
 _ADVICE = (
     "the files are those of the ImageNet32x32 train and val archives, to be had with an account at "
@@ -32,7 +38,7 @@ _ADVICE = (
 
 def _read(root: Path) -> Dataset:
     sources = [(file, *_stamp(root / file)) for file in _TRAIN + _TEST]
-    version = hashlib.blake2b(json.dumps(sources).encode(), digest_size=8).hexdigest()
+    version = hashlib.blake2b(json.dumps([_FORMAT, *sources]).encode(), digest_size=8).hexdigest()
     converted = _place(root) / f"converted-{version}"
     if not converted.is_dir():
         _convert(root, sources, converted)
@@ -57,9 +63,15 @@ def _convert(root: Path, sources: list[tuple[str, int, int]], converted: Path) -
         with TemporaryDirectory(prefix=".converting-", dir=converted.parent) as temporary:
             complete = Path(temporary) / "complete"
             complete.mkdir()
-            moments = _write_part([root / file for file in _TRAIN], complete / "train")
-            _write_part([root / file for file in _TEST], complete / "test")
-            about = {"sources": sources, "mean": moments.mean, "std": moments.std}
+            digest = hashlib.blake2b(digest_size=16)
+            moments = _write_part([root / file for file in _TRAIN], complete / "train", digest)
+            _write_part([root / file for file in _TEST], complete / "test", digest)
+            about = {
+                "sources": sources,
+                "mean": moments.mean,
+                "std": moments.std,
+                "fingerprint": digest.hexdigest(),
+            }
             (complete / "about.json").write_text(json.dumps(about, indent=2))
             os.replace(complete, converted)
     except OSError as error:
@@ -69,14 +81,17 @@ def _convert(root: Path, sources: list[tuple[str, int, int]], converted: Path) -
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_part(paths: list[Path], stem: Path) -> Moments:
+def _write_part(paths: list[Path], stem: Path, digest: hashlib.blake2b) -> Moments:
     """Append the pixels of one batch after another, so that only one of them is in memory."""
     moments = Moments(channels=3)
     all_labels = []
     with stem.with_suffix(".pixels").open("wb") as pixels:
         for path in paths:
             images, labels = read_batch(path, "labels", _LABELS)
-            pixels.write(np.ascontiguousarray(images).data)
+            content = np.ascontiguousarray(images).data
+            pixels.write(content)
+            digest.update(content)
+            digest.update(labels.tobytes())
             moments.add(images)
             all_labels.append(labels)
     np.save(stem.with_suffix(".npy"), np.concatenate(all_labels))
@@ -85,19 +100,26 @@ def _write_part(paths: list[Path], stem: Path) -> Moments:
 
 def _opened(converted: Path) -> Dataset:
     try:
-        about = json.loads((converted / "about.json").read_text())
+        about = json.loads(read_regular(converted / "about.json", _LARGEST_ABOUT))
         train, test = (_mapped(converted / part) for part in ("train", "test"))
-        mean, std = tuple(about["mean"]), tuple(about["std"])
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise DataError(f"{converted}: damaged ({error}); delete it to have it made again") from None
+        mean, std = (tuple(float(number) for number in about[name]) for name in ("mean", "std"))
+        fingerprint = about["fingerprint"]
+        if not isinstance(fingerprint, str):
+            raise ValueError("the fingerprint is no word")
+    except Exception as error:  # damaged JSON and labels raise errors of nearly every type
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{converted}: damaged ({reason}); delete it to have it made again") from None
     num_classes = 1 + int(train.labels.max())
     classes = tuple(str(label) for label in _LABELS[:num_classes])
-    return Dataset("imagenet32", train, test, classes, mean, std)
+    return Dataset("imagenet32", train, test, classes, mean, std, fingerprint)
 
 
 def _mapped(stem: Path) -> Split:
-    labels = np.load(stem.with_suffix(".npy"))
-    pixels = np.memmap(stem.with_suffix(".pixels"), np.uint8, "c", shape=(len(labels), *_IMAGE_SHAPE))
+    labels = np.load(io.BytesIO(read_regular(stem.with_suffix(".npy"), _LARGEST_LABELS)))
+    if labels.dtype != np.int64 or labels.ndim != 1 or not len(labels):
+        raise ValueError(f"{stem.name}.npy must hold int64 of shape (N,)")
+    with open_regular(stem.with_suffix(".pixels"), _LARGEST_PIXELS) as file:
+        pixels = np.memmap(file, np.uint8, "c", shape=(len(labels), *_IMAGE_SHAPE))
     return Split(torch.from_numpy(pixels), torch.from_numpy(labels))
 
 
