@@ -250,7 +250,7 @@ def test_what_is_left_out_is_counted_and_the_first_is_named(tree, caplog):
     save(tree / "train" / "__MACOSX" / "cat" / "a.png", colour(0))
     (tree / "train" / "cat" / "._a.png").write_bytes(b"of another system")
     (tree / "train" / "cat" / "names.txt").write_text("a\nb\n")
-    (tree / "train" / "labels.csv").write_text("a,b\n")
+    save(tree / "train" / "contact sheet.png", colour(0))
     save(tree / "train" / "dog" / "puppies" / "c.png", colour(0))
     dataset = load(tree)
     assert dataset.classes == ("cat", "dog")
@@ -258,7 +258,7 @@ def test_what_is_left_out_is_counted_and_the_first_is_named(tree, caplog):
     (line,) = caplog.messages
     assert line.startswith(f"{tree}: left out: 4 hidden or a system's own (the first: train/")
     assert "1 of no format that is read (the first: train/cat/names.txt)" in line
-    assert "1 outside the folder of a class (the first: train/labels.csv)" in line
+    assert "1 outside the folder of a class (the first: train/contact sheet.png)" in line
 
 
 def test_links_neither_loop_nor_lead_out_nor_double(tree, tmp_path_factory, caplog):

@@ -164,6 +164,7 @@ HOSTILE_COPIES = {
     "huge": ("train.npy", npy("<i8", (10**12,), bytes(320))),
     "floats": ("train.npy", npy("<f8", (40,), bytes(320))),
     "flat": ("train.npy", npy("<i8", (5, 8), bytes(320))),
+    "large": ("train.npy", npy("<i8", (40,), b"\x7f" * 320)),
     "none": ("train.npy", npy("<i8", (0,), b"")),
     "code": ("train.npy", npy("__import__('os').system('true')", (40,), bytes(320))),
 }

@@ -80,10 +80,11 @@ def tree(folder: Path, part: str, left_out: LeftOut) -> Tree:
         raise DataError(f"{top}: is a link that leads out of {folder}")
     classes = []
     for entry in _entries(top):
-        if entry.is_dir() and _is_read(entry, within, left_out):
-            classes.append(entry.name)
-        elif not entry.is_dir():
-            left_out.add("outside the folder of a class", Path(entry.path))
+        if _is_read(entry, within, left_out):
+            if entry.is_dir():
+                classes.append(entry.name)
+            else:
+                left_out.add("outside the folder of a class", Path(entry.path))
     if not classes:
         raise DataError(_with(left_out, folder, f"{top}: has no folder of a class, PATH/{part}/CLASS/*"))
     found = Tree(tuple(sorted(classes)))
@@ -113,7 +114,7 @@ def _is_read(entry: os.DirEntry[str], within: Path, left_out: LeftOut) -> bool:
     path = Path(entry.path)
     if entry.name.startswith(".") or entry.name in _OF_SYSTEMS:
         left_out.add("hidden or a system's own", path)
-    elif entry.is_symlink() and not (entry.is_file() and path.resolve().is_relative_to(within)):
+    elif entry.is_symlink() and not _is_link_to_file(path, within):
         left_out.add("links to folders, out of it, or to nothing", path)
     elif entry.is_dir():
         return True
@@ -124,6 +125,15 @@ def _is_read(entry: os.DirEntry[str], within: Path, left_out: LeftOut) -> bool:
     else:
         return True
     return False
+
+
+def _is_link_to_file(path: Path, within: Path) -> bool:
+    """Whether a link leads to a file within the folder."""
+    try:
+        target = Path(os.path.realpath(path, strict=True))
+    except OSError:  # to nothing, or to itself
+        return False
+    return target.is_file() and target.is_relative_to(within)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

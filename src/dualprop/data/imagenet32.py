@@ -118,6 +118,8 @@ def _mapped(stem: Path) -> Split:
     labels = np.load(io.BytesIO(read_regular(stem.with_suffix(".npy"), _LARGEST_LABELS)))
     if labels.dtype != np.int64 or labels.ndim != 1 or not len(labels):
         raise ValueError(f"{stem.name}.npy must hold int64 of shape (N,)")
+    if labels.min() < 0 or labels.max() >= len(_LABELS):
+        raise ValueError(f"{stem.name}.npy must hold labels below {len(_LABELS)}")
     with open_regular(stem.with_suffix(".pixels"), _LARGEST_PIXELS) as file:
         pixels = np.memmap(file, np.uint8, "c", shape=(len(labels), *_IMAGE_SHAPE))
     return Split(torch.from_numpy(pixels), torch.from_numpy(labels))

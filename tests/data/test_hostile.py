@@ -1,0 +1,100 @@
+"""Every hostile file ends in its one line, in little time and with little memory, and starts nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import traceback
+
+import pytest
+import torchvision.transforms.functional  # noqa: F401 - once, and not in every process
+
+from dualprop import data
+from dualprop.errors import DataError
+from tests.data.hostile import CASES, READ, Case, write
+from tests.slow import but_slow
+
+SECONDS = 20
+"""On a busy machine; on an idle one none takes two."""
+MEMORY = 2**30
+"""Bytes of address space beyond those of the test itself."""
+
+SLOW = (
+    "image: WebP below the warning",
+    "pickle: many objects",
+    "pickle: deep lists",
+    "pickle: deep tuples",
+)
+
+limited = pytest.mark.skipif(not hasattr(os, "fork"), reason="limits are those of a process of its own")
+
+
+def outcome(case: Case, root) -> str:
+    """What is said in a process with limits: `READ`, an error's line, or what should never be."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(read_end)
+            said = loaded(case, root)
+        except BaseException:
+            said = f"a traceback: {traceback.format_exc()}"
+        os.write(write_end, said.encode("utf-8", "backslashreplace")[:60_000])
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        said = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    return said if os.WIFEXITED(status) else f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+
+
+def loaded(case: Case, root) -> str:
+    import resource
+
+    import psutil
+    import torch
+
+    torch.set_num_threads(1)
+    limit = psutil.Process().memory_info().vms + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(SECONDS)
+    os.chdir(root)
+    try:
+        data.load(case.data, root, case.image_size)
+    except DataError as error:
+        return str(error)
+    return READ
+
+
+@limited
+@pytest.mark.parametrize("name", but_slow(CASES, *SLOW))
+def test_a_hostile_file_is_one_line(tmp_path, name, caplog):
+    case = CASES[name]
+    write(case, tmp_path)
+    said = outcome(case, tmp_path)
+    assert re.search(case.said, said), said
+    assert said.isprintable()
+    assert len(said) < 5000
+
+
+@limited
+def test_the_limits_are_real(tmp_path):
+    """A test that cannot fail is none: a loop and 2 GiB are noticed."""
+    import resource
+
+    def endless(*_):
+        signal.alarm(1)
+        while True:
+            pass
+
+    def large(*_):
+        assert resource.getrlimit(resource.RLIMIT_AS)[0] < 2**62
+        return bytes(2 * 2**30)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", endless)
+        assert outcome(CASES["idx: cut"], tmp_path) == "killed by SIGALRM"
+        patch.setattr(data, "load", large)
+        assert "MemoryError" in outcome(CASES["idx: cut"], tmp_path)
