@@ -259,7 +259,7 @@ SABOTAGES = {
         "nets/synapses/weights.py",
         "        self._left[weight] -= 1",
         "        self._left[weight] = 0",
-        "rules/test_weights.py -k hooks",
+        "rules/test_weights.py -k share",
     ),
     "losses: the nudge away is divided as the nudge towards": Sabotage(
         "nets/losses.py",

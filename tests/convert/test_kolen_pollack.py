@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 
 import dualprop as dp
@@ -300,7 +301,7 @@ def test_what_keeps_symmetric_feedback_is_reported():
         torchvision.ops.MLP(4, [4, 4]),
     )
     made = dp.conversion(dp.convert(net, kolen_pollack=True, exclude=["4"]))
-    assert set(made.feedback) == {"5", "6", "8.0", "8.3"}
+    assert set(made.feedback) == {"5", "8.0", "8.3"}
     alone = {name: why for name, why in made.left_alone.items() if "Dropout" not in why}
     assert alone == {
         "0": "Conv1d (symmetric feedback)",
@@ -308,6 +309,7 @@ def test_what_keeps_symmetric_feedback_is_reported():
         "2": "Standardised (symmetric feedback)",
         "3": "Linear (frozen, symmetric feedback)",
         "4": "excluded",
+        "6": "Linear (weight computed from others, symmetric feedback)",
     }
     assert not hasattr(net[2], "feedback")
     assert not hasattr(net[4][0], "feedback")
@@ -337,3 +339,97 @@ def test_bad_input(make, settings, named):
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(module.state_dict()) == before
+
+
+class TiedToTable(nn.Module):
+    """A read-out with the weights of the table of words, as in language models."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(7, 5)
+        self.hidden = nn.Linear(5, 5)
+        self.out = nn.Linear(5, 7, bias=False)
+        self.out.weight = self.words.weight
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.hidden(self.words(x))))
+
+
+def apart(net):
+    made = dp.conversion(net).feedback
+    modules = [net.get_submodule(name) for name in made]
+    return [float((m.weight - m.feedback).detach().norm()) for m in modules]
+
+
+def two_that_share():
+    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
+    second.weight = first.weight
+    return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Linear(6, 3)), torch.randn(5, 6)
+
+
+def one_twice():
+    layer = nn.Linear(6, 6)
+    return nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), nn.Linear(6, 3)), torch.randn(5, 6)
+
+
+def table():
+    return TiedToTable(), torch.randint(7, (5,))
+
+
+def pruned():
+    net = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+    prune.random_unstructured(net[2], "weight", 0.5)
+    return net, torch.randn(5, 6)
+
+
+@pytest.mark.parametrize(
+    ("make", "alone"),
+    [
+        (two_that_share, {}),
+        (one_twice, {}),
+        (
+            table,
+            {
+                "words": "Embedding (symmetric feedback)",
+                "out": "Linear (weight shared with Embedding, symmetric feedback)",
+            },
+        ),
+        (pruned, {"2": "Linear (weight computed from others, symmetric feedback)"}),
+    ],
+)
+def test_feedback_weights_decay_towards_weights_that_others_use(make, alone):
+    """‖B - W‖ falls as by decay alone wherever there is a B; where W learns what B cannot, there is none."""
+    torch.manual_seed(2)
+    net, x = make()
+    dp.convert(net.double(), kolen_pollack=True)
+    x, y = x.double() if x.is_floating_point() else x, torch.arange(5) % 3
+    assert dp.conversion(net).left_alone == alone
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.1)
+    before = apart(net)
+    assert before
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    assert apart(net) == pytest.approx([0.99**20 * d for d in before], rel=1e-9)
+
+
+def test_a_layer_that_is_pruned_after_its_conversion_is_refused():
+    net = dp.convert(nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)), kolen_pollack=True)
+    prune.random_unstructured(net[2], "weight", 0.5)
+    with pytest.raises(dp.DualpropError, match="the weight of 2 is computed from others since"):
+        net(torch.randn(5, 6))
+    dp.unconvert(net)
+    assert dp.conversion(dp.convert(net, kolen_pollack=True)).feedback == {"0": "Linear"}
+
+
+@pytest.mark.slow  # the neighbours' kinds above take no import of seconds
+def test_modules_of_other_libraries_that_hold_weights_are_reported():
+    transformers = pytest.importorskip("transformers")
+    shape = {"n_layer": 1, "n_head": 2, "n_embd": 8, "vocab_size": 11, "n_positions": 6}
+    net = dp.convert(transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape)), kolen_pollack=True)
+    made = dp.conversion(net)
+    held = {n for n, m in net.named_modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))}
+    assert held == {*made.feedback, *(n for n, why in made.left_alone.items() if "symmetric" in why)}
+    assert made.left_alone["transformer.h.0.mlp.c_fc"] == "Conv1D (symmetric feedback)"
+    assert made.left_alone["lm_head"] == "Linear (weight shared with Embedding, symmetric feedback)"

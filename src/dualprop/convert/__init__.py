@@ -20,7 +20,7 @@ from dualprop.arguments import In, Portion, Positive, checked
 from dualprop.convert._hooks import Part, part_of
 from dualprop.convert._survey import activations_of, has_own_code, reason, unknown_to
 from dualprop.convert.batch import Batch, BatchDim, check_batch, scaled_loss
-from dualprop.convert.feedback import add_feedback, check_feedback, kind_with_feedback, symmetric
+from dualprop.convert.feedback import add_feedback, check_feedback, kind_with_feedback, owners_of, symmetric
 from dualprop.convert.record import REDUCTIONS, Conversion
 from dualprop.errors import DualpropError
 
@@ -76,7 +76,9 @@ def convert(
         kolen_pollack: whether each `torch.nn.Linear` and `Conv2d` sends its signal down through weights B of its
             own in place of W: a parameter `feedback` more in each, in the state_dict too, that gets W's gradient.
             Make the optimizer afterwards, with the same weight decay for both. Those at the input have a B as
-            well, which changes nothing. Frozen layers and all other products keep W, as `left_alone` says.
+            well, which changes nothing. Layers that share W share B. Frozen layers, layers whose W is computed
+            (parametrised, pruned) or shared with a module that has no B (a table of words), and all other modules
+            with weights keep W, as `left_alone` says.
         generator: where B comes from, drawn as PyTorch draws these modules' W at first; torch's global one by
             default.
 
@@ -117,13 +119,15 @@ def convert(
         if part_of(m) is not None:
             raise DualpropError(f"module: {name or made.name} is converted already")
     roles: dict[nn.Module, str] = {}
+    barred_ones = {m for m, own in names.items() if not _free(own, excluded)}
+    owners = owners_of(names) if kolen_pollack else {}
     hidden = False
     for m, own in names.items():
         if barred := excluded.intersection(own):
             made.left_alone.update(dict.fromkeys(barred, "excluded"))
             roles[m] = "excluded"
             continue
-        free = [name for name in own if not excluded.intersection(_above(name))]
+        free = _free(own, excluded)
         if not free or isinstance(m, torch.jit.ScriptModule):
             continue
         name = free[0]
@@ -138,20 +142,20 @@ def convert(
             made.unknown.setdefault(function, []).append(name or made.name)
         if not kolen_pollack:
             continue
-        if why := symmetric(m):
-            made.left_alone[name] = why
+        if why := symmetric(m, owners, barred_ones):
+            if "not known" not in made.left_alone.get(name, ""):
+                made.left_alone[name] = why
         elif kind_with_feedback(m):
             check_feedback(name, m)
             made.feedback[name] = type(m).__name__
             roles[m] = "feedback"
     if not made.named and not hidden:
         raise DualpropError(f"module: {made.name} has no activation to convert; {made}")
-    for name in made.feedback:
-        add_feedback(modules[name], generator)
+    add_feedback([modules[name] for name in made.feedback], generator)
     roles.setdefault(module, "inner")
     for m, role in roles.items():
-        free = [name for name in names[m] if not excluded.intersection(_above(name))] or names[m]
-        Part(made, free[0], m, excluded=role == "excluded", feedback=role == "feedback")
+        first = (_free(names[m], excluded) or names[m])[0]
+        Part(made, first, m, excluded=role == "excluded", feedback=role == "feedback")
     _forget_compiled()
     logger.info("%s: %s", made.name, made)
     for name, why in made.left_alone.items():
@@ -215,6 +219,11 @@ def _forget_compiled() -> None:
     """Let torch.compile look at modules again, for it does not notice that hooks come and go."""
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
+
+
+def _free(names: Iterable[str], excluded: set[str]) -> list[str]:
+    """Those names of a module under which it is not excluded, nor part of one that is."""
+    return [name for name in names if not excluded.intersection((name, *_above(name)))]
 
 
 def _above(name: str) -> list[str]:

@@ -20,7 +20,7 @@ from dualprop.convert._checkpoints import keep_for_recomputation
 from dualprop.convert._inspection import Inspection
 from dualprop.convert.activations import CALLS, SIZED, UNKNOWN, ZEROS, FiniteDifference
 from dualprop.convert.batch import scaled_loss
-from dualprop.convert.feedback import PRODUCTS
+from dualprop.convert.feedback import PRODUCTS, check_parameter
 from dualprop.convert.record import REDUCTIONS, Conversion
 from dualprop.errors import DualpropError
 
@@ -102,6 +102,7 @@ class Mode(TorchFunctionMode):
             return func(*args, **kwargs)
         part, module = self.path[-1]
         if part.feedback and func in PRODUCTS:
+            check_parameter(part.name, module)
             return PRODUCTS[func](module, *args, **kwargs)
         activation = CALLS.get(func)
         call = None if activation is None else activation.read(args, kwargs, self.zeros)

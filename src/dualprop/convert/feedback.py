@@ -11,7 +11,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.parametrize import ParametrizationList, type_before_parametrizations
 
 from dualprop.errors import DualpropError
-
-_SYMMETRIC = ("Conv", "Bilinear", "MultiheadAttention")
+from dualprop.nets.synapses import is_computed
 
 
 class LinearWithFeedback(torch.autograd.Function):
@@ -129,14 +130,43 @@ def kind_with_feedback(module: nn.Module) -> type[nn.Module] | None:
     return next(kinds, None)
 
 
-def symmetric(module: nn.Module) -> str | None:
-    """Why the products of a module keep W for the feedback, if anybody might have expected otherwise."""
-    kind = type(module)
-    if kind_with_feedback(module):
-        frozen = not module.weight.requires_grad
-        return f"{kind.__name__} (frozen, symmetric feedback)" if frozen else None
-    torch_s = kind.__module__.startswith("torch.nn.modules") and kind.__name__.startswith(_SYMMETRIC)
-    return f"{kind.__name__} (symmetric feedback)" if torch_s or isinstance(module, LAYERS) else None
+def owners_of(modules: Iterable[nn.Module]) -> dict[Tensor, list[nn.Module]]:
+    """The modules that each parameter is in."""
+    owners: dict[Tensor, list[nn.Module]] = {}
+    for module in modules:
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(parameter, []).append(module)
+    return owners
+
+
+def symmetric(
+    module: nn.Module, owners: Mapping[Tensor, list[nn.Module]], excluded: Container[nn.Module]
+) -> str | None:
+    """Why the products of a module keep W for the feedback, if it has weights and they do.
+
+    Args:
+        module: of any kind.
+        owners: the modules that each parameter is in.
+        excluded: those that are to stay as they are.
+    """
+    kind = type_before_parametrizations(module).__name__
+    if not kind_with_feedback(module):
+        own = (p for p in module._parameters.values() if p is not None)
+        weighs = isinstance(module, LAYERS) or any(
+            isinstance(p, UninitializedParameter) or p.ndim > 1 for p in own
+        )
+        inner = isinstance(module, ParametrizationList | NonDynamicallyQuantizableLinear)
+        return f"{kind} (symmetric feedback)" if weighs and not inner else None
+    if is_computed(module):
+        return f"{kind} (weight computed from others, symmetric feedback)"
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    if not weight.requires_grad:
+        return f"{kind} (frozen, symmetric feedback)"
+    for other in owners[weight]:
+        if other in excluded or not kind_with_feedback(other):
+            return f"{kind} (weight shared with {type(other).__name__}, symmetric feedback)"
+    return None
 
 
 def check_feedback(name: str, module: nn.Module) -> None:
@@ -151,13 +181,33 @@ def check_feedback(name: str, module: nn.Module) -> None:
         raise DualpropError(f"module: {name} has an attribute `feedback` already")
 
 
-def add_feedback(module: nn.Module, generator: torch.Generator | None) -> None:
-    """Register weights B of the shape, type and memory format of W, drawn as PyTorch draws W at first."""
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    device = weight.device if generator is None else generator.device
-    drawn = torch.empty(weight.shape, dtype=weight.dtype, device=device)
-    nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
-    module.register_parameter("feedback", nn.Parameter(torch.empty_like(weight).copy_(drawn)))
+def add_feedback(modules: Iterable[nn.Module], generator: torch.Generator | None) -> None:
+    """Register weights B of the shape, type and memory format of W, drawn as PyTorch draws W at first.
+
+    Modules that share W share B: it gets the gradients of all of them, as W does.
+    """
+    made: dict[Tensor, nn.Parameter] = {}
+    for module in modules:
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        if weight not in made:
+            device = weight.device if generator is None else generator.device
+            drawn = torch.empty(weight.shape, dtype=weight.dtype, device=device)
+            nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            made[weight] = nn.Parameter(torch.empty_like(weight).copy_(drawn))
+        module.register_parameter("feedback", made[weight])
+
+
+def check_parameter(name: str, module: nn.Module) -> None:
+    """Refuse a module whose W has been parametrised or pruned since it got its B, which would not follow.
+
+    Raises:
+        DualpropError: naming it.
+    """
+    if is_computed(module):
+        raise DualpropError(
+            f"module: the weight of {name} is computed from others since it was converted, which its feedback "
+            "weights do not follow; unconvert, and convert it as it is now"
+        )
 
 
 def _autocast(x: Tensor, *others: Tensor | None) -> Any:

@@ -25,6 +25,7 @@ from dualprop.nets.synapses.weights import (
     buffers_kept,
     frozen_weights,
     has_hooks,
+    is_computed,
     one_step,
     parameters_of,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "buffers_kept",
     "frozen_weights",
     "has_hooks",
+    "is_computed",
     "layout",
     "one_step",
     "parameters_of",
