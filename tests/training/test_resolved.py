@@ -51,6 +51,8 @@ def test_a_record_holds_every_value_that_settings_left_open(tmp_path):
         "optimizer": json.loads(json.dumps(torch.optim.Adam([torch.zeros(1)], fused=True).defaults)),
         "device": "cpu" if not torch.cuda.is_available() else "cuda",
         "threads": 1,
+        "data": dp.data.fingerprint(dp.data.load("digits")),
+        "own": {},
     }
 
 

@@ -16,7 +16,7 @@ from dualprop.data.folder import WHITE, folder_source
 from dualprop.data.imagenet32 import IMAGENET32
 from dualprop.data.items import ItemBatches, Items, batched
 from dualprop.data.mnist import FASHION_MNIST, MNIST
-from dualprop.data.own import own_dataset
+from dualprop.data.own import own_batch_size, own_dataset, own_part
 from dualprop.data.sources import Source, data_root
 from dualprop.errors import DualpropError
 from dualprop.registry import Registry
@@ -36,7 +36,9 @@ __all__ = [
     "find",
     "fingerprint",
     "load",
+    "own_batch_size",
     "own_dataset",
+    "own_part",
     "train_validation",
 ]
 

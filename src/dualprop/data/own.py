@@ -47,9 +47,9 @@ def own_dataset(given: Any) -> Dataset:
     train: Part
     test: Part
     if _is_pair(given):
-        train, test = (_part(part, name) for part, name in zip(given, ("train", "test"), strict=True))
+        train, test = (own_part(part, name) for part, name in zip(given, ("train", "test"), strict=True))
     else:
-        train = _part(given, "train")
+        train = own_part(given, "train")
         logger.info("data: no part to test on is given; every fifth sample, drawn by a fixed seed, is kept for it")
         train, test = train_validation(train, TEST_SHARE, 0)
         if not len(test):
@@ -58,7 +58,7 @@ def own_dataset(given: Any) -> Dataset:
     return Dataset(OWN, train, test, _classes(train, test), mean, std)
 
 
-def batch_size(dataset: Dataset) -> int | None:
+def own_batch_size(dataset: Dataset) -> int | None:
     """The batch size that comes with the data, that of a `DataLoader`."""
     return dataset.train.batch_size if isinstance(dataset.train, Items) else None
 
@@ -73,7 +73,8 @@ def _is_pair(given: Any) -> bool:
 _LAZY = (torch_data.Dataset, torch_data.DataLoader)
 
 
-def _part(given: Any, name: str) -> Split | Items:
+def own_part(given: Any, name: str = "data") -> Split | Items:
+    """Return arrays, a torch `Dataset` or a `DataLoader` as a part of a data set; see `own_dataset`."""
     if isinstance(given, torch_data.DataLoader):
         return _of_loader(given)
     if isinstance(given, torch_data.Dataset):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch.nn import Parameter
@@ -14,14 +15,16 @@ from dualprop import data
 from dualprop.data import Batches, Dataset, ItemBatches, Part, batched
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import LOSSES
+from dualprop.nets.net import Net
 from dualprop.registry import Registry
-from dualprop.rules import RULES
+from dualprop.rules import RULES, Rule
 from dualprop.runs.settings import Settings
 from dualprop.training import threads
 from dualprop.training.callbacks import Alignment, AverageGradients, Callback, ClipGradients, FinalTest, Validation
 from dualprop.training.optim.average import Average
 from dualprop.training.optim.fused import FusedUpdate
 from dualprop.training.optim.optimizers import LR_SCHEDULES, OPTIMIZERS, grouped, layer_factors
+from dualprop.training.own import Own
 from dualprop.training.processes import torchrun
 from dualprop.training.processes.group import Alone
 from dualprop.training.resolved import Resolved, make_net, net_arguments
@@ -87,11 +90,94 @@ def _fused_update(parameters: Iterable[Parameter], make: MakeOptimizer, processe
     return FusedUpdate(parameters, make, before=lambda parameter: processes.average_gradients([parameter]))
 
 
+def _found(settings: Settings, recorded: Resolved | None, own: Own) -> tuple[Dataset, str]:
+    """The data and their fingerprint, which is that of the record.
+
+    Raises:
+        DualpropError: if it is another.
+    """
+    if own.data is not None:
+        dataset = data.own_dataset(own.data)
+    else:
+        dataset = data.load(settings.data, settings.data_root, settings.image_size, settings.background)
+    fingerprint = data.fingerprint(dataset)
+    if recorded and recorded.data not in ("", fingerprint):
+        raise DualpropError(
+            f"data={dataset.name!r}: contradicts the run, which was started with other content or in another order"
+        )
+    return dataset, fingerprint
+
+
+def _bound(
+    settings: Settings, recorded: Resolved | None, own: Own, dataset: Dataset, place: Callable[[Net], Net]
+) -> tuple[Rule, dict[str, Any], dict[str, Any]]:
+    """The rule, bound to its net; by name, the arguments that the net and the rule were made with.
+
+    Raises:
+        DualpropError: for a name or a setting that there is not, or a net that does not fit the data.
+    """
+    if own.rule is not None:
+        _check_fits(own.rule.net, dataset)
+        return own.rule, {}, {}
+    method = RULES[settings.rule]
+    arguments: Mapping[str, Any] = {}
+    if own.net is not None:
+        _check_fits(own.net, dataset)
+        net = place(own.net)
+    else:
+        if len(dataset.train.target_shape) > 1:
+            raise DualpropError(f"data: targets of shape {dataset.train.target_shape} need a net of one's own")
+        arguments = recorded.net if recorded else net_arguments(settings, dataset.in_shape, dataset.outputs)
+        net = place(make_net(settings.net, arguments, settings.seed))
+    chosen = recorded.rule if recorded else settings.rule_settings
+    rule = method(net, loss=LOSSES[settings.loss].smoothed(settings.label_smoothing), **chosen)
+    return rule, dict(arguments), method.used(rule, chosen)
+
+
+def _check_fits(net: Net, dataset: Dataset) -> None:
+    """Refuse samples or targets of another shape than a net's; with several outputs its losses know better."""
+    output = net.shapes(dataset.in_shape)[net.wiring.outputs[0]]
+    targets = dataset.train.target_shape
+    fits = output == targets if targets else len(output) > 1 or output[0] >= dataset.num_classes
+    if len(net.wiring.outputs) == 1 and not fits:
+        wanted = f"targets of shape {targets}" if targets else f"{dataset.num_classes} classes"
+        raise DualpropError(f"net: has outputs of shape {tuple(output)}, but the data has {wanted}")
+
+
+def _check_names(settings: Settings, own: Own) -> None:
+    """Refuse what the settings name and there is not, or what an object of one's own has decided already."""
+    if own.rule is None:
+        RULES[settings.rule].check(settings.rule_settings)
+    if "loss" in settings.rule_settings:
+        raise DualpropError("loss: a setting of the run, not one of the rule's own settings")
+    LR_SCHEDULES[settings.lr_schedule]
+    OPTIMIZERS[settings.optimizer]
+    PRECISIONS[settings.precision]
+    LOSSES[settings.loss].smoothed(settings.label_smoothing)
+    if own.optimizer is not None:
+        for name, left in (("lr_schedule", "constant"), ("lr_factors", None), ("fused_update", False)):
+            if getattr(settings, name) != left:
+                raise DualpropError(f"{name}: not with an optimizer of one's own, which has its learning rates")
+
+
+def _named(settings: Settings, own: Own, dataset: Dataset, used: Mapping[str, Any]) -> Settings:
+    """The settings as they are recorded: what was given as an object by its own name."""
+    changes: dict[str, Any] = {"rule_settings": {name: used[name] for name in settings.rule_settings}}
+    if own.rule is not None:
+        changes = {"rule": type(own.rule).__name__, "rule_settings": {}}
+    if own.data is not None:
+        changes |= {"data": dataset.name, "batch_size": data.own_batch_size(dataset) or settings.batch_size}
+    if settings.data.startswith("folder:") and own.data is None:
+        changes["data"] = dataset.name  # by its absolute path
+    return replace(settings, **changes)
+
+
 def build(
     settings: Settings,
     processes: Alone | None = None,
     recorded: Resolved | None = None,
     callbacks: Sequence[Callback] = (),
+    own: Own | None = None,
 ) -> Experiment:
     """Look up every name, read the data, draw the weights and bind the rule.
 
@@ -100,33 +186,33 @@ def build(
         processes: those that train together; by default this one alone.
         recorded: what was resolved when the run was started; by default it is resolved now.
         callbacks: what else the trainer does.
+        own: objects in place of what the settings name.
 
     Raises:
         DualpropError: for the first thing that is wrong, before anything is written.
     """
-    method = RULES[settings.rule]
-    method.check(settings.rule_settings)
-    if "loss" in settings.rule_settings:
-        raise DualpropError("loss: a setting of the run, not one of the rule's own settings")
-    LR_SCHEDULES[settings.lr_schedule]
-    make_optimizer, precision = OPTIMIZERS[settings.optimizer], PRECISIONS[settings.precision]
-    loss = LOSSES[settings.loss].smoothed(settings.label_smoothing)
+    own = own or Own()
+    _check_names(settings, own)
+    precision = PRECISIONS[settings.precision]
     processes = processes or Alone()
     if settings.batch_size < processes.count:
         raise DualpropError(
             f"batch_size={settings.batch_size}: must be at least 1 for each of the {processes.count} processes"
         )
     chosen = device(settings.device)
+    if own.rule is not None:
+        chosen = next((p.device for p in own.rule.net.parameters()), chosen)  # where its states are, too
     if processes.count > 1 and chosen.type not in ("cpu", "cuda"):
         raise DualpropError(f"device={settings.device!r}: several processes train together on cpu or cuda only")
-    dataset = data.load(settings.data, settings.data_root, settings.image_size, settings.background)
+    dataset, fingerprint = _found(settings, recorded, own)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    arguments = recorded.net if recorded else net_arguments(settings, dataset.in_shape, dataset.outputs)
-    net = make_net(settings.net, arguments, settings.seed).to(device=chosen).to(memory_format=memory_format)
-    own = recorded.rule if recorded else settings.rule_settings
-    rule = method(net, loss=loss, **own)
-    used = method.used(rule, own)
-    settings = replace(settings, rule_settings={name: used[name] for name in settings.rule_settings})
+
+    def place(net: Net) -> Net:
+        return net.to(device=chosen).to(memory_format=memory_format)
+
+    rule, arguments, used = _bound(settings, recorded, own, dataset, place)
+    net = rule.net
+    settings = _named(settings, own, dataset, used)
     factors = None if settings.lr_factors is None else layer_factors(net, settings.lr_factors)
     update = _fused_update if settings.fused_update else _plain_update
     try:
@@ -151,17 +237,19 @@ def build(
         )
 
     def make(parameters: list[Parameter]) -> torch.optim.Optimizer:
-        return make_optimizer(grouped(parameters, factors) if factors else parameters, settings)
+        return OPTIMIZERS[settings.optimizer](grouped(parameters, factors) if factors else parameters, settings)
 
     if settings.compile:
         rule.compile()
-    optimizer = update(net.parameters(), make, processes)
+    optimizer = own.optimizer or update(net.parameters(), make, processes)
     resolved = Resolved(
         arguments,
         used,
         optimizer.defaults,
         chosen.type if settings.device == "auto" else settings.device,
         threads.choose(settings.threads, net, dataset.in_shape, settings.batch_size),
+        fingerprint,
+        own.described(),
     )
     average = Average(net, settings.ema) if settings.ema else None
     validation = Validation(
@@ -183,7 +271,7 @@ def build(
         optimizer,
         batches(part, settings.batch_size, settings.augment, settings.seed),
         [*filter(None, ours), *callbacks],
-        rate=partial(LR_SCHEDULES[settings.lr_schedule], settings),
+        rate=None if own.optimizer else partial(LR_SCHEDULES[settings.lr_schedule], settings),
         autocast=_autocast(chosen, precision),
         processes=processes,
     )

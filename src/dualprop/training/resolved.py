@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ class Resolved:
         optimizer: those of PyTorch's optimizer.
         device: the kind of device, for example "cpu".
         threads: the threads that products are computed in.
+        data: the fingerprint of the data set; "" where it was not recorded.
+        own: what a caller has brought along, see `Own.described`.
     """
 
     net: Mapping[str, Any]
@@ -35,6 +37,8 @@ class Resolved:
     optimizer: Mapping[str, Any]
     device: str
     threads: int
+    data: str = ""
+    own: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Resolved:
@@ -44,14 +48,14 @@ class Resolved:
             TypeError: if a value is missing or of another kind.
         """
         resolved = cls(**values)
-        for name in ("net", "rule", "optimizer"):
+        for name in ("net", "rule", "optimizer", "own"):
             if not isinstance(getattr(resolved, name), dict):
                 raise TypeError(f"{name} should be an object")
         return resolved
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self), default=repr))
         return values
 
 

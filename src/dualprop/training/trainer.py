@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from dualprop.arguments import Count, check
+from dualprop.data import batched, own_part
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.net import Net
 from dualprop.rules import Rule
@@ -63,6 +65,18 @@ class Repeated:
         return itertools.islice(self.batches, start, None)
 
 
+def _epochs(data: Any, batch_size: int, net: Net) -> Epochs:
+    """Batches by epoch of whatever a trainer takes."""
+    if hasattr(data, "epoch"):
+        epochs: Epochs = data
+        return epochs
+    arrays = isinstance(data, tuple) and len(data) == 2 and all(hasattr(array, "dtype") for array in data)
+    if arrays or isinstance(data, Dataset):
+        device = next((p.device for p in net.parameters()), torch.device("cpu"))
+        return batched(own_part(data), batch_size, seed=0, device=device)
+    return Repeated(data)
+
+
 class Trainer:
     """Trains a net with a rule, an optimizer and data; callbacks do what is done beside.
 
@@ -74,11 +88,13 @@ class Trainer:
         rule: adds gradients to its parameters' `.grad`.
         optimizer: steps them.
         data: batches of x, shape (B, ...), and y as `Rule.iterate` takes them: a `dualprop.data.Batches`, or a
-            list or `DataLoader` that is gone through once an epoch.
+            list or `DataLoader` that is gone through once an epoch. Or samples, in an order that is drawn anew for
+            every epoch: arrays (X, y) or a torch `Dataset`, see `dualprop.data.own_dataset`.
         callbacks: what else is done, in the order of the calls; see `Callback`.
         rate: the learning rate at a time in epochs, fractions included; None leaves it to the optimizer.
         autocast: makes a context for the products' precision.
         processes: those that train together.
+        batch_size: samples in a batch, where `data` is no batches.
 
     Attributes:
         epoch: epochs trained so far.
@@ -107,12 +123,13 @@ class Trainer:
         net: Net,
         rule: Rule,
         optimizer: torch.optim.Optimizer | FusedUpdate,
-        data: Epochs | Batches,
+        data: Epochs | Batches | Dataset[Any] | tuple[Any, Any],
         callbacks: Sequence[Callback] = (),
         *,
         rate: Callable[[float], float] | None = None,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         processes: Alone | None = None,
+        batch_size: int = 100,
     ) -> None:
         check("net", net, Net)
         check("rule", rule, Rule)
@@ -124,7 +141,7 @@ class Trainer:
             raise DualpropError("optimizer: steps none of the net's parameters")
         check("callbacks", callbacks, Sequence)
         self.net, self.rule, self.optimizer = net, rule, optimizer
-        self.data: Epochs = data if hasattr(data, "epoch") else Repeated(data)  # type: ignore[assignment]
+        self.data: Epochs = _epochs(data, check("batch_size", batch_size, Count), net)
         self.callbacks = list(callbacks)
         for callback in self.callbacks:
             check("callbacks", callback, Callback)
