@@ -40,6 +40,24 @@ def test_with_relu_every_layer_points_where_back_propagation_does(make):
     assert min(dp.alignment(rule, x, torch.randint(10, (4,))).cosine) > 0.99
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["parallel", f"random:{4 * 6**2}"])
+def test_in_any_order_a_residual_net_learns_as_by_back_propagation(schedule):
+    digits = dp.data.load("digits")
+    x, y = digits.train.images[:100].float() / 255, digits.train.labels[:100]
+    net = dp.nets.resnet8(10, (1, 8, 8), stages=2, width=8)
+    rule = dp.DualProp(net, loss="cross_entropy", schedule=schedule)
+    assert (len(net), net.wiring.is_chain) == (6, False)
+    optimizer, losses = torch.optim.Adam(net.parameters(), lr=1e-2), []
+    for step in range(12):
+        if step % 4 == 0:
+            assert min(dp.alignment(rule, x, y).cosine) > 0.9
+        losses.append(float(rule.backward(x, y).loss))
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < 0.8 * losses[0]
+
+
 @pytest.mark.parametrize("top_down", ["symmetric", "skew", "free"])
 def test_a_hopfield_net_predicts_its_free_fixed_point_and_learns(top_down):
     net = dp.nets.hopfield_mlp([6, 9, 8, 4], top_down=top_down, strength=0.3).double()
@@ -80,7 +98,8 @@ def test_tied_weights_are_one_parameter():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: dp.nets.resnet8(in_shape=(3, 30, 30)), r"^in_shape=\(3, 30, 30\)"),
+        (lambda: dp.nets.resnet8(in_shape=(3, 30, 30)), r"^in_shape=\(3, 30, 30\).*the side a multiple of 4"),
+        (lambda: dp.nets.resnet8(in_shape=(3, 32, 28)), r"^in_shape=\(3, 32, 28\)"),
         (lambda: dp.nets.resnet8(width=12), "^width=12: must be a multiple of 8"),
         (lambda: dp.nets.resnet8(feedback="kolen-pollack"), "^feedback='kolen-pollack'"),
         (lambda: dp.nets.vit_tiny(in_shape=(3, 30, 30)), r"^in_shape=\(3, 30, 30\)"),

@@ -71,7 +71,7 @@ NETS: Registry[NetKind] = Registry(
             activation="tanh",  # bounded, as states must be that drive each other
             options=_defaults(hopfield_mlp, "top_down", "strength", "damping", "output", "init"),
         ),
-        "resnet8": NetKind(resnet8, options=_defaults(resnet8, "width", "init")),
+        "resnet8": NetKind(resnet8, options=_defaults(resnet8, "width", "stages", "init")),
         "vit_tiny": NetKind(vit_tiny, options=_defaults(vit_tiny, "depth", "width", "heads", "patch", "init")),
     },
 )

@@ -13,7 +13,6 @@ from dualprop.nets.graph import Graph, Node
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import INITS, AvgPool2d, Conv2d, Dense, Identity, Local
 
-STAGES = 3
 GROUPS = 8
 
 
@@ -24,11 +23,14 @@ def resnet8(
     activation: str = "relu",
     *,
     width: Count = 16,
+    stages: Count = 3,
     init: str = "lecun-normal",
     feedback: str = "symmetric",
     generator: torch.Generator | None = None,
 ) -> Net:
     """Eight layers: a 3 x 3 convolution, three residual blocks of two, at widths w, 2w and 4w, a dense read-out.
+
+    With another number of blocks it has another number of layers.
 
     z' = f(N(W_2 f(N(W_1 z))) + S(z)): each convolution has group norm N behind it, together one `Local` edge; the
     skip S is the identity, or a 1 x 1 convolution of stride 2 where a block halves the image. The read-out reads
@@ -36,9 +38,10 @@ def resnet8(
 
     Args:
         num_classes: neurons of the output layer.
-        in_shape: channels, height and width of an image; its sides multiples of 4.
+        in_shape: channels, height and width of an image; its sides multiples of 2^(stages-1).
         activation: the hidden layers' potential, a name in `POTENTIALS`.
         width: w, a multiple of 8.
+        stages: residual blocks, each but the first of twice the width and half the sides.
         init: the initial weights, a name in `INITS`.
         feedback: "symmetric"; group norm has no feedback weights of its own.
         generator: where the initial weights come from; torch's global one by default.
@@ -58,10 +61,11 @@ def resnet8(
         He, Zhang, Ren, Sun, *Deep Residual Learning for Image Recognition*, CVPR 2016, section 4.2; group norm in
         place of batch norm, for samples must not meet.
     """
-    if len(in_shape) != 3 or in_shape[1] % 4 or in_shape[2] % 4:
-        raise DualpropError(f"in_shape={tuple(in_shape)}: must be (channels, height, width), sides multiples of 4")
-    if in_shape[1] != in_shape[2]:
-        raise DualpropError(f"in_shape={tuple(in_shape)}: must be a square image")
+    shrink = 2 ** (stages - 1)
+    if len(in_shape) != 3 or in_shape[1] != in_shape[2] or in_shape[1] % shrink:
+        raise DualpropError(
+            f"in_shape={tuple(in_shape)}: must be (channels, side, side), the side a multiple of {shrink}"
+        )
     if width % GROUPS:
         raise DualpropError(f"width={width}: must be a multiple of {GROUPS}")
     if feedback != "symmetric":
@@ -78,11 +82,11 @@ def resnet8(
     g = Graph()
     z: Node = g.layer("stem", {g.input("x"): normed(in_shape[0], width)}, activation)
     below = width
-    for stage in range(1, STAGES + 1):
+    for stage in range(1, stages + 1):
         above, stride = width * 2 ** (stage - 1), 1 if stage == 1 else 2
         inner = g.layer(f"block{stage}a", {z: normed(below, above, stride)}, activation)
         skip = Identity() if stride == 1 else Conv2d(below, above, 1, stride=2, bias=False, **drawing)
         z = g.layer(f"block{stage}", {inner: normed(above, above), z: skip}, activation)
         below = above
-    pool = AvgPool2d(in_shape[1] // 4)
+    pool = AvgPool2d(in_shape[1] // shrink)
     return g.net([g.layer("y", {z: Dense(below, num_classes, pool=pool, **drawing)}, "linear")])
