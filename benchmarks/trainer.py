@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import dualprop as dp
-from dualprop.runs.folder import Run, environment
+from dualprop.runs.environment import environment
+from dualprop.runs.folder import Run
 from dualprop.training.experiment import build
 from dualprop.training.malloc import keep_memory
 from dualprop.training.start import fit

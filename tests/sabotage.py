@@ -203,8 +203,8 @@ SABOTAGES = {
     ),
     "state: an optimizer forgets its momenta": Sabotage(
         "rules/state.py",
-        'int(number): of_it for number, of_it in state["state"].items()',
-        "int(number): {} for number in ()",
+        "kept.state[p] = of_it",
+        "kept.state[p] = {}",
         "rules/test_rule.py",
     ),
     "lifted: a penalty half as steep": Sabotage(
@@ -317,8 +317,8 @@ SABOTAGES = {
     ),
     "resume: a record too many is dropped": Sabotage(
         "runs/folder.py",
-        'if record["step"] <= step]',
-        'if record["step"] < step]',
+        'if record["step"] <= step and',
+        'if record["step"] < step and',
         "runs/test_runs.py",
     ),
     "records: a net is made from today's defaults": Sabotage(

@@ -63,11 +63,11 @@ from .studies.comparison import compare as compare
 from .studies.comparison import resume_comparison as resume_comparison
 from .training import recipes as recipes
 from .training.callbacks import Callback as Callback
-from .training.callbacks import Result as Result
 from .training.optim.fused import FusedUpdate as FusedUpdate
-from .training.start import load_net as load_net
+from .training.result import Result as Result
 from .training.start import resume as resume
 from .training.start import train as train
 from .training.trainer import Trainer as Trainer
+from .training.weights import load_net as load_net
 
 __version__: str

@@ -2,11 +2,13 @@
 
 What is read is a regular file of a limited size, never a pipe or a device that could hang or fill the memory. What
 is written goes to a draft of its own first, which takes the file's name when it is whole: no link is followed.
+JSON may not be deeper, nor its numbers longer, than those who read it can take.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import stat
@@ -16,7 +18,13 @@ from typing import IO, Any, BinaryIO
 
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # no waiting for a pipe's writer
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # never through a link
-_DRAFT = ".draft"
+DRAFT = ".draft"
+"""How the names of drafts end."""
+
+DEEPEST = 50
+"""Containers within containers."""
+DIGITS = 40
+"""Of a whole number."""
 
 
 def open_regular(path: str | os.PathLike[str], limit: int) -> BinaryIO:
@@ -71,7 +79,7 @@ def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    draft = path.with_name(f".{secrets.token_hex(8)}{_DRAFT}")
+    draft = path.with_name(f".{secrets.token_hex(8)}{DRAFT}")
     opened = os.open(draft, _MAKE, 0o666)
     try:
         with os.fdopen(opened, "wb") as file:
@@ -87,9 +95,55 @@ def replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 def remove_drafts(folder: Path) -> None:
     """Remove what a process that was killed while writing has left in a folder where nobody else writes."""
-    for draft in folder.glob(f".*{_DRAFT}"):
+    for draft in folder.glob(f".*{DRAFT}"):
         with contextlib.suppress(OSError):
             draft.unlink()
+
+
+def parse_json(content: bytes | str) -> Any:
+    """What JSON says, in UTF-8.
+
+    Raises:
+        ValueError: if it is none, or deeper or with longer numbers than anything of ours.
+
+    Example:
+        >>> parse_json('{"a": [1, 2.5]}')
+        {'a': [1, 2.5]}
+    """
+    text = content if isinstance(content, str) else content.decode("utf-8")
+    return shallow(lambda: json.loads(text, parse_int=_whole))
+
+
+def shallow(parse: Callable[[], Any]) -> Any:
+    """What a parser makes of a text that somebody else may have written.
+
+    Args:
+        parse: makes it.
+
+    Raises:
+        ValueError: for more than `DEEPEST` lists and dictionaries within each other; whatever `parse` raises.
+
+    Example:
+        >>> shallow(lambda: json.loads("[" * 100_000))
+        Traceback (most recent call last):
+        ...
+        ValueError: more than 50 lists and tables within each other
+    """
+    with contextlib.suppress(RecursionError):
+        value = parse()
+        level = [value] if isinstance(value, dict | list) else []
+        for _ in range(DEEPEST + 1):
+            inside = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+            level = [item for items in inside for item in items if isinstance(item, dict | list)]
+            if not level:
+                return value
+    raise ValueError(f"more than {DEEPEST} lists and tables within each other")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _check(status: os.stat_result, limit: int) -> None:

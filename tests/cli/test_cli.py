@@ -46,7 +46,8 @@ def helped(out):
 
 FLAGS = {
     "Parameters": "--run --out --resume --recipe",
-    "what": "--rule --data --net --hidden --activation --init --pool --loss --label-smoothing --net-settings",
+    "what": "--rule --data --net --hidden --activation --init --init-from --pool --loss --label-smoothing "
+    "--net-settings",
     "optimizer": "--optimizer --lr --lr-factors --momentum --weight-decay --clip-norm --fused-update "
     "--no-fused-update --ema",
     "schedule": "--lr-schedule --min-lr --lr-epochs --warmup-epochs --warmup-lr --epochs",
@@ -125,7 +126,7 @@ main()
 
 def test_settings_of_a_rule_as_options(dualprop, tmp_path):
     words = ("--rule", "ep", "--T1", "5", "--beta", "0.25", "--warm", "--order", "forward", "--tolerance", "0")
-    assert dualprop("train", *QUICK, *words, "--rule-settings", "T2=3;beta=0.5", "--run", "r")[0] == 0
+    assert dualprop("train", *QUICK, *words, "--rule-settings", "T2=3", "--run", "r")[0] == 0
     own = json.loads((tmp_path / "r" / "settings.json").read_text())["rule_settings"]
     assert own == {"T1": 5, "T2": 3, "beta": 0.25, "warm": True, "order": "forward", "tolerance": 0.0}
 
@@ -227,6 +228,13 @@ def test_runs_get_a_folder_of_their_own(dualprop, tmp_path):
         (("compare", "--rules", ""), "rules="),
         (("compare", "--seeds", ""), "seeds="),
         (("train", "--rule-settings", "loss=mse"), "loss:"),
+        (("train", "--rule-settings", "alpha=0.5", "--alpha", "0.3"), "alpha: given both"),
+        (("train", "--hidden", ""), "hidden=''"),
+        (("compare", "--rules", "bp,,dp"), "rules='bp,,dp'"),
+        (("train", "--resume", "auto"), "resume=auto: needs --run"),
+        (("train", "--init-from", "taken"), "taken: not a run folder"),
+        (("train", "--init-from", "taken", "--init", "lecun-normal"), "init='lecun-normal': not with init_from"),
+        (("train", "--recipe", "deep.toml"), "deep.toml: no such file"),
         (("train", "--seed", "99999999999999999999"), "seed="),
         (("train", "--hidden", "100000000,100000000"), "sizes="),
         (("train", "--device", "meta"), "device="),

@@ -109,11 +109,11 @@ def unfinished(quick, path):
 def test_a_pickle_in_disguise_is_refused_and_not_run(quick, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = unfinished(quick, tmp_path / "run")
-    (run.path / "checkpoint.pt").write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+    (run.path / "checkpoint.safetensors").write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors"):
         resume(run.path)
-    torch.save({"format": 1, "net": Malicious()}, run.path / "checkpoint.pt")
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: refused"):
+    torch.save({"format": 1, "net": Malicious()}, run.path / "checkpoint.safetensors")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: damaged"):
         resume(run.path)
     assert not (tmp_path / "PWNED").exists()
 
@@ -121,7 +121,7 @@ def test_a_pickle_in_disguise_is_refused_and_not_run(quick, tmp_path, monkeypatc
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "zip", "missing", "other"])
 def test_a_damaged_checkpoint_is_named(quick, tmp_path, damage):
     run = unfinished(quick, tmp_path / "run")
-    path = run.path / "checkpoint.pt"
+    path = run.path / "checkpoint.safetensors"
     whole = path.read_bytes()
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as z:
@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_is_named(quick, tmp_path, damage):
         path.unlink()
     else:
         path.write_bytes(content[damage])
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt") as caught:
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors") as caught:
         resume(run.path)
     assert "\n" not in str(caught.value)
 
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_named(quick, tmp_path, damage):
 def test_a_checkpoint_of_another_net_is_refused(quick, tmp_path):
     run = unfinished(quick, tmp_path / "run")
     other = unfinished(replace(quick, hidden=(10,)), tmp_path / "other")
-    (run.path / "checkpoint.pt").write_bytes((other.path / "checkpoint.pt").read_bytes())
+    (run.path / "checkpoint.safetensors").write_bytes((other.path / "checkpoint.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="not a checkpoint of this run") as caught:
         resume(run.path)
     assert "\n" not in str(caught.value)
@@ -222,7 +222,7 @@ def test_a_checkpoint_edited_by_hand_is_refused(place, value, quick, tmp_path):
     run = Run.open(tmp_path / "run")
     (run.path / "result.json").unlink()
     run.save(edited(run.load(), place, value))
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: not a checkpoint of this run") as caught:
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: not a checkpoint of this run") as caught:
         resume(run.path)
     assert "\n" not in str(caught.value)
 

@@ -29,11 +29,23 @@ def run(tmp_path):
         path = tmp_path / "runs" / f"{rule}-seed{seed}"
         path.mkdir(parents=True)
         angles = {name: c for name, c in (("cosine", cosine), ("own", own)) if c is not None}
-        epochs = [{"kind": "epoch", "step": n, "val_accuracy": a, **angles} for n, a in enumerate(accuracies, 1)]
+        own_numbers = {"loss": 0.1, "accuracy": 0.5, **angles}
+        epochs = [
+            {"kind": "epoch", "step": n, "val_accuracy": a, **own_numbers} for n, a in enumerate(accuracies, 1)
+        ]
+        tested = {"kind": "test", "step": len(accuracies), "epoch": 1, "accuracy": test, "loss": 0.2}
         files = {
             "settings": dp.Settings(rule=rule, seed=seed, epochs=len(accuracies), hidden=(8,)).as_dict(),
             "environment": {**ENVIRONMENT, **environment},
-            "result": {"test_accuracy": test, "seconds_per_epoch": 2.0, "test_accuracy_top5": top5},
+            "result": {
+                "run": "",
+                "test_accuracy": test,
+                "test_loss": 0.2,
+                "best_epoch": 1,
+                "val_accuracy": 0.5,
+                "seconds_per_epoch": 2.0,
+                "test_accuracy_top5": top5,
+            },
             "resolved": {
                 "net": {"num_classes": classes},
                 "rule": {},
@@ -44,7 +56,7 @@ def run(tmp_path):
         }
         for name, values in files.items():
             (path / f"{name}.json").write_text(json.dumps(values))
-        (path / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+        (path / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in (*epochs, tested)))
         return path
 
     return write
@@ -59,8 +71,8 @@ def where(report):
 def test_a_row_is_the_mean_over_its_seeds(run):
     report = Report.of([run("bp"), run("dp", 0, test=0.7), run("dp", 1, test=0.8)])
     table = report.table()
-    assert table.columns == ["rule", "seeds", "test accuracy %", "s / epoch", "time ÷ bp"]
-    assert table.rows == [["bp", "1", "75.00", "2", "1.00"], ["dp", "2", "75.00 ± 7.07", "2", "1.00"]]
+    assert table.columns == ("rule", "seeds", "test accuracy %", "s / epoch", "time ÷ bp")
+    assert table.rows == [("bp", "1", "75.00", "2", "1.00"), ("dp", "2", "75.00 ± 7.07", "2", "1.00")]
 
 
 def test_top_5_is_told_of_more_than_ten_classes(run):

@@ -71,7 +71,7 @@ def test_the_line_says_where_and_the_checkpoint_is_good(fails, after, step, epoc
     failing(fails, after)
     with pytest.raises(DivergenceError) as caught:
         train(replace(quick, rule="failing", alignment=fails == "gradients"), tmp_path / "run")
-    path = tmp_path / "run" / "checkpoint.pt"
+    path = tmp_path / "run" / "checkpoint.safetensors"
     assert str(caught.value) == (
         f"at step {step} (epoch {epoch}) {WHY}; the last good checkpoint is {path}, of step {good}"
     )
@@ -85,7 +85,7 @@ def test_the_line_says_where_and_the_checkpoint_is_good(fails, after, step, epoc
 
 def test_a_nan_whose_search_diverges_is_still_one_line(failing, quick, tmp_path):
     failing("infer", 0)
-    wild = replace(quick, rule="failing", optimizer="sgd", momentum=0.0, lr=1e6, epochs=50)
+    wild = replace(quick, rule="failing", optimizer="sgd", momentum=0.0, lr=1e25, epochs=50)
     with pytest.raises(DivergenceError, match=r"^at step \d+ \(epoch \d+\) .* became .*; the last good") as caught:
         train(wild, tmp_path / "run")
     assert WHY in str(caught.value) or "(weight)" in str(caught.value)
@@ -102,9 +102,9 @@ def test_the_other_runs_of_a_comparison_go_on(failing, tmp_path, caplog):
     assert line.startswith(f"- failing-seed0 diverged: at step {BATCHES + 1} (epoch 2) {WHY}; the last good")
     assert (tmp_path / "c" / "table.md").read_text() == report.markdown()
     assert "failing-seed0 diverged" in caplog.text
-    before = (tmp_path / "c" / "bp-seed0" / "checkpoint.pt").stat().st_mtime_ns
+    before = (tmp_path / "c" / "bp-seed0" / "checkpoint.safetensors").stat().st_mtime_ns
     assert list(resume_comparison(tmp_path / "c").diverged) == ["failing-seed0"]
-    assert (tmp_path / "c" / "bp-seed0" / "checkpoint.pt").stat().st_mtime_ns == before
+    assert (tmp_path / "c" / "bp-seed0" / "checkpoint.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_comparison_in_which_every_run_diverges(failing, tmp_path):

@@ -85,7 +85,7 @@ def test_a_fused_update_acts_in_its_block_alone_and_leaves_frozen_parameters():
 
 def test_a_fused_update_refuses_the_state_of_another_net():
     update = FusedUpdate(dp.nets.mlp([4, 3]).parameters(), torch.optim.SGD)
-    with pytest.raises(ValueError, match="longer"):
+    with pytest.raises(DualpropError, match="optimizer: 4, but it must be a list of 2"):
         update.load_state_dict(FusedUpdate(dp.nets.mlp([4, 8, 3]).parameters(), torch.optim.SGD).state_dict())
 
 

@@ -66,7 +66,9 @@ def test_a_run_from_before_there_was_a_choice(quick, tmp_path):
     settings = json.loads(file.read_text())
     for name in ("pool", "init", "lr_factors", "min_lr", "lr_epochs", "std_scale"):
         del settings[name]
+    checkpoint = Run.open(tmp_path / "run").load()
     file.write_text(json.dumps(settings))
+    Run.open(tmp_path / "run").save(checkpoint)  # which was made with those
     (tmp_path / "run" / "result.json").unlink()
     assert resume(tmp_path / "run").best_epoch in (1, 2)
     best = Run.open(tmp_path / "run").load_weights("best.safetensors")[0]

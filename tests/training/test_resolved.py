@@ -14,7 +14,6 @@ import torch
 import dualprop as dp
 from dualprop.errors import CheckpointError, DualpropError, Interrupted
 from dualprop.nets.zoo import mlp, vgg
-from dualprop.runs import folder
 from dualprop.runs.folder import Run
 from dualprop.training.experiment import build
 from dualprop.training.interrupt import Interrupt
@@ -196,32 +195,57 @@ def test_wrong_numbers_of_threads_are_named(threads, quick):
 # The environment
 
 
-def test_a_commit_is_said_of_tracked_files_alone(tmp_path, monkeypatch):
-    """Not of a checkout that the package is merely installed in, as in its .venv."""
+def checkout(path, monkeypatch):
+    """A checkout with the package in it as in ours: its git, and the environment as seen there."""
+    from dualprop.runs import environment as module
 
     def git(*words):
-        command = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *words]
+        command = ["git", "-C", str(path), "-c", "user.name=n", "-c", "user.email=e", *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
+    inside = path / "src" / "dualprop" / "runs" / "environment.py"
+    inside.parent.mkdir(parents=True)
+    inside.write_text("")
+    (path / "pyproject.toml").write_text('[project]\nname = "dualprop"\n')
     git("init", "-q")
-    (tmp_path / "folder.py").write_text("")
-    git("commit", "-q", "--allow-empty", "-m", "nothing")
-    monkeypatch.setattr(folder, "__file__", str(tmp_path / "folder.py"))
-    here = folder.environment()
-    assert (here["git_commit"], here["git_dirty"]) == (None, None)
-    git("add", "folder.py")
+    git("add", ".")
     git("commit", "-q", "-m", "ours")
-    here = folder.environment()
-    assert (here["git_commit"], here["git_dirty"]) == (git("rev-parse", "HEAD"), False)
-    (tmp_path / "folder.py").write_text("changed")
-    assert folder.environment()["git_dirty"] is True
+    monkeypatch.setattr(module, "__file__", str(inside))
+    monkeypatch.setattr(module, "ROOT", path)
+    return git, module.environment
+
+
+def test_a_commit_is_that_of_the_package_s_own_checkout(tmp_path, monkeypatch):
+    git, environment = checkout(tmp_path, monkeypatch)
+    commit = git("rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", "/nowhere")  # as in a hook of another checkout
+    here = environment()
+    assert (here["git_commit"], here["git_dirty"]) == (commit, False)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "dualprop"\n# changed')
+    assert environment()["git_dirty"] is True
+
+
+@pytest.mark.parametrize("name", ["other", "vendored"])
+def test_git_is_not_run_in_a_checkout_that_is_not_ours(name, tmp_path, monkeypatch):
+    """It would run what that checkout's configuration names, and its commit is not the package's."""
+    git, environment = checkout(tmp_path, monkeypatch)
+    git("config", "core.fsmonitor", f"touch {tmp_path / 'PWNED'}; false")
+    if name == "other":
+        (tmp_path / "pyproject.toml").write_text('[project]\nname = "other"\n')
+    else:
+        from dualprop.runs import environment as module
+
+        monkeypatch.setattr(module, "__file__", str(tmp_path / "lib" / "dualprop" / "runs" / "environment.py"))
+    here = environment()
+    assert (here["git_commit"], here["git_dirty"]) == (None, None)
+    assert not (tmp_path / "PWNED").exists()
 
 
 def test_a_source_tree_without_metadata_is_no_error(tmp_path):
     code = "import importlib.metadata as m\n"
     code += "def version(name): raise m.PackageNotFoundError(name)\n"
     code += "m.version = version\n"
-    code += "from dualprop.runs.folder import environment; print(environment()['versions']['dualprop'])"
+    code += "from dualprop.runs.environment import environment; print(environment()['versions']['dualprop'])"
     source = {"PYTHONPATH": str(Path(dp.__file__).parents[1])}
     answer = subprocess.run([sys.executable, "-c", code], env=source, capture_output=True, text=True)
     assert (answer.stdout, answer.returncode) == ("None\n", 0), answer.stderr

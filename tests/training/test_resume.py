@@ -1,5 +1,6 @@
 """A run that stops, in whatever way, ends with the weights of one that does not."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -127,8 +128,8 @@ def test_a_failed_write_leaves_the_old_checkpoint(quick, tmp_path, monkeypatch):
     def no_space(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(torch, "save", no_space)
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be written \(No space"):
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: cannot be written \(No space"):
         run.save({"counters": {"step": step + 1}})
     assert [path.name for path in run.path.glob(".*")] == [".lock"]
     assert run.load()["counters"]["step"] == step

@@ -124,8 +124,10 @@ def test_without_validation_the_last_weights_are_tested(quick, tmp_path):
 
 
 def test_divergence_stops_with_step_layer_and_last_good_checkpoint(quick, tmp_path):
-    settings = replace(quick, rule="bp", optimizer="sgd", momentum=0.0, lr=1e6, epochs=50)
-    with pytest.raises(DivergenceError, match=r"at step \d+ .*layer \d.*checkpoint\.pt, of step \d+") as caught:
+    settings = replace(quick, rule="bp", optimizer="sgd", momentum=0.0, lr=1e25, epochs=50)
+    with pytest.raises(
+        DivergenceError, match=r"at step \d+ .*layer \d.*checkpoint\.safetensors, of step \d+"
+    ) as caught:
         train(settings, tmp_path / "run")
     assert "\n" not in str(caught.value)
     good = Run.open(tmp_path / "run").load()["net"]

@@ -15,7 +15,7 @@ Example:
     dualprop.errors.DualpropError: rate=-1: must be a finite number above 0
 """
 
-from dualprop.arguments._checking import check, checked, declared, per_layer, read
+from dualprop.arguments._checking import check, check_entries, checked, declared, per_layer, read
 from dualprop.arguments._kinds import (
     Count,
     CountOrZero,
@@ -49,6 +49,7 @@ __all__ = [
     "Several",
     "allowed",
     "check",
+    "check_entries",
     "checked",
     "declared",
     "per_layer",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -13,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, validate_call
 from dualprop.arguments._kinds import PerLayer
 from dualprop.arguments._wording import refusal
 from dualprop.errors import DualpropError
+from dualprop.files import parse_json
 from dualprop.registry import near
 
 T = TypeVar("T")
@@ -82,6 +82,20 @@ def check(name: str, value: Any, annotation: Any) -> Any:
         raise _ours(error) or DualpropError(refusal(name, value, annotation)) from None
 
 
+def check_entries(table: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Entries of a table, each checked as `check` checks a value; one that is missing counts as None.
+
+    Args:
+        table: may have others, too.
+        kinds: for each name what its entry must be.
+
+    Raises:
+        DualpropError: for the first that is something else.
+    """
+    for name, kind in kinds.items():
+        check(name, table.get(name), kind)
+
+
 def read(text: str, annotation: Any) -> Any:
     """The value that a word of the command line stands for.
 
@@ -97,14 +111,14 @@ def read(text: str, annotation: Any) -> Any:
         >>> read("3", int), read("256,256", Several[Count]), read("1,0.5", PerLayer[Positive]), read("x", float)
         (3, (256, 256), [1.0, 0.5], 'x')
     """
-    for value in (text, text.split(",") if text else []) if annotation is not Any else ():
+    for value in (text, text.split(",")) if annotation is not Any else ():
         try:
             return _adapter(annotation).validate_python(value, strict=False)
         except ValidationError:
             pass
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return parse_json(text)
+    except ValueError:
         return text
 
 

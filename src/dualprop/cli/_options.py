@@ -25,6 +25,9 @@ from dualprop.training import recipes
 GROUPS = ("what", "rule", "optimizer", "schedule", "data", "precision", "run")
 """In the order of the help."""
 
+LONGEST = 40
+"""Characters of a word in the name of a folder."""
+
 RecipeOption = Annotated[
     str | None,
     Parameter(
@@ -123,16 +126,22 @@ def merged(settings: Mapping[str, Any] | None, own: Mapping[str, Any] | None) ->
     """The settings that were given, a rule's own among them."""
     given = dict(settings or {})
     if own:
-        given["rule_settings"] = {**given.get("rule_settings", {}), **own}
+        together = given.setdefault("rule_settings", {})
+        if isinstance(together, dict) and (twice := next((name for name in own if name in together), None)):
+            raise DualpropError(f"{twice}: given both by an option of its own and in --rule-settings")
+        given["rule_settings"] = {**together, **own}
     return given
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Names from a word like "dp,bp"."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def names(option: str, text: str) -> tuple[str, ...]:
+    """Names from a word like "dp,bp" after an option."""
+    listed = tuple(name.strip() for name in text.split(","))
+    if not all(listed):
+        raise DualpropError(f"{option}={text!r}: must be names with commas between them, for example dp,bp")
+    return listed
 
 
 def run_folder(*words: str) -> Path:
-    """A new folder's name under runs/: the words and the time."""
-    name = "-".join(re.sub(r"[^\w.]+", "-", word).strip("-") for word in words)
-    return Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    """A new folder's name under runs/: the ends of the words, and the time to the microsecond."""
+    name = "-".join(re.sub(r"[^\w.]+", "-", word)[-LONGEST:].strip("-") for word in words)
+    return Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"

@@ -62,9 +62,9 @@ def bench(
     from dualprop.studies.bench.run import bench as measure
 
     plan = Plan(
-        rules=None if rules is None else names(rules),
-        nets=names(nets),
-        precisions=names(precisions),
+        rules=None if rules is None else names("rules", rules),
+        nets=names("nets", nets),
+        precisions=names("precisions", precisions),
         batch_size=batch_size,
         hidden=read(hidden, Several[Count]),
         repeats=repeats,

@@ -41,7 +41,7 @@ def compare(
                 raise DualpropError(f"{name}: the comparison has its settings; --resume takes no other option")
         folder, report = resume, comparison.resume_comparison(resume)
     else:
-        chosen = None if rules is None else names(rules)
+        chosen = None if rules is None else names("rules", rules)
         numbers = check("seeds", read(SEEDS if seeds is None else seeds, Several[Seed]), Several[Seed])
         start = recipes.read(recipe) if recipe else recipes.Recipe()
         folder = out or run_folder("compare", start.settings_for(given).data)

@@ -319,7 +319,9 @@ class Rule:
         """
         check("state", state, Mapping[str, Any])
         if set(state) != set(self._kept):
-            raise DualpropError(f"state: holds {sorted(state)}, but this rule keeps {sorted(self._kept)}")
+            raise DualpropError(
+                f"state: holds {sorted(map(str, state))}, but this rule keeps {sorted(self._kept)}"
+            )
         before = self.state_dict()
         try:
             self._restore(state)

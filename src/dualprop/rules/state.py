@@ -2,13 +2,15 @@
 
 A rule may keep tensors, numbers, words, random generators, modules, optimizers, whatever else has `state_dict` and
 `load_state_dict`, and lists and dictionaries of these. What is written holds tensors, numbers, words and None, in
-lists and in dictionaries by name: `torch.load(weights_only=True)` reads it, and so does JSON beside a file of
-tensors.
+lists and in dictionaries by name, as checkpoints do. What is taken back has the shapes, types and layouts of what
+is kept: nothing of them is taken from what was written.
 """
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterator
 from functools import singledispatch
 from typing import Any
 
@@ -69,15 +71,15 @@ def _(kept: Tensor) -> Any:
 
 @restored.register
 def _(kept: Tensor, state: Any, at: str) -> Any:
-    shape = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__
-    if shape != tuple(kept.shape):
-        raise DualpropError(f"{at}: {shape}, but it must be a tensor of shape {tuple(kept.shape)}")
-    return state.detach().clone().to(kept)
+    if not isinstance(state, Tensor) or state.shape != kept.shape or state.dtype != kept.dtype:
+        raise DualpropError(f"{at}: {_described(state)}, but it must be {_described(kept)}")
+    return torch.empty_like(kept, requires_grad=False).copy_(state)
 
 
 @saved.register(int)
 @saved.register(float)
 @saved.register(str)
+@saved.register(type(None))
 def _(kept: Any) -> Any:
     return kept
 
@@ -85,10 +87,11 @@ def _(kept: Any) -> Any:
 @restored.register(int)
 @restored.register(float)
 @restored.register(str)
+@restored.register(type(None))
 def _(kept: Any, state: Any, at: str) -> Any:
     if type(state) is not type(kept) and (type(kept), type(state)) != (float, int):
         raise DualpropError(f"{at}: of type {type(state).__name__}, but it must be of type {type(kept).__name__}")
-    return type(kept)(state)
+    return state if kept is None else type(kept)(state)
 
 
 @saved.register
@@ -114,7 +117,7 @@ def _(kept: dict, state: Any, at: str) -> Any:  # type: ignore[type-arg]
     if not isinstance(state, dict):
         raise DualpropError(f"{at}: of type {type(state).__name__}, but it must be of type dict")
     if set(state) != set(kept):
-        raise DualpropError(f"{at}: holds {sorted(state)}, but this rule keeps {sorted(kept)}")
+        raise DualpropError(f"{at}: holds {sorted(map(str, state))}, but it must hold {sorted(kept)}")
     return {name: restored(item, state[name], f"{at}.{name}") for name, item in kept.items()}
 
 
@@ -145,24 +148,70 @@ def _(kept: nn.Module, state: Any, at: str) -> Any:
 
 @saved.register
 def _(kept: torch.optim.Optimizer) -> Any:
-    return _plain(kept.state_dict())
+    """The learning rate of every group, and what is known of every parameter; all else is as it was made."""
+    known = kept.state
+    return {
+        "lr": [float(group["lr"]) for group in kept.param_groups],
+        "state": [saved(dict(known[p])) if p in known else {} for p in _parameters(kept)],
+    }
 
 
 @restored.register
 def _(kept: torch.optim.Optimizer, state: Any, at: str) -> Any:
-    try:
-        state = copy.deepcopy(state)
-        kept.load_state_dict({**state, "state": {int(number): of_it for number, of_it in state["state"].items()}})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise DualpropError(f"{at}: not the state of this optimizer ({reason})") from None
+    parameters = _parameters(kept)
+    known = [dict(kept.state.get(p, {})) for p in parameters]
+    written = state.get("state") if isinstance(state, dict) else None
+    if isinstance(written, list) and len(written) == len(known):
+        if any(of_it and not own for own, of_it in zip(known, written, strict=True)):
+            known = [own or made for own, made in zip(known, _after_a_step(kept), strict=True)]
+        known = [own if of_it else {} for own, of_it in zip(known, written, strict=True)]
+    rates = [float(group["lr"]) for group in kept.param_groups]
+    fitting = restored({"lr": rates, "state": known}, state, at)
+    for number, of_it in enumerate(fitting["state"]):
+        for name in NOT_NEGATIVE & of_it.keys():
+            if bool((torch.as_tensor(of_it[name]) < 0).any()):
+                raise DualpropError(f"{at}.state.{number}.{name}: below 0")
+    for group, lr in zip(kept.param_groups, fitting["lr"], strict=True):
+        if not 0 <= lr < math.inf:
+            raise DualpropError(f"{at}.lr: {lr}, but it must be a finite number of at least 0")
+        group["lr"] = lr
+    for p, of_it in zip(parameters, fitting["state"], strict=True):
+        kept.state[p] = of_it
     return kept
 
 
-def _plain(value: Any) -> Any:
-    """A copy with names for keys and lists for tuples."""
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.clone() if isinstance(value, Tensor) else value
+def astray(state: Any, at: str = "") -> Iterator[str]:
+    """The places of numbers that are NaN or infinite in what `saved` gave.
+
+    Example:
+        >>> list(astray({"a": [1.0, math.nan], "b": torch.tensor([1.0, math.inf])}))
+        ['a.1', 'b']
+    """
+    if isinstance(state, dict | list):
+        for name, item in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from astray(item, f"{at}.{name}" if at else str(name))
+    elif isinstance(state, Tensor | float) and not bool(torch.isfinite(torch.as_tensor(state)).all()):
+        yield at
+
+
+NOT_NEGATIVE = {"step", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "exp_inf"}
+"""What the optimizers of PyTorch count and what they sum squares in, by name."""
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _after_a_step(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What it will know of every parameter: of what shapes and types, not of what values."""
+    twin = copy.deepcopy(optimizer)
+    for p in _parameters(twin):
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
+    twin.step()
+    return [dict(twin.state.get(p, {})) for p in _parameters(twin)]
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and type {str(value.dtype).removeprefix('torch.')}"
+    return f"of type {type(value).__name__}"

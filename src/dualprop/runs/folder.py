@@ -1,44 +1,46 @@
 """The run folder: settings, environment, metrics, checkpoints and weights of one training run.
 
-settings.json       what was asked for
-resolved.json       every value that was used, what was left to the rule, the net or the machine included
-environment.json    versions, processor, threads, git commit
-metrics.jsonl       one line of numbers at a time
-events.out.*        the same for TensorBoard
-checkpoint.pt       all that is needed to go on; replaced as a whole, never half-written
-best.safetensors    the weights with the best validation accuracy
-result.json         the test result, when the run is finished
-.lock               held by the process that trains; what holds it ends with that
+settings.json           what was asked for
+resolved.json           every value that was used, what was left to the rule, the net or the machine included
+environment.json        versions, processor, threads, git commit
+metrics.jsonl           one line of numbers at a time
+events.out.*            the same for TensorBoard
+checkpoint.safetensors  all that is needed to go on; replaced as a whole, never half-written
+best.safetensors        the weights with the best validation accuracy
+result.json             the test result, when the run is finished
+.lock                   held by the process that trains; what holds it ends with that
 """
 
 from __future__ import annotations
 
-import contextlib
-import datetime
+import functools
+import hashlib
 import json
-import os
-import pickle
-import platform
+import secrets
 import shutil
-import subprocess
-import sys
-import warnings
-from collections.abc import Callable, Mapping
-from importlib import metadata
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import filelock
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
-from dualprop.errors import CheckpointError
+from dualprop import files
+from dualprop.errors import CheckpointError, DualpropError
+from dualprop.runs import checkpoint as format
+from dualprop.runs.environment import environment
+from dualprop.runs.events import Events
 from dualprop.runs.settings import Settings
 
-FORMAT = 1
+CHECKPOINT = "checkpoint.safetensors"
+FORMER = "checkpoint.pt"
+"""What it was called when it was a pickle."""
+
+SMALL = 2**16
+"""Bytes of a file of settings, at most."""
+LARGE = 2**30
+"""Of metrics."""
 
 
 class Run:
@@ -64,7 +66,7 @@ class Run:
             CheckpointError: if there is something at `path`, or it cannot be written.
         """
         check_free(path)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        draft = path.with_name(f".{secrets.token_hex(8)}{files.DRAFT}")
         try:
             draft.mkdir(parents=True)
             run = cls(draft)
@@ -75,7 +77,7 @@ class Run:
             draft.rename(path)
         except OSError as error:
             check_free(path)  # another process may have been faster
-            raise CheckpointError(f"{path}: cannot be made ({_first_line(error)})") from None
+            raise CheckpointError(f"{path}: cannot be made ({_reason(error)})") from None
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return cls(path)
@@ -93,8 +95,18 @@ class Run:
 
     @property
     def settings(self) -> Settings:
-        """The settings it was started with."""
-        return Settings.from_dict(read_json(self.path / "settings.json"))
+        """The settings it was started with.
+
+        Raises:
+            CheckpointError: if they cannot be read, or are none.
+        """
+        path = self.path / "settings.json"
+        try:
+            return Settings.from_dict(read_json(path))
+        except CheckpointError:
+            raise
+        except DualpropError as error:
+            raise CheckpointError(f"{path}: {error}") from None
 
     @property
     def resolved(self) -> dict[str, Any] | None:
@@ -108,6 +120,20 @@ class Run:
         path = self.path / "result.json"
         return read_json(path) if path.is_file() else None
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of all that what was computed so far depends on: a checkpoint is made for it and goes with no other.
+
+        It is that of the time when the run was claimed: what is edited later is not what is trained.
+        """
+        fixed, asked = self.settings.fixed(), read_json(self.path / "settings.json")
+        used = self.resolved or {}
+        content = {
+            "settings": {name: fixed[name] for name in sorted(fixed.keys() & asked.keys())},
+            **{name: used.get(name) for name in ("net", "rule", "optimizer", "data", "own")},
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
+
     def claim(self) -> None:
         """Keep other processes from training this run, until `release` or the end of this process.
 
@@ -119,7 +145,10 @@ class Run:
         except filelock.Timeout:
             raise CheckpointError(f"{self.path}: another process is training this run") from None
         except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written ({_first_line(error)})") from None
+            raise CheckpointError(f"{self.path}: cannot be written ({_reason(error)})") from None
+        files.remove_drafts(self.path)
+        vars(self).pop("digest", None)
+        self.digest  # noqa: B018 - now, while the files are those that are about to be trained
 
     def release(self) -> None:
         """Let others have it."""
@@ -127,84 +156,105 @@ class Run:
 
     def save(self, checkpoint: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
-        _replace(self.path / "checkpoint.pt", lambda f: torch.save({"format": FORMAT, **checkpoint}, f))
+        content = format.dumped({**checkpoint, "settings": self.digest})
+        replace_file(self.path / CHECKPOINT, lambda f: f.write(content))
 
     def load(self) -> dict[str, Any]:
-        """The last checkpoint: tensors and plain containers, no code.
+        """The last checkpoint: tensors, numbers and words in plain containers.
+
+        The tensors are mapped from the file: whoever keeps them copies them.
 
         Raises:
-            CheckpointError: if it is missing, damaged, of another format, or holds anything but data.
+            CheckpointError: if it is missing, damaged, of another format, or made with other settings.
         """
-        path = self.path / "checkpoint.pt"
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's remarks on files that it goes on to refuse
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise CheckpointError(f"{path}: missing") from None
-        except pickle.UnpicklingError:
+        path = self.path / CHECKPOINT
+        if not path.exists() and (self.path / FORMER).exists():
             raise CheckpointError(
-                f"{path}: refused, it is damaged or holds more than tensors and numbers"
-            ) from None
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path}: damaged ({_first_line(error)})") from None
-        if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
-            raise CheckpointError(f"{path}: not a checkpoint of this version of dualprop")
+                f"{self.path / FORMER}: of a former version of dualprop, which this one cannot go on with; the "
+                "run's weights can be had by load_net, and a new run from them by --init-from"
+            )
+        checkpoint = format.loaded(path)
+        if checkpoint.pop("settings", None) != self.digest:
+            raise CheckpointError(
+                f"{path}: not a checkpoint of this run; it was made with other settings than settings.json and "
+                "resolved.json say"
+            )
         return checkpoint
 
     def save_weights(self, name: str, weights: Mapping[str, Tensor], **notes: object) -> None:
         """Replace a safetensors file."""
-        data = safetensors.torch.save(
-            {key: value.detach().cpu().contiguous() for key, value in weights.items()},
-            metadata={key: str(value) for key, value in notes.items()},
-        )
-        _replace(self.path / name, lambda f: f.write(data))
+        data = format.written_tensors(weights, {key: str(value) for key, value in notes.items()})
+        replace_file(self.path / name, lambda f: f.write(data))
 
     def load_weights(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Read a safetensors file: the weights and the notes.
+        """Read a safetensors file: the weights, mapped from it, and the notes.
 
         Raises:
             CheckpointError: if it is missing or damaged.
         """
-        path = self.path / name
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except FileNotFoundError:
-            raise CheckpointError(f"{path}: missing") from None
-        except safetensors.SafetensorError as error:
-            raise CheckpointError(f"{path}: damaged ({error})") from None
+        return format.read_tensors(self.path / name)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics; a last line cut short by a kill does not count."""
+        """All lines of metrics; a last line cut short by a kill does not count.
+
+        Raises:
+            CheckpointError: if one is no record.
+        """
         path = self.path / "metrics.jsonl"
-        lines = (
-            path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
-        )
         try:
-            records = [json.loads(line) for line in lines if line.endswith("\n")]
-            return [{**record, "step": int(record["step"])} for record in records]
-        except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"{path}: damaged ({_first_line(error)})") from None
+            content = files.read_regular(path, LARGE)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({_reason(error)})") from None
+        try:
+            return [_record(line) for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{path}: damaged ({_reason(error)})") from None
 
     def log(self, **record: Any) -> None:
-        """Append one line of metrics."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
+        """Append one line of metrics.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        with self.writing("metrics.jsonl"), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
             f.write(json.dumps(record) + "\n")
 
-    def events(self, step: int) -> SummaryWriter | None:
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """A context in which a disk that cannot be written is one line, with the way on.
+
+        Args:
+            what: is written in it.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}: the {what} cannot be written ({_reason(error)}); "
+                f"once it can, go on with: dualprop train --resume {self.path}"
+            ) from None
+
+    def events(self, step: int) -> Events | None:
         """The event file for TensorBoard, from `step` on; None where nothing is to be written."""
-        return SummaryWriter(str(self.path), purge_step=step + 1 if step else None)
+        return Events(self.path, step)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the test result."""
         write_json(self.path / "result.json", result)
 
+    def reopen(self, settings: Settings) -> None:
+        """Go on with a run, finished or not, by other settings: its result is no longer one."""
+        with self.writing("settings.json"):
+            (self.path / "result.json").unlink(missing_ok=True)
+        write_json(self.path / "settings.json", settings.as_dict())
+
     def rewind_metrics(self, step: int) -> None:
-        """Drop the lines that belong to steps after `step`: they will be computed again."""
-        kept = [record for record in self.metrics() if record["step"] <= step]
+        """Drop the lines that will be computed again: those of steps after `step`, and any test."""
+        kept = [record for record in self.metrics() if record["step"] <= step and record["kind"] != "test"]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        _replace(self.path / "metrics.jsonl", lambda f: f.write(text.encode("utf-8")))
+        replace_file(self.path / "metrics.jsonl", lambda f: f.write(text.encode("utf-8")))
 
 
 class ReadOnlyRun(Run):
@@ -225,11 +275,14 @@ class ReadOnlyRun(Run):
     def log(self, **record: Any) -> None:
         """The writing process does."""
 
-    def events(self, step: int) -> SummaryWriter | None:
+    def events(self, step: int) -> Events | None:
         """None: the writing process has one."""
         return None
 
     def finish(self, result: Mapping[str, Any]) -> None:
+        """The writing process does."""
+
+    def reopen(self, settings: Settings) -> None:
         """The writing process does."""
 
     def rewind_metrics(self, step: int) -> None:
@@ -237,9 +290,21 @@ class ReadOnlyRun(Run):
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Replace a JSON file."""
-    text = json.dumps(values, indent=2) + "\n"
-    _replace(path, lambda f: f.write(text.encode("utf-8")))
+    """Replace a JSON file.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file of text, in UTF-8.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
+    replace_file(path, lambda f: f.write(text.encode("utf-8", "backslashreplace")))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -249,9 +314,9 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: if it is missing or damaged.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = files.parse_json(files.read_regular(path, SMALL))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or unreadable ({error})") from None
+        raise CheckpointError(f"{path}: damaged or unreadable ({_reason(error)})") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: damaged, it should hold one JSON object")
     return values
@@ -263,77 +328,42 @@ def check_free(path: Path) -> Path:
     Raises:
         CheckpointError: if there is.
     """
-    if path.exists():
+    try:
+        taken = path.is_symlink() or path.exists()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be made ({_reason(error)})") from None
+    if taken:
         raise CheckpointError(f"{path}: exists; choose another folder, or continue it with --resume {path}")
     return path
 
 
-def environment() -> dict[str, Any]:
-    """What the numbers of a run depend on besides its settings."""
-    names = ("dualprop", "torch", "torchvision", "torchmetrics", "numpy", "scikit-learn")
-    commit = _commit()
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "python": sys.version.split()[0],
-        "versions": {name: _version(name) for name in names},
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "git_commit": commit,
-        "git_dirty": None
-        if commit is None or (changes := _git("status", "--porcelain")) is None
-        else changes != "",
-    }
+def _record(line: bytes) -> dict[str, Any]:
+    """A line of metrics, or a ValueError."""
+    record = files.parse_json(line)
+    if not isinstance(record, dict) or record.get("kind") not in ("train", "epoch", "test"):
+        raise ValueError("a line that is no record")
+    for name, value in record.items():
+        values = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+        if name != "kind" and not all(type(each) in (int, float) for each in values):
+            raise ValueError(f"{name}: not numbers")
+    if type(record.get("step")) is not int or record["step"] < 0:
+        raise ValueError(f"step={record.get('step')!r}: not a number of batches")
+    return record
 
 
-def _version(name: str) -> str | None:
+def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replace a file as a whole, by what is written into an open draft.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
     try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit that the package runs from: None unless it is a checkout's own file that runs."""
-    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
-    return _git("rev-parse", "HEAD") if tracked else None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _git(*arguments: str) -> str | None:
-    """What git says of the folder that the package runs from; None if it is no checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file under another name, flush it to disk, and only then give it its name."""
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        with draft.open("wb") as f:
-            write(f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(draft, path)
-    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError where the disk is full
-        with contextlib.suppress(OSError):
-            draft.unlink()
+        files.replace(path, write)
+    except OSError as error:
         raise CheckpointError(
-            f"{path}: cannot be written ({_first_line(error)}); what was there is still there"
+            f"{path}: cannot be written ({_reason(error)}); what was there is still there"
         ) from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

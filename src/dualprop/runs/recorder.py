@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
@@ -31,7 +32,8 @@ class Recorder:
     def __init__(self, run: Run, step: int) -> None:
         self.run = run
         run.rewind_metrics(step)
-        self._events = run.events(step)
+        with run.writing("event file"):
+            self._events = run.events(step)
 
     def record(self, kind: str, step: int, **numbers: Number) -> None:
         """One record: plain numbers, one number per layer, or several by name.
@@ -40,12 +42,15 @@ class Recorder:
             kind: "train" within an epoch, "epoch" at its end, "test" at the very end.
             step: batches trained so far.
             numbers: what was measured, by name.
+
+        Raises:
+            CheckpointError: if it cannot be written.
         """
         self.run.log(kind=kind, step=step, **numbers)
         if self._events is not None:
-            for name, value in numbers.items():
-                for tag, number in _scalars(kind, name, value):
-                    self._events.add_scalar(tag, number, step)
+            scalars = dict(pair for name, value in numbers.items() for pair in _scalars(kind, name, value))
+            with self.run.writing("event file"):
+                self._events.add(scalars, step)
 
     def __enter__(self) -> Recorder:
         return self
@@ -54,4 +59,5 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):  # every record has been flushed, or its error raised
+                self._events.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -39,6 +40,7 @@ class Settings:
         hidden: neurons in each hidden layer, as 256,256; else the net's own.
         activation: the hidden layers' potential; else the net's own or the rule's, most often relu.
         init: initial weights: glorot-uniform, lecun-normal or uniform-fan-in; else the rule's or the net's own.
+        init_from: a run folder, whose best weights are the initial ones in place of random ones.
         pool: A convolutional net's pooling: max, avg or softmax; else the rule's own, most often max.
         loss: mse, mse-linearised or cross_entropy.
         label_smoothing: part of each target spread evenly over the classes, in [0, 1); cross_entropy only.
@@ -87,6 +89,7 @@ class Settings:
     hidden: Several[Count] | None = _setting("what", None)
     activation: str | None = _setting("what", None)
     init: str | None = _setting("what", None)
+    init_from: str | None = _setting("what", None)
     pool: str | None = _setting("what", None)
     loss: str = _setting("what", "mse")
     label_smoothing: Fraction = _setting("what", 0.0)
@@ -125,6 +128,12 @@ class Settings:
     checkpoint_every: NotNegative = _setting("run", 60.0, identity=False)
 
     def __post_init__(self) -> None:
+        if self.init_from is not None:
+            if self.init is not None:
+                raise DualpropError(
+                    f"init={self.init!r}: not with init_from, which is where the weights come from"
+                )
+            object.__setattr__(self, "init_from", os.path.abspath(self.init_from))
         least = self.warmup_epochs
         between = {
             "min_lr": (self.min_lr <= self.lr, f"must be in [0, lr={self.lr:g}]"),
@@ -159,14 +168,27 @@ class Settings:
         return cls(**values)
 
     def replaced(self, changes: Mapping[str, Any]) -> Settings:
-        """These settings with some of them changed; for resuming only what does not change the result may be.
+        """These settings with some of them changed: for resuming, what the run has not yet depended on.
 
         Raises:
             DualpropError: for a name that is not a setting, or a change that contradicts the run's.
         """
         new = dataclasses.replace(self, **changes)
-        for f in dataclasses.fields(self):
-            before, after = getattr(self, f.name), getattr(new, f.name)
-            if f.metadata["identity"] and before != after:
-                raise DualpropError(f"{f.name}={after!r}: contradicts the run, which was started with {before!r}")
+        fixed = self.fixed()
+        for name, before in fixed.items():
+            if (after := getattr(new, name)) != before:
+                ends = "; its learning rate ends with them" if name == "epochs" else ""
+                raise DualpropError(
+                    f"{name}={after!r}: contradicts the run, which was started with {before!r}{ends}"
+                )
         return new
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that every step depends on.
+
+        The number of epochs is one of them if the learning rate's way to its end is measured by it.
+        """
+        fixed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["identity"]}
+        if self.lr_schedule == "constant" or self.lr_epochs is not None:
+            del fixed["epochs"]
+        return fixed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from dualprop.rules import RULES
+from dualprop.runs.folder import replace_file
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -48,6 +50,15 @@ MARKERS = ("o", "s", "^", "D")
 
 FEW = 30
 """Epochs of which every one is marked."""
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Replace a picture, of the kind that the ending says.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
+    replace_file(path, lambda file: figure.savefig(file, format=path.suffix[1:]))
 
 
 def look(rule: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from dualprop.errors import printable
+
 WIDTH = 80
 """Characters of a terminal that every table of ours should fit."""
 
@@ -21,6 +23,8 @@ WIDTH = 80
 @dataclass(frozen=True)
 class Table:
     """Rows of words under names of columns. The first column is on the left, numbers are on the right.
+
+    Words may come from files: what cannot be printed in them is escaped.
 
     Args:
         title: a line above it; none if empty.
@@ -37,6 +41,14 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("title", printable(self.title)),
+            ("columns", tuple(map(printable, self.columns))),
+            ("rows", [tuple(map(printable, row)) for row in self.rows]),
+        ):
+            object.__setattr__(self, name, value)
 
     def markdown(self) -> str:
         """The table in Markdown; the title is left to the text around it."""
@@ -104,8 +116,8 @@ def show(*parts: str | Table, remarks: Iterable[str] = ()) -> None:
     for part in parts:
         if isinstance(part, Table) and part.title:
             console.print(part.title, style="bold")
-        console.print(part.terminal() if isinstance(part, Table) else part)
+        console.print(part.terminal() if isinstance(part, Table) else printable(part))
         console.print()
-    for line in remarks:
+    for line in map(printable, remarks):
         lines = textwrap.wrap(line, console.width - 2, break_on_hyphens=False)
         console.print("- " + "\n  ".join(lines))

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dualprop.runs.folder import Run, read_json
+from dualprop.arguments import CountOrZero, Portion, check_entries
+from dualprop.errors import CheckpointError, DualpropError, printable
+from dualprop.runs.folder import Run, read_json, write_text
 from dualprop.runs.settings import Settings
-from dualprop.studies._figure import curves, errors_axis, legend, panels, styled
-from dualprop.studies._machine import machine
+from dualprop.studies._figure import curves, errors_axis, legend, panels, save, styled
+from dualprop.studies._machine import ENVIRONMENT, machine
 from dualprop.studies._table import Table, show
 from dualprop.training.means import Means
 from dualprop.training.resolved import net_arguments
+from dualprop.training.result import Result, finished
+from dualprop.training.weights import recorded
 
 FEW_CLASSES = 10
 """Up to so many, the five largest outputs say little."""
@@ -32,6 +36,17 @@ TRUTHS = {"cosine": "bp", "own": "own gradient"}
 """What gradients are compared with, by the record's name for the cosine."""
 
 
+EPOCH: dict[str, Any] = {
+    "loss": float,
+    "accuracy": Portion,
+    "val_accuracy": Portion | None,
+    "cosine": list[float] | None,
+    "own": list[float] | None,
+    "measures": dict[str, float] | None,
+}
+"""What a report reads of an epoch's record."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One finished run: its settings, the net that was made of them, what it ran on, result and epochs."""
@@ -39,17 +54,36 @@ class Record:
     settings: Settings
     net: Mapping[str, Any]
     environment: dict[str, Any]
-    result: dict[str, Any]
+    result: Result
     epochs: list[dict[str, Any]]
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Read a finished run folder."""
+        """Read a finished run folder.
+
+        Raises:
+            CheckpointError: if it is not finished, or one of its files is damaged or contradicts another.
+        """
         run = Run.open(path)
+        result = finished(run)
+        if result is None:
+            raise CheckpointError(f"{path}: not finished (it has no result.json)")
+        settings, used = run.settings, recorded(run)
+        net = used.net if used else net_arguments(settings, (), 0)
         epochs = [record for record in run.metrics() if record["kind"] == "epoch"]
-        settings, resolved = run.settings, run.resolved
-        net = resolved["net"] if resolved else net_arguments(settings, (), 0)
-        environment, result = (read_json(path / f"{name}.json") for name in ("environment", "result"))
+        environment = read_json(path / "environment.json")
+        for name, values, kinds in (
+            ("resolved.json", [net], {"num_classes": CountOrZero}),
+            ("environment.json", [environment], ENVIRONMENT),
+            ("metrics.jsonl", epochs, EPOCH),
+        ):
+            try:
+                for each in values:
+                    check_entries(each, kinds)
+            except DualpropError as error:
+                raise CheckpointError(f"{path / name}: damaged ({error})") from None
+        if not epochs or any(_layers(epoch) != _layers(epochs[0]) for epoch in epochs):
+            raise CheckpointError(f"{path / 'metrics.jsonl'}: damaged (its epochs are not all of one net)")
         return cls(settings, net, environment, result, epochs)
 
     def cosine(self, to: str) -> float | None:
@@ -58,9 +92,9 @@ class Record:
         return statistics.fmean(cosines) if cosines else None
 
     @property
-    def classes(self) -> int:
-        """Of the data, as far as the record says."""
-        return int(self.net.get("num_classes", 0)) if "test_accuracy_top5" in self.result else 0
+    def top5(self) -> float | None:
+        """The top-5 accuracy, where there are classes enough for it to say much."""
+        return self.result.test_accuracy_top5 if self.net["num_classes"] > FEW_CLASSES else None
 
     def choices(self) -> dict[str, Any]:
         """All that was chosen for it besides rule and seed, what was left to the rule included."""
@@ -125,7 +159,7 @@ class Report:
     def table(self) -> Table:
         """A row for each rule; columns for what the runs have."""
         seconds = {
-            rule: statistics.median(r.result["seconds_per_epoch"] for r in records)
+            rule: statistics.median(r.result.seconds_per_epoch for r in records)
             for rule, records in self.rules.items()
         }
         rows = []
@@ -134,8 +168,8 @@ class Report:
             cells = {
                 "rule": rule,
                 "seeds": str(len(records)),
-                "test accuracy %": _percent([r.result["test_accuracy"] for r in records]),
-                "top-5 %": _percent([r.result["test_accuracy_top5"] for r in records if r.classes > FEW_CLASSES]),
+                "test accuracy %": _percent([r.result.test_accuracy for r in records]),
+                "top-5 %": _percent([r.top5 for r in records if r.top5 is not None]),
                 "s / epoch": f"{seconds[rule]:.3g}",
                 "time ÷ bp": f"{seconds[rule] / seconds['bp']:.2f}" if "bp" in seconds else "",
                 **{f"cosine to {name}": _cosine([r.cosine(to) for r in records]) for to, name in TRUTHS.items()},
@@ -191,8 +225,8 @@ class Report:
 
     def markdown(self) -> str:
         """The table in Markdown, with what it was measured on."""
-        remarks = "\n".join(f"- {line}" for line in (NOTES, *self.remarks(), *self.measured()))
-        return f"# {self.title}\n\n{self.table().markdown()}\n\n{remarks}\n"
+        remarks = "\n".join(f"- {line}" for line in map(printable, (NOTES, *self.remarks(), *self.measured())))
+        return f"# {printable(self.title)}\n\n{self.table().markdown()}\n\n{remarks}\n"
 
     def print(self) -> None:
         """The table in a terminal."""
@@ -204,8 +238,8 @@ class Report:
         alignment.png has the angles to bp's gradient, alignment-own.png those to the rules' own, where that is
         another.
         """
-        (folder / "table.md").write_text(self.markdown())
-        (folder / "table.csv").write_text(self.table().csv())
+        write_text(folder / "table.md", self.markdown())
+        write_text(folder / "table.csv", self.table().csv())
         self._draw_errors(folder / "learning-curves.png")
         if all(epoch.get("cosine") for r in self.records for epoch in r.epochs):
             self._draw_angles(folder / "alignment.png", "cosine", "bp's gradient", self.rules)
@@ -228,8 +262,8 @@ class Report:
         errors_axis(axes, [error for runs in errors.values() for run in runs for error in run])
         axes.set_ylabel(f"{name} error, %")
         legend(figure, axes)
-        figure.suptitle(self.title)
-        figure.savefig(path)
+        figure.suptitle(printable(self.title), parse_math=False)
+        save(figure, path)
 
     @styled
     def _draw_angles(self, path: Path, to: str, name: str, rules: Mapping[str, list[Record]]) -> None:
@@ -244,8 +278,13 @@ class Report:
             axes.set_title(f"layer {k + 1}")
         figure.supylabel(f"angle to {name}, degrees", fontsize="medium")
         legend(figure, layer_panels[0])
-        figure.suptitle(self.title)
-        figure.savefig(path)
+        figure.suptitle(printable(self.title), parse_math=False)
+        save(figure, path)
+
+
+def _layers(epoch: Mapping[str, Any]) -> list[int]:
+    """How many layers were compared with each of the true gradients."""
+    return [len(epoch.get(to) or ()) for to in TRUTHS]
 
 
 def _values(records: Sequence[Record]) -> dict[str, set[Any]]:

@@ -19,7 +19,7 @@ from dualprop.nets.net import Net
 from dualprop.registry import Registry
 from dualprop.rules import RULES, Rule
 from dualprop.runs.settings import Settings
-from dualprop.training import threads
+from dualprop.training import threads, weights
 from dualprop.training.callbacks import Alignment, AverageGradients, Callback, ClipGradients, FinalTest, Validation
 from dualprop.training.optim.average import Average
 from dualprop.training.optim.fused import FusedUpdate
@@ -129,6 +129,8 @@ def _bound(
             raise DualpropError(f"data: targets of shape {dataset.train.target_shape} need a net of one's own")
         arguments = recorded.net if recorded else net_arguments(settings, dataset.in_shape, dataset.outputs)
         net = place(make_net(settings.net, arguments, settings.seed))
+    if settings.init_from is not None and recorded is None:
+        weights.give(net, settings.init_from)
     chosen = recorded.rule if recorded else settings.rule_settings
     rule = method(net, loss=LOSSES[settings.loss].smoothed(settings.label_smoothing), **chosen)
     return rule, dict(arguments), method.used(rule, chosen)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from dualprop.arguments import Count, CountOrZero, check
+from dualprop.errors import DualpropError
+from dualprop.rules.state import restored
 from dualprop.training.means import Means
 
 if TYPE_CHECKING:
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 
 ROWS = 1000  # judged together: for fewer, torchmetrics takes longer to be called than to count
 TOP = {"accuracy": 1, "accuracy_top5": 5}
+Sums = dict[str, Annotated[tuple[float, Count], Field(strict=False)]]
+"""Of measures, with how many each is of."""
 
 
 class Tally:
@@ -111,9 +117,26 @@ class Tally:
         }
 
     @classmethod
-    def of(cls, state: Mapping[str, Any]) -> Tally:
-        """What `state_dict` gave."""
-        tally = cls()
+    def of(cls, state: Any, at: str) -> Tally:
+        """What `state_dict` gave.
+
+        Args:
+            state: that.
+            at: where it was kept, for errors.
+
+        Raises:
+            DualpropError: if it is not what any tally gives.
+        """
+        tally, kinds = cls(), {"samples": CountOrZero, "classes": CountOrZero, "measures": Sums, "metrics": Any}
+        if set(check(at, state, dict[str, Any])) != set(kinds):
+            raise DualpropError(f"{at}: holds {sorted(state)}, but it must hold {sorted(kinds)}")
+        for name, kind in kinds.items():
+            check(f"{at}.{name}", state[name], kind)
+        if state["metrics"]:
+            tally._make(state["classes"])
+        metrics = restored(tally.state_dict()["metrics"], state["metrics"], f"{at}.metrics")
+        if any(bool((number < 0).any()) for metric in metrics.values() for number in metric.values()):
+            raise DualpropError(f"{at}.metrics: a count below 0")
         tally._merge(**state)
         return tally
 
@@ -154,5 +177,11 @@ class Meter:
         return {"told": self.told.state_dict(), "untold": self.untold.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        self.told, self.untold = Tally.of(state["told"]), Tally.of(state["untold"])
+        """Take back what `state_dict` gave.
+
+        Raises:
+            DualpropError: if it is not what any meter gives.
+        """
+        if set(check("meter", state, dict[str, Any])) != {"told", "untold"}:
+            raise DualpropError(f"meter: holds {sorted(state)}, but it must hold told and untold")
+        self.told, self.untold = (Tally.of(state[name], f"meter.{name}") for name in ("told", "untold"))

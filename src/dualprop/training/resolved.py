@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dualprop.arguments import Count, check
 from dualprop.errors import DualpropError
 from dualprop.nets import NETS
 from dualprop.nets.net import Net
@@ -45,12 +46,15 @@ class Resolved:
         """What `as_dict` gave.
 
         Raises:
-            TypeError: if a value is missing or of another kind.
+            TypeError: if a value is missing.
+            DualpropError: if one is of another kind.
         """
         resolved = cls(**values)
         for name in ("net", "rule", "optimizer", "own"):
-            if not isinstance(getattr(resolved, name), dict):
-                raise TypeError(f"{name} should be an object")
+            check(name, getattr(resolved, name), dict[str, Any])
+        check("device", resolved.device, str)
+        check("threads", resolved.threads, Count)
+        check("data", resolved.data, str)
         return resolved
 
     def as_dict(self) -> dict[str, Any]:
@@ -92,7 +96,11 @@ def make_net(name: str, arguments: Mapping[str, Any], seed: int) -> Net:
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     try:
         return NETS[name].make(**arguments, generator=torch.Generator().manual_seed(seed))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        hidden = list(arguments.get("hidden", ()))
+    except (RuntimeError, MemoryError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        hidden = arguments.get("hidden", ())
         raise DualpropError(f"hidden={hidden}: a net too large to make ({reason})") from None
+    except DualpropError:
+        raise
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:  # of an edited record
+        raise DualpropError(f"net={name!r}: cannot be made with {arguments} ({error})") from None

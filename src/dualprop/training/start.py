@@ -1,25 +1,27 @@
-"""Training into run folders: starting a run, going on with one, and its best weights."""
+"""Training into run folders: starting a run, and going on with one."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dualprop.errors import CheckpointError
-from dualprop.nets.net import Net
-from dualprop.runs.folder import ReadOnlyRun, Run, check_free
+from dualprop.arguments import check
+from dualprop.errors import CheckpointError, DualpropError
+from dualprop.runs.folder import CHECKPOINT, ReadOnlyRun, Run, check_free
 from dualprop.runs.settings import Settings
-from dualprop.training.callbacks import BestWeights, Callback, Checkpoints, Display, Records, Result, Results
+from dualprop.training.callbacks import BestWeights, Callback, Checkpoints, Display, Records, Results
 from dualprop.training.experiment import Experiment, build
 from dualprop.training.processes.group import Alone, join
-from dualprop.training.resolved import Resolved, make_net, net_arguments
+from dualprop.training.resolved import Resolved
+from dualprop.training.result import Result, finished
 from dualprop.training.threads import computing_in
+from dualprop.training.weights import check_fit, recorded
 
 logger = logging.getLogger("dualprop")
 
@@ -35,23 +37,32 @@ def _claimed(run: Run, processes: Alone) -> Iterator[None]:
 
 
 def train(
-    settings: Settings, run: str | Path, *, callbacks: Sequence[Callback] = (), progress: bool = True
+    settings: Settings,
+    run: str | Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
 ) -> Result:
-    """Train a net and write everything about it into a new run folder.
+    """Train a net and write everything about it into a run folder.
 
     Args:
         settings: what to train, on what, how.
-        run: the folder to make; it must not exist.
+        run: the folder to make; it must not exist, unless with `resume`.
+        resume: go on with the run that is there, if there is one, for a job that is started again and again. Its
+            settings must be these; a finished one answers at once.
         callbacks: what else is done, see `Callback`; what they add to `trainer.numbers` is recorded.
-        progress: whether to show on stderr how it goes: a bar in a terminal, a line an epoch elsewhere.
+        progress: whether to show on stderr how it goes: a bar in a terminal, a line an epoch elsewhere. Nothing is
+            shown where `logging.getLogger("dualprop")` has a level above INFO.
 
     Returns:
         The test result of the weights with the best validation accuracy.
 
     Raises:
         DualpropError: for whatever is wrong with the settings, the data or the folder, before it is made.
-        DivergenceError: if the loss or a weight becomes NaN or infinite, or the rule's inference diverges.
-        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
+        DivergenceError: if the loss or a weight becomes NaN or infinite, the loss grows beyond all bounds, or the
+            rule's inference diverges.
+        Interrupted: on Ctrl-C, SIGTERM or SIGUSR1, after a checkpoint has been saved.
 
     Example:
         >>> import tempfile, dualprop as dp
@@ -60,8 +71,14 @@ def train(
         ...     dp.train(settings, folder + "/run", progress=False).test_accuracy > 0.8
         True
     """
+    if not isinstance(settings, Settings):
+        raise DualpropError(f"settings: of type {type(settings).__name__}, but it must be a dualprop.Settings")
+    path = Path(check("run", run, str | Path))
     processes = join()
-    path = processes.on_leader(lambda: check_free(Path(run)))
+    if resume and processes.on_leader(path.exists):
+        opened = _opened(path, processes)
+        return _go_on(opened, _same(opened, settings, processes), processes, callbacks, progress)
+    processes.on_leader(lambda: check_free(path))
     torch.manual_seed(settings.seed)  # for rules and losses that draw from torch's global generator
     experiment = build(settings, processes, callbacks=callbacks)
     with computing_in(experiment.resolved.threads):
@@ -83,7 +100,8 @@ def resume(
 
     Args:
         run: the run folder.
-        changes: settings that do not change what is computed, for example `data_root`.
+        changes: settings that do not change what has been computed, for example `data_root`, or more `epochs`
+            where the learning rate does not end with them: then a finished run goes on, too.
         callbacks: as for `train`.
         progress: as for `train`.
 
@@ -91,29 +109,67 @@ def resume(
         The result; at once if the run is finished.
 
     Raises:
-        DualpropError: for a folder, checkpoint or setting that does not belong to the run.
+        DualpropError: for a folder, checkpoint, result or setting that does not belong to the run.
     """
     processes = join()
-    opened = _opened(Path(run), processes)
-    recorded = _recorded(opened)
-    kept = {"device": recorded.device, "threads": recorded.threads} if recorded else {}
-    settings = opened.settings.replaced({**kept, **(changes or {})})
-    if (finished := opened.result) is not None:
-        try:
-            return Result(**{**finished, "run": str(opened.path)})  # it may have moved
-        except TypeError as error:
-            raise CheckpointError(f"{opened.path / 'result.json'}: damaged ({error})") from None
-    with _claimed(opened, processes):
-        checkpoint = opened.load()
-        experiment = build(settings, processes, recorded, callbacks)
+    opened = _opened(Path(check("run", run, str | Path)), processes)
+    return _go_on(opened, dict(changes or {}), processes, callbacks, progress)
+
+
+def _same(run: Run, settings: Settings, processes: Alone) -> dict[str, Any]:
+    """What settings given anew say to a run that is there: all but what it is to choose itself."""
+    if settings.rule_settings != run.settings.rule_settings:
+        settings = build(settings, processes).settings  # which has them as they are recorded
+    said = {f.name: getattr(settings, f.name) for f in fields(Settings)}
+    return {name: value for name, value in said.items() if (name, value) not in CHOSEN.items()}
+
+
+CHOSEN = {"device": "auto", "threads": "auto"}
+"""Settings that leave a choice to the machine; a run that goes on keeps the one that was made."""
+
+
+def _go_on(
+    run: Run, changes: dict[str, Any], processes: Alone, callbacks: Sequence[Callback], progress: bool
+) -> Result:
+    """Continue a run, or say how it ended."""
+    used, before = recorded(run), run.settings
+    kept = {"device": used.device, "threads": used.threads} if used else {}
+    settings = before.replaced({**kept, **changes})
+    result = finished(run)
+    if result is not None and settings.epochs == before.epochs:
+        if not (run.path / CHECKPOINT).exists():
+            logger.warning("%s: finished; its %s is gone, so it cannot be trained on", run.path, CHECKPOINT)
+        return result
+    with _claimed(run, processes):
+        experiment = _at(run, settings, used, processes, callbacks)
         with computing_in(experiment.resolved.threads):
-            try:
-                experiment.trainer.load_state_dict(checkpoint)
-            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                reason = " ".join(str(error).split())[:200]
-                path = opened.path / "checkpoint.pt"
-                raise CheckpointError(f"{path}: not a checkpoint of this run ({reason})") from None
-            return fit(experiment, opened, progress)
+            if settings.epochs != before.epochs:
+                processes.on_leader(lambda: run.reopen(replace(before, epochs=settings.epochs)))
+            return fit(experiment, run, progress)
+
+
+def _at(
+    run: Run, settings: Settings, used: Resolved | None, processes: Alone, callbacks: Sequence[Callback]
+) -> Experiment:
+    """The experiment of a run where its checkpoint has left it."""
+    path, checkpoint = run.path / CHECKPOINT, run.load()
+    try:
+        if used is not None:
+            check_fit(settings.net, used.net, checkpoint.get("net"))
+    except DualpropError as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this run ({error})") from None
+    experiment = build(settings, processes, used, callbacks)
+    trainer, best = experiment.trainer, experiment.validation
+    try:
+        trainer.load_state_dict(checkpoint)
+        if best.best is not None and best.best.epoch > trainer.epoch:
+            raise DualpropError(f"best.epoch: {best.best.epoch}, but {trainer.epoch} have been trained")
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:  # a callback's own
+        raise CheckpointError(f"{path}: not a checkpoint of this run ({error})") from None
+    begun = trainer.epoch + (trainer.batch > 0)
+    if begun > settings.epochs:
+        raise CheckpointError(f"{path}: of epoch {begun}, but the run is to have {settings.epochs}")
+    return experiment
 
 
 def fit(experiment: Experiment, run: Run, progress: bool = True) -> Result:
@@ -125,17 +181,18 @@ def fit(experiment: Experiment, run: Run, progress: bool = True) -> Result:
         progress: whether to show how it goes.
 
     Raises:
-        DivergenceError: if the loss or a weight becomes NaN or infinite, or the rule's inference diverges.
-        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint has been saved.
+        DivergenceError: see `train`.
+        Interrupted: likewise.
     """
     s, trainer, validation = experiment.settings, experiment.trainer, experiment.validation
     dataset = experiment.dataset
     results = Results(run, validation)
+    shown = progress and logger.level <= logging.INFO  # which is NOTSET unless somebody wants quiet
     trainer.callbacks += [
         Records(run, s.log_every, validation),
         BestWeights(run, validation, in_shape=list(dataset.in_shape), num_classes=dataset.num_classes),
         results,
-        *([Display(f"{s.rule} on {s.data}, seed {s.seed}")] if progress and trainer.processes.leads else []),
+        *([Display(f"{s.rule} on {s.data}, seed {s.seed}")] if shown and trainer.processes.leads else []),
         Checkpoints(run, s.checkpoint_every),
     ]
     trainer.fit(s.epochs)
@@ -146,43 +203,3 @@ def fit(experiment: Experiment, run: Run, progress: bool = True) -> Result:
 def _opened(path: Path, processes: Alone) -> Run:
     """The run folder, for one process to write and for all to read."""
     return Run.open(path) if processes.leads else ReadOnlyRun.open(path)
-
-
-def _recorded(run: Run) -> Resolved | None:
-    """What a run uses, or None for one from before that was recorded.
-
-    Raises:
-        CheckpointError: if the record is damaged.
-    """
-    if (values := run.resolved) is None:
-        logger.warning(
-            "%s: has no resolved.json; what was left to the rule, the net or the machine is as it is today",
-            run.path,
-        )
-        return None
-    try:
-        return Resolved.from_dict(values)
-    except TypeError as error:
-        raise CheckpointError(f"{run.path / 'resolved.json'}: damaged ({error})") from None
-
-
-def load_net(run: str | Path) -> Net:
-    """The net of a run with its best weights.
-
-    Raises:
-        DualpropError: if the folder is no run, or its weights are missing, damaged or another net's.
-    """
-    opened = Run.open(Path(run))
-    weights, notes = opened.load_weights("best.safetensors")
-    settings, recorded = opened.settings, _recorded(opened)
-    try:
-        if recorded is None:
-            in_shape, num_classes = tuple(json.loads(notes["in_shape"])), int(notes["num_classes"])
-            arguments = net_arguments(settings, in_shape, num_classes)
-        else:
-            arguments = dict(recorded.net)
-        net = make_net(settings.net, arguments, settings.seed)
-        net.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{opened.path}: weights of another net ({' '.join(str(error).split())})") from None
-    return net

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dualprop.arguments import Count, check
+from dualprop.arguments import Count, CountOrZero, NotNegative, check
 from dualprop.data import batched, own_part
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.net import Net
 from dualprop.rules import Rule
 from dualprop.rules.diagnostics import first_nonfinite
+from dualprop.rules.state import astray, restored, saved
 from dualprop.training.callbacks.base import Callback
 from dualprop.training.means import Means
 from dualprop.training.meter import Meter, Tally
@@ -26,7 +27,21 @@ from dualprop.training.optim.fused import FusedUpdate, acting
 from dualprop.training.optim.optimizers import set_lr
 from dualprop.training.processes.group import Alone
 
-COUNTERS = ("epoch", "batch", "step", "epoch_seconds", "seconds")
+COUNTERS: dict[str, Any] = {
+    "epoch": CountOrZero,
+    "batch": CountOrZero,
+    "step": CountOrZero,
+    "epoch_seconds": NotNegative,
+    "seconds": NotNegative,
+    "first_loss": NotNegative | None,
+}
+"""What a trainer counts, and what each may be."""
+
+STATE = ("net", "optimizer", "rule", "rng", "counters", "meter")
+"""What its own parts are called in its state."""
+
+EXPLODED = 1e8
+"""Times the first batch's loss (or times 1, where that is less): what has grown so far does not come back."""
 
 Batch = tuple[Tensor, Tensor]
 Batches = Iterable[Batch]
@@ -143,15 +158,19 @@ class Trainer:
         self.net, self.rule, self.optimizer = net, rule, optimizer
         self.data: Epochs = _epochs(data, check("batch_size", batch_size, Count), net)
         self.callbacks = list(callbacks)
-        for callback in self.callbacks:
-            check("callbacks", callback, Callback)
+        named = [check("callbacks", callback, Callback).name for callback in self.callbacks]
+        for name in filter(None, named):
+            if name in STATE or named.count(name) > 1:
+                raise DualpropError(f"callbacks: {name!r} names more than one thing that checkpoints keep")
         self.rate, self.autocast = rate, autocast
         self.processes = processes or Alone()
         self.epoch = self.batch = self.step = self.epochs = 0
         self.epoch_seconds = self.seconds = self.lr = 0.0
+        self.first_loss: float | None = None
         self.meter, self._evaluated = Meter(), Tally()
         self.numbers: dict[str, Any] = {}
         self._last: Batch | None = None
+        self._unset = frozenset(astray(rule.state_dict(), "rule"))  # minima of nothing yet, and the like
 
     def fit(self, epochs: int) -> dict[str, Any]:
         """Train until so many epochs have been trained in all.
@@ -163,8 +182,9 @@ class Trainer:
             `numbers`.
 
         Raises:
-            DualpropError: for another number of epochs.
-            DivergenceError: if the loss or a weight becomes NaN or infinite, or the rule's inference diverges.
+            DualpropError: for another number of epochs, or batches that are no pairs.
+            DivergenceError: if the loss or a weight becomes NaN or infinite, the loss grows beyond all bounds (see
+                `EXPLODED`), or the rule's inference diverges.
         """
         check("epochs", epochs, Count)
         self.epochs = epochs
@@ -183,8 +203,8 @@ class Trainer:
     def _train_epoch(self) -> None:
         """The batches of this epoch that are left, and its numbers."""
         begun, before = time.perf_counter(), self.epoch_seconds
-        for x, y in self.data.epoch(self.epoch, self.batch):
-            self.learn(x, y)
+        for batch in self.data.epoch(self.epoch, self.batch):
+            self.learn(*_pair(batch))
             self.epoch_seconds = before + time.perf_counter() - begun
             for callback in self.callbacks:
                 callback.step(self)
@@ -215,8 +235,7 @@ class Trainer:
                 products += update.products
                 if first is None:
                     loss, first = self.processes.mean(float(update.loss)), update
-                    if not math.isfinite(loss):
-                        raise DivergenceError(f"the loss became {loss}, {self._where()}")
+                    self._check_loss(loss)
                 for callback in self.callbacks:
                     callback.gradients(self)
                 self.optimizer.step()
@@ -227,21 +246,36 @@ class Trainer:
         measures = measured() | ({"products": float(products)} if products else {})
         self.meter.add(loss, self.processes.gather(first.output, len(y)), y, measures)
 
+    def _check_loss(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise DivergenceError(f"the loss became {loss}, {self._where()}")
+        self.first_loss = abs(loss) if self.first_loss is None else self.first_loss
+        if loss > EXPLODED * max(self.first_loss, 1.0):
+            raise DivergenceError(f"the loss became {loss:.3g}, from {self.first_loss:.3g} in the first batch")
+
     def so_far(self) -> dict[str, Any]:
         """Loss, accuracy, measures and speed in this epoch."""
         tally = self.meter.whole()
         return {**tally.numbers(), "images_per_second": tally.samples / self.epoch_seconds}
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
-        """Mean loss and accuracies of the rule's predictions, targets not smoothed."""
+        """Mean loss and accuracies of the rule's predictions, targets not smoothed.
+
+        Raises:
+            DivergenceError: if that loss is NaN or infinite.
+        """
         loss, tally = self.rule.loss.smoothed(0.0), self._evaluated
         tally.clear()
-        for x, y in batches:
+        for batch in batches:
+            x, y = _pair(batch)
             with self.autocast():
                 output = self.rule.predict(self.processes.shard(x, y)[0])
             output = self.processes.gather(output.to(x.dtype), len(y))
             tally.add(float(loss.value(output, loss.encode(y, output.shape, output.dtype)).mean()), output, y)
-        return tally.means()
+        numbers = tally.means()
+        if not math.isfinite(numbers["loss"]):
+            raise DivergenceError(f"the loss of the predictions became {numbers['loss']}")
+        return numbers
 
     def check_weights(self) -> None:
         """Refuse to go on with weights that have gone astray.
@@ -252,40 +286,82 @@ class Trainer:
         if not all(bool(torch.isfinite(p).all()) for p in self.net.parameters()):
             raise DivergenceError(f"a weight became NaN or infinite, {self._where()}")
 
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state in which weights, an optimizer or a rule have gone astray.
+
+        Args:
+            state: as `state_dict` gives it.
+
+        Raises:
+            DivergenceError: if a number in it is NaN or infinite that was not so when the trainer was made.
+        """
+        places = astray({name: state[name] for name in ("net", "optimizer")})
+        kept = (place for one in state["rule"] for place in astray(one, "rule") if place not in self._unset)
+        place = next(itertools.chain(places, kept), None)
+        (bad,) = self.processes.any(place is not None)
+        if bad:
+            raise DivergenceError(f"{place or 'a state of another process'} is NaN or infinite")
+
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, rule (in every process), random state, counters, and what the callbacks keep."""
+        """Weights, optimizer, rule and random state (in every process), counters, and what the callbacks keep."""
         return {
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "net": saved(self.net),
+            "optimizer": saved(self.optimizer),
             "rule": self.processes.gathered(self.rule.state_dict()),
-            "rng": torch.get_rng_state(),
+            "rng": self.processes.gathered(saved(self._generators())),
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "meter": self.meter.state_dict(),
             **{callback.name: callback.state_dict() for callback in self.callbacks if callback.name},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave.
+        """Take back what `state_dict` gave; shapes, types and settings are those of this trainer's own parts.
 
         Raises:
-            KeyError, TypeError, ValueError, RuntimeError, AttributeError: if it belongs to another net or rule.
+            DualpropError: if it belongs to another net, optimizer or rule; the trainer is then of no more use.
         """
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if len(state["rule"]) != self.processes.count:
-            raise ValueError(f"made by {len(state['rule'])} processes, and here are {self.processes.count}")
+        check("state", state, Mapping[str, Any])
+        names = [*STATE, *(callback.name for callback in self.callbacks if callback.name)]
+        if set(state) != set(names):
+            raise DualpropError(f"state: holds {sorted(state)}, but this trainer keeps {sorted(names)}")
+        for name in ("rule", "rng"):
+            if len(check(name, state[name], list[Any])) != self.processes.count:
+                raise DualpropError(f"made by {len(state[name])} processes, and here are {self.processes.count}")
+        self._count(state["counters"])
+        restored(self.net, state["net"], "net")
+        restored(self.optimizer, state["optimizer"], "optimizer")
         self.rule.load_state_dict(state["rule"][self.processes.rank])
-        torch.set_rng_state(state["rng"])
-        for name in COUNTERS:
-            setattr(self, name, type(getattr(self, name))(state["counters"][name]))
+        self.check_state(state)
+        restored(self._generators(), state["rng"][self.processes.rank], "rng")
         self.meter.load_state_dict(state["meter"])
         for callback in self.callbacks:
             if callback.name:
                 callback.load_state_dict(state[callback.name])
 
+    def _count(self, counters: Any) -> None:
+        """Take back what was counted."""
+        if set(check("counters", counters, dict[str, Any])) != set(COUNTERS):
+            raise DualpropError(f"counters: holds {sorted(counters)}, but it must hold {sorted(COUNTERS)}")
+        for name, kind in COUNTERS.items():
+            setattr(self, name, check(f"counters.{name}", counters[name], kind))
+        least, most = max(self.epoch, self.batch), self.epoch * len(self.data) + self.batch
+        if not (self.batch <= len(self.data) and least <= self.step <= most):
+            raise DualpropError(
+                f"counters: step {self.step} is not in batch {self.batch} of {len(self.data)} after "
+                f"{self.epoch} epochs"
+            )
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        """Those that whatever has none of its own draws from."""
+        found = {"cpu": torch.default_generator}
+        device = next(self.net.parameters(), torch.empty(0)).device
+        if device.type == "cuda":
+            found["cuda"] = torch.cuda.default_generators[device.index or 0]
+        return found
+
     def _where(self) -> str:
         """Where the numbers went astray, or what the inference that is to show it says."""
-        x, y = self._last or next(iter(self.data.epoch(self.epoch)))
+        x, y = self._last or _pair(next(iter(self.data.epoch(self.epoch))))
         try:
             return f"first in {first_nonfinite(self.rule, x, y)}"
         except DivergenceError as error:
@@ -299,3 +375,13 @@ class Trainer:
         except DivergenceError as error:
             epoch = self.epoch + (self.batch > 0)
             raise DivergenceError(f"at step {self.step} (epoch {epoch}) {error}") from None
+
+
+def _pair(batch: Any) -> Batch:
+    """Inputs and targets."""
+    if not isinstance(batch, list | tuple) or len(batch) != 2:
+        kind = f"a {type(batch).__name__}"
+        given = f"{kind} of {len(batch)}" if isinstance(batch, list | tuple) else kind
+        raise DualpropError(f"data: a batch is {given}, but it must be a pair of inputs and targets")
+    x, y = batch
+    return x, y

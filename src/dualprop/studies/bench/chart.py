@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dualprop.studies._figure import BLACK, COLOURS, plain_ticks, styled
+from dualprop.studies._figure import BLACK, COLOURS, plain_ticks, save, styled
 from dualprop.studies.bench.report import Measurements, Row
 
 FOOT = 0.7
@@ -53,7 +53,7 @@ def draw(report: Measurements, path: Path) -> None:
     foot.text(
         0.5, 0, "\n".join(textwrap.wrap(words, int(15 * width))), ha="center", va="bottom", fontsize="x-small"
     )
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _bars(

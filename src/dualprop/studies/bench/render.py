@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dualprop.runs.folder import write_text
 from dualprop.studies.bench.chart import draw
 from dualprop.studies.bench.report import Measurements
 
@@ -24,7 +25,7 @@ def render(numbers: Path, table: Path | None = None, chart: Path | None = None) 
     """
     report = Measurements.read(numbers)
     if table is not None:
-        table.write_text(report.markdown())
+        write_text(table, report.markdown())
     if chart is not None and report.rows:
         draw(report, chart)
     return report

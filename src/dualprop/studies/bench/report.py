@@ -118,7 +118,7 @@ class Measurements:
     """Everything that was measured, and on what.
 
     Args:
-        environment: as `dualprop.runs.folder.environment` gives it.
+        environment: as `dualprop.runs.environment.environment` gives it.
         plan: what was asked for.
         ceilings: of the machine.
         rows: in the order they were measured.

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dualprop.errors import DualpropError
-from dualprop.runs.folder import environment
+from dualprop.runs.environment import environment
 from dualprop.studies.bench import ceilings, timing
 from dualprop.studies.bench.memory import peak_bytes
 from dualprop.studies.bench.plan import Plan

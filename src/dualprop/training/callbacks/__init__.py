@@ -8,7 +8,7 @@ from dualprop.training.callbacks.checkpoints import Checkpoints
 from dualprop.training.callbacks.display import Display
 from dualprop.training.callbacks.evaluation import Alignment, Best, FinalTest, Validation
 from dualprop.training.callbacks.gradients import AverageGradients, ClipGradients
-from dualprop.training.callbacks.records import BestWeights, Records, Result, Results
+from dualprop.training.callbacks.records import BestWeights, Records, Results
 
 __all__ = [
     "Alignment",
@@ -21,7 +21,6 @@ __all__ = [
     "Display",
     "FinalTest",
     "Records",
-    "Result",
     "Results",
     "Validation",
 ]

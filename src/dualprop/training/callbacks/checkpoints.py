@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dualprop.errors import DivergenceError, Interrupted
-from dualprop.runs.folder import Run
+from dualprop.runs.folder import CHECKPOINT, Run
 from dualprop.training.callbacks.base import Callback
 from dualprop.training.interrupt import Interrupt
 
@@ -38,7 +38,7 @@ class Checkpoints(Callback):
                 yield
         except DivergenceError as error:
             good = self.run.load()["counters"]["step"]
-            path = self.run.path / "checkpoint.pt"
+            path = self.run.path / CHECKPOINT
             raise DivergenceError(f"{error}; the last good checkpoint is {path}, of step {good}") from None
 
     def step(self, trainer: Trainer) -> None:
@@ -62,7 +62,9 @@ class Checkpoints(Callback):
             raise self._interrupted(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        self.run.save(trainer.state_dict())
+        state = trainer.state_dict()
+        trainer.check_state(state)
+        self.run.save(state)
         self._saved = time.perf_counter()
 
     def _interrupted(self, trainer: Trainer) -> Interrupted:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from dualprop.arguments import Count, Number, Portion, check
+from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.rules.diagnostics import alignment, feedback_cosines
+from dualprop.rules.state import astray, restored
 from dualprop.training.callbacks.base import Callback
+from dualprop.training.meter import TOP
 
 if TYPE_CHECKING:
     from dualprop.training.trainer import Batches, Trainer
@@ -84,16 +88,24 @@ class Validation(Callback):
         """Take back what `state_dict` gave.
 
         Raises:
-            ValueError: if that is another net's.
+            DualpropError: if that is another net's, or not what any validation gives.
         """
-        self.best = _best(**state) if state else None
-        if self.best and _shapes(self.best.weights) != _shapes(self.net.state_dict()):
-            raise ValueError("best.weights are another net's")
+        self.best = self._checked(state) if check(self.name, state, dict[str, Any]) else None
 
-
-def _best(epoch: int, numbers: Mapping[str, float], weights: Mapping[str, Tensor]) -> Best:
-    """Weights with numbers, whatever a checkpoint that was edited says."""
-    return Best(int(epoch), {str(name): float(number) for name, number in numbers.items()}, dict(weights))
+    def _checked(self, state: Mapping[str, Any]) -> Best:
+        names = [f.name for f in fields(Best)]
+        if self.batches is None or set(state) != set(names):
+            raise DualpropError(f"best: holds {sorted(state)}, but it must hold {names if self.batches else []}")
+        epoch = check("best.epoch", state["epoch"], Count)
+        numbers = check("best.numbers", state["numbers"], dict[str, Number])
+        if "loss" not in numbers or not set(numbers) <= {"loss", *TOP}:
+            raise DualpropError(f"best.numbers: holds {sorted(numbers)}, but it must be of loss, {', '.join(TOP)}")
+        for name in numbers.keys() & TOP.keys():
+            check(f"best.numbers.{name}", numbers[name], Portion)
+        weights = restored(_copied(self.net), state["weights"], "best.weights")
+        if bad := next(astray(weights, "best.weights"), None):
+            raise DualpropError(f"{bad}: NaN or infinite")
+        return Best(epoch, numbers, weights)
 
 
 class FinalTest(Callback):
@@ -132,10 +144,6 @@ class Alignment(Callback):
             trainer.numbers["own"] = found.own
         if own := feedback_cosines(trainer.net):
             trainer.numbers["feedback_cosine"] = own
-
-
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in weights.items()}
 
 
 def _copied(net: Net) -> dict[str, Tensor]:

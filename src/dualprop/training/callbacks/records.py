@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dualprop.runs.folder import Run
 from dualprop.runs.recorder import Recorder
 from dualprop.training.callbacks.base import Callback
 from dualprop.training.callbacks.evaluation import Best, Validation
+from dualprop.training.result import Result
 
 if TYPE_CHECKING:
     from dualprop.training.trainer import Trainer
@@ -73,31 +74,6 @@ class BestWeights(Callback):
         best = self._written = self.validation.best
         assert best is not None
         self.run.save_weights("best.safetensors", best.weights, epoch=best.epoch, **self.notes)
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a finished run went.
-
-    Attributes:
-        run: its folder.
-        test_accuracy: of the best-validation weights on the test data, in [0, 1].
-        test_loss: their mean loss there.
-        best_epoch: the epoch that they come from, the last one if nothing was held out.
-        val_accuracy: their accuracy on the validation data, None without any.
-        seconds_per_epoch: mean wall time of the training part of an epoch.
-        test_accuracy_top5: how often the class is among the five largest outputs; None below six classes.
-        val_accuracy_top5: the same on the validation data.
-    """
-
-    run: str
-    test_accuracy: float
-    test_loss: float
-    best_epoch: int
-    val_accuracy: float | None
-    seconds_per_epoch: float
-    test_accuracy_top5: float | None = None
-    val_accuracy_top5: float | None = None
 
 
 class Results(Callback):

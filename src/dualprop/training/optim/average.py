@@ -8,7 +8,9 @@ from typing import Any
 
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
+from dualprop.rules.state import astray, restored, saved
 from dualprop.training.callbacks.base import Callback
 
 
@@ -56,12 +58,19 @@ class Average(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged weights and how many updates there were."""
-        return self._model.state_dict()
+        state: dict[str, Any] = saved(self._model)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave.
 
         Raises:
-            RuntimeError: if it belongs to another net.
+            DualpropError: if it belongs to another net, or holds a number that no average can.
         """
-        self._model.load_state_dict(state)
+        restored(self._model, state, self.name)
+        if bad := next(astray(saved(self._model), self.name), None):
+            raise DualpropError(f"{bad}: NaN or infinite")
+        if int(self._model.n_averaged) < 0:
+            raise DualpropError(
+                f"{self.name}.n_averaged: {int(self._model.n_averaged)}, but it must be at least 0"
+            )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch.nn import Parameter
+
+from dualprop.rules.state import restored, saved
 
 
 class FusedUpdate:
@@ -79,18 +81,17 @@ class FusedUpdate:
     def zero_grad(self) -> None:
         """Nothing is left to clear: every gradient has been freed."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> list[Any]:
         """The state of every optimizer, in the order of the parameters."""
-        return {"optimizers": [optimizer.state_dict() for optimizer in self._optimizers]}
+        return [saved(optimizer) for optimizer in self._optimizers]
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Sequence[Any]) -> None:
         """Take back what `state_dict` gave.
 
         Raises:
-            ValueError: if it belongs to another net.
+            DualpropError: if it belongs to another net.
         """
-        for optimizer, own in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(own)
+        restored(self._optimizers, state, "optimizer")
 
 
 def acting(optimizer: torch.optim.Optimizer | FusedUpdate) -> AbstractContextManager[object]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dualprop.errors import DualpropError
+from dualprop.files import read_regular, shallow
 from dualprop.registry import Registry
 from dualprop.runs.settings import Settings
 
@@ -22,6 +23,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+LARGEST = 2**16
+"""Bytes of a recipe."""
 
 SCALED = ("warmup_epochs", "lr_epochs")
 """Settings that count epochs of a schedule."""
@@ -106,9 +110,10 @@ def read(recipe: str | Path) -> Recipe:
     """
     from dualprop.rules import RULES  # imports torch, which the names above need not wait for
 
-    file = Path(recipe) if str(recipe).endswith(".toml") else shipped()[str(recipe)]
+    file = None if str(recipe).endswith(".toml") else shipped()[str(recipe)]
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = read_regular(recipe, LARGEST) if file is None else file.read_bytes()
+        tables = shallow(lambda: tomllib.loads(text.decode("utf-8")))
         rules = tables.pop("rules", {})
         if not isinstance(rules, dict) or not all(isinstance(table, dict) for table in rules.values()):
             raise DualpropError("rules: must hold a table for each rule, as [rules.kp-dp]")

@@ -1,0 +1,92 @@
+"""How a finished run went, and whether what its folder says of it hangs together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dualprop.arguments import Count, CountOrZero, NotNegative, Number, Portion, check_entries, checked
+from dualprop.errors import CheckpointError, DualpropError
+from dualprop.runs.folder import CHECKPOINT, Run
+
+
+@checked
+@dataclass(frozen=True)
+class Result:
+    """How a finished run went.
+
+    Attributes:
+        run: its folder.
+        test_accuracy: of the best-validation weights on the test data, in [0, 1].
+        test_loss: their mean loss there.
+        best_epoch: the epoch that they come from, the last one if nothing was held out.
+        val_accuracy: their accuracy on the validation data, None without any.
+        seconds_per_epoch: mean wall time of the training part of an epoch.
+        test_accuracy_top5: how often the class is among the five largest outputs; None below six classes.
+        val_accuracy_top5: the same on the validation data.
+    """
+
+    run: str
+    test_accuracy: Portion
+    test_loss: Number
+    best_epoch: Count
+    val_accuracy: Portion | None
+    seconds_per_epoch: NotNegative
+    test_accuracy_top5: Portion | None = None
+    val_accuracy_top5: Portion | None = None
+
+
+def finished(run: Run) -> Result | None:
+    """The result of a run, or None while it is not finished.
+
+    Raises:
+        CheckpointError: if its result.json says what the rest of the folder does not: that another number of
+            epochs was trained, or another result was measured. The checkpoint may be missing.
+    """
+    values = run.result
+    if values is None:
+        return None
+    path = run.path / "result.json"
+    try:
+        result = Result(**{**values, "run": str(run.path)})  # it may have moved
+    except DualpropError as error:
+        raise CheckpointError(f"{path}: damaged ({error})") from None
+    if contradiction := _by_metrics(run, result) or _by_checkpoint(run, result):
+        raise CheckpointError(
+            f"{path}: {contradiction}; to test the run's weights again, remove {path.name} and resume it"
+        )
+    return result
+
+
+def _by_metrics(run: Run, result: Result) -> str | None:
+    """What the metrics say against a result."""
+    tests = [record for record in run.metrics() if record["kind"] == "test"]
+    if not tests:
+        return "a result, but metrics.jsonl has no test"
+    for name, ours in (
+        ("accuracy", result.test_accuracy),
+        ("loss", result.test_loss),
+        ("epoch", result.best_epoch),
+    ):
+        if tests[-1].get(name) != ours:
+            return f"{name} {ours} of the test, but metrics.jsonl has {tests[-1].get(name)}"
+    return None
+
+
+def _by_checkpoint(run: Run, result: Result) -> str | None:
+    """What the checkpoint, if there is one, says against a result."""
+    if not (run.path / CHECKPOINT).exists():
+        return None
+    state, epochs = run.load(), run.settings.epochs
+    try:
+        check_entries(state, {"counters": dict[str, Any], "best": dict[str, Any]})
+        counters, best = state["counters"], state["best"]
+        check_entries(counters, {"epoch": CountOrZero})
+        check_entries(best, {"numbers": dict[str, Any] | None})
+    except DualpropError as error:
+        raise CheckpointError(f"{run.path / CHECKPOINT}: not a checkpoint of this run ({error})") from None
+    if counters["epoch"] != epochs:
+        return f"a result, but {CHECKPOINT} is of epoch {counters['epoch']} of {epochs}"
+    if best and (best.get("epoch"), best["numbers"].get("accuracy")) != (result.best_epoch, result.val_accuracy):
+        return f"best_epoch {result.best_epoch}, but {CHECKPOINT} has {best.get('epoch')}"
+    return None
