@@ -154,7 +154,7 @@ def _at(
     """The experiment of a run where its checkpoint has left it."""
     path, checkpoint = run.path / CHECKPOINT, run.load()
     try:
-        if used is not None:
+        if used is not None and used.net:  # one's own is there already
             check_fit(settings.net, used.net, checkpoint.get("net"))
     except DualpropError as error:
         raise CheckpointError(f"{path}: not a checkpoint of this run ({error})") from None
