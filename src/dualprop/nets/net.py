@@ -53,7 +53,8 @@ class Layer(nn.Module):
     @property
     def synapses(self) -> list[Synapse]:
         """All synapses into it."""
-        return [self.synapse, *self.also.values()]  # type: ignore[list-item]  # the constructor lets in nothing else
+        modules = self._modules  # which attributes would be looked up in, more slowly
+        return [modules["synapse"], *modules["also"]._modules.values()]  # type: ignore[union-attr, list-item]
 
     def forward(self, *z: Tensor) -> Tensor:
         """f of the sum of A(z) over the synapses, one state for each; shape (B, *out_shape)."""
@@ -135,7 +136,7 @@ class Net(nn.Module):
     @property
     def stack(self) -> list[Layer]:
         """The layers in their order, however they are connected."""
-        return list(self.layers)  # type: ignore[arg-type]  # nothing else is let in
+        return list(self._modules["layers"]._modules.values())  # type: ignore[union-attr, arg-type]
 
     @property
     def synapses(self) -> list[Synapse]:

@@ -385,8 +385,9 @@ class Rule:
         shapes = self._out_shapes[tuple(tuple(each.shape[1:]) for each in inputs)]
         targets = []
         for target, shape, loss in zip(in_order(y), shapes, self.losses, strict=True):
-            check("y", target, Tensor)
-            whole = torch.Size((len(inputs[0]), *shape))
+            if type(target) is not Tensor:
+                check("y", target, Tensor)
+            whole = torch.Size((inputs[0].shape[0], *shape))
             targets.append(loss.encode(target.detach(), whole, inputs[0].dtype))
             if not self._loss_checked:
                 loss.check_value(inputs[0].new_zeros(whole), targets[-1])
@@ -397,7 +398,7 @@ class Rule:
         """The inputs, detached; or an error."""
         inputs = [self._checked_input(each) for each in in_order(x)]
         self.net.inputs(tuple(inputs))
-        if len({len(each) for each in inputs}) > 1:
+        if len(inputs) > 1 and len({len(each) for each in inputs}) > 1:
             raise DualpropError(
                 f"x: batches of {', '.join(str(len(each)) for each in inputs)} samples, but they must be one"
             )
@@ -411,9 +412,10 @@ class Rule:
         return self.net.packed(inputs)
 
     def _checked_input(self, x: Tensor) -> Tensor:
-        check("x", x, Tensor)
+        if type(x) is not Tensor:
+            check("x", x, Tensor)
         x = x.detach()
-        if x.ndim < 2 or not len(x):
+        if x.ndim < 2 or not x.shape[0]:
             raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be (batch, ...) with at least one sample")
         dtype = x.dtype if self._dtype_of is None else self._dtype_of.dtype
         if x.dtype != dtype or not dtype.is_floating_point:

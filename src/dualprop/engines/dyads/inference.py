@@ -141,7 +141,7 @@ class Inference:
         Returns:
             Itself.
         """
-        self.x, self.tasks, self._inputs = inputs[0], tasks, inputs
+        self.x, self.tasks, self._inputs, self._samples = inputs[0], tasks, inputs, len(inputs[0])
         self.dtype = product_dtype(self.x)
         self.products = self.updates = 0
         for number, x in enumerate(inputs):
@@ -388,7 +388,7 @@ class Inference:
 
     def _scale(self, n: Neurons, beta: float) -> None:
         """(1/β_k) (z_k^- - z_k^+) for the batch mean; what the edges learn from."""
-        scale = -1 / (beta * len(self.x))
+        scale = -1 / (beta * self._samples)
         n.delta = self._zeros(n.number) if n.difference is None else n.difference.mul_(scale)
 
     def _pair(self, k: int) -> tuple[Tensor, Tensor]:

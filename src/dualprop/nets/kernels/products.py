@@ -56,10 +56,10 @@ def total(delta: Tensor) -> Tensor:
 
 def _suits_onednn(rows: Tensor, weight: Tensor) -> bool:
     return (
-        rows.dtype is torch.float32
+        rows.shape[0] * weight.numel() >= _LARGE
+        and rows.dtype is torch.float32
         and weight.dtype is torch.float32
         and rows.device.type == "cpu"
-        and len(rows) * weight.numel() >= _LARGE
         and weight.is_contiguous()
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and not torch.is_grad_enabled()

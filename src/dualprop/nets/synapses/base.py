@@ -17,7 +17,7 @@ from dualprop.nets.kernels import products
 from dualprop.nets.synapses.inits import INITS
 from dualprop.nets.synapses.pools import Linearisation, Pool
 from dualprop.nets.synapses.weights import (
-    accumulate,
+    Weights,
     buffers_kept,
     current,
     frozen_weights,
@@ -362,18 +362,21 @@ class Weighted(AffineMap):
 
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
         """Σ_batch delta p^T to W and B, Σ_batch delta to b."""
-        with frozen_weights((self,)):
+        with frozen_weights((self,)) as step:
             bias = self.read("bias")
             if bias is not None and bias.requires_grad:
-                accumulate(bias, products.total(delta))
-            self.learn_weights(delta, p)
+                step.add(bias, products.total(delta))
+            self._learn_weights(step, delta, p)
 
     def learn_weights(self, delta: Tensor, p: Tensor) -> None:
         """Σ_batch delta p^T to W and B alone."""
         with frozen_weights((self,)) as step:
-            step.release(self)
-            for weight in self.learnt_weight():
-                accumulate(weight, self.outer(delta, p))
+            self._learn_weights(step, delta, p)
+
+    def _learn_weights(self, step: Weights, delta: Tensor, p: Tensor) -> None:
+        step.release(self)
+        for weight in self.learnt_weight():
+            step.add(weight, self.outer(delta, p))
 
     def extras(self) -> str:
         """What `print(net)` says of every weighted synapse."""

@@ -7,7 +7,6 @@ parameters by a vector-Jacobian product that spans this computation alone.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -41,9 +40,10 @@ class Weights:
         self._held = {part for synapse in self._synapses for part in synapse.parts}
         self._computed: dict[tuple[nn.Module, str], Tensor] = {}
         self._in_type: dict[tuple[nn.Module, str, torch.dtype], Tensor] = {}
-        self._left: Counter[Tensor] | None = None  # gradients still to come
-        self._followers: dict[Tensor, dict[Tensor, None]] = {}
-        self._sums: dict[Tensor, Tensor] = {}
+        self._left: dict[int, int] = {}  # gradients still to come, by the weight's id
+        self._followers: dict[int, list[Tensor]] = {}
+        self._sums: dict[int, tuple[Tensor, Tensor]] = {}
+        self._learns = False
         self._buffers: dict[nn.Module, list[_Kept]] = {}
         self._moved: list[_Kept] = []
         for part in self._held:
@@ -53,7 +53,7 @@ class Weights:
 
     def holds(self, synapses: Iterable[Synapse]) -> bool:
         """Whether these are among its own."""
-        return all(synapse in self._held for synapse in synapses)
+        return self._held.issuperset(synapses)
 
     def of(self, synapse: Synapse, name: str) -> Any:
         """A weight by the name that its synapse has for it, None where it has none."""
@@ -93,40 +93,50 @@ class Weights:
 
     def add(self, weight: Tensor, gradient: Tensor) -> None:
         """Take a gradient by a weight; it goes on once those of all edges that learn this weight have come."""
-        if self._left is None:
-            self._left = self._expected()
-        gradient = gradient.to(weight.dtype)
-        before = self._sums.get(weight)
-        self._sums[weight] = gradient if before is None else before + gradient
-        self._left[weight] -= 1
-        if self._left[weight] <= 0:
-            self._pass_on(weight)
+        if not self._learns:
+            self._expect()
+        if gradient.dtype != weight.dtype:
+            gradient = gradient.to(weight.dtype)
+        key = id(weight)
+        left = self._left.get(key, 1) - 1
+        if key in self._sums:
+            gradient = self._sums.pop(key)[1] + gradient
+        if left > 0:
+            self._left[key], self._sums[key] = left, (weight, gradient)
+        else:
+            self._pass_on(weight, gradient)
 
     def finish(self) -> None:
         """The step ends: gradients that wait for others wait no longer, and what was moved twice moves back."""
         while self._sums:
-            self._pass_on(min(self._sums, key=lambda weight: weight.is_leaf))
+            first = min(self._sums, key=lambda key: self._sums[key][0].is_leaf)
+            self._pass_on(*self._sums.pop(first))
         for (synapse, name), weight in self._computed.items():
             if name in vars(synapse):  # with its graph, no copy of the synapse could be made
                 setattr(synapse, name, weight.detach())
         _put_back(self._moved)
 
-    def _expected(self) -> Counter[Tensor]:
-        """How many gradients each weight will get."""
-        left = Counter[Tensor]()
+    def _expect(self) -> None:
+        """See which weights will get a gradient from several edges, and which others follow one."""
+        self._learns = True
+        coming: dict[int, list[Tensor]] = {}
         for synapse in self._synapses:
-            left.update(synapse.learnt())
+            for weight in synapse.learnt():
+                coming.setdefault(id(weight), []).append(weight)
             for weight, follower in synapse.followers():
-                self._followers.setdefault(weight, {})[follower] = None
+                followers = self._followers.setdefault(id(weight), [])
+                if all(follower is not other for other in followers):
+                    followers.append(follower)
         for followers in self._followers.values():
-            left.update(list(followers))
-        for weight in [weight for weight in left if not weight.is_leaf]:
-            left.update(parameters_of(weight))
-        return left
+            for follower in followers:
+                coming.setdefault(id(follower), []).append(follower)
+        for weights in list(coming.values()):
+            for parameter in [] if weights[0].is_leaf else parameters_of(weights[0]):
+                coming.setdefault(id(parameter), []).append(parameter)
+        self._left = {key: len(weights) for key, weights in coming.items() if len(weights) > 1}
 
-    def _pass_on(self, weight: Tensor) -> None:
+    def _pass_on(self, weight: Tensor, gradient: Tensor) -> None:
         """A weight's gradient, to the parameter that it is or to those that it is made of."""
-        gradient = self._sums.pop(weight)
         if weight.is_leaf:
             self._give(weight, gradient)
             return
@@ -137,8 +147,9 @@ class Weights:
 
     def _give(self, parameter: Tensor, gradient: Tensor) -> None:
         """A parameter its gradient, and the feedback weights that follow it the same."""
-        gradient = _hooked(parameter, gradient)
-        for follower in self._followers.get(parameter, ()):
+        if parameter._backward_hooks:
+            gradient = _hooked(parameter, gradient)
+        for follower in self._followers.get(id(parameter), ()):
             self.add(follower, gradient.to(follower.dtype, copy=True))  # clipping scales them in place
         if parameter.requires_grad:
             _accumulate(parameter, gradient)
@@ -176,7 +187,7 @@ def one_step(synapses: Iterable[Synapse]) -> Iterator[Weights]:
 
 def frozen_weights(synapses: Iterable[Synapse]) -> AbstractContextManager[Weights]:
     """An inference, in which weights do not change: part of the step that these edges are in, or its own step."""
-    held, step = list(synapses), current()
+    held, step = list(synapses), _STEP.get()
     return one_step(held) if step is None or not step.holds(held) else nullcontext(step)
 
 
@@ -300,5 +311,6 @@ def _accumulate(parameter: Tensor, gradient: Tensor) -> None:
         parameter.grad = gradient
     else:
         parameter.grad.add_(gradient)
-    for hook in list((parameter._post_accumulate_grad_hooks or {}).values()):
-        hook(parameter)
+    if parameter._post_accumulate_grad_hooks:
+        for hook in list(parameter._post_accumulate_grad_hooks.values()):
+            hook(parameter)
