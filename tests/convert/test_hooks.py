@@ -413,7 +413,13 @@ def test_empty_sparse_and_nested_inputs():
     x, y = batch()
     ours = torch.autograd.grad(F.cross_entropy(module(x.to_sparse()), y), list(module.parameters()))
     same(ours, expected(module))
+    parts = torch.nested.nested_tensor([x[:2], x[2:]])
+    with pytest.raises(dp.DualpropError, match="must have layout=torch"):
+        module(parts)
     ragged = torch.nested.nested_tensor([x[:2], x[2:]], layout=torch.jagged)
+    plain = dp.convert(nn.Sequential(nn.Linear(6, 4), nn.Tanh()).double())
+    plain(ragged).values().square().sum().backward()  # looked at closely, as the first pass is
+    assert all(p.grad is not None for p in plain.parameters())
     ours = torch.autograd.grad(module(ragged).values().square().sum() / 2, list(module.parameters()))
     twice = F.linear(x, module.first.weight, module.first.bias)
     for name in ("tanh", "relu", "sigmoid"):

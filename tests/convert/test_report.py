@@ -1,5 +1,6 @@
 """`conversion`: what forward passes met, what they left ordinary, what no forward pass has met."""
 
+import copy
 import warnings
 
 import pytest
@@ -132,13 +133,48 @@ class Encoder(nn.Module):
         return torch.sigmoid(self.layer(x))
 
 
+OUTSIDE = "GELU (method encode, ordinary outside of a forward pass)"
+
+
+def test_a_method_that_forward_does_not_call_is_not_converted_and_said_so():
+    """Its modules are; the functions of its own code are ordinary, before and after a forward pass."""
+    torch.manual_seed(0)
+    module = dp.convert(Encoder().double(), beta=3.0)
+    assert dp.conversion(module).converted == {"": "Sigmoid", "layer.1": "Tanh"}  # as the code names them
+    assert dp.conversion(module).left_alone == {"": OUTSIDE}
+    x = torch.randn(4, 6, dtype=torch.float64)
+    (ours,) = torch.autograd.grad(module.encode(x).mean(0).sum(), module.layer[0].weight)
+    by_hand = difference(F.linear(x, module.layer[0].weight, module.layer[0].bias), FUNCTIONS["tanh"], 3.0 * 4)
+    (expected,) = torch.autograd.grad(F.gelu(by_hand).mean(0).sum(), module.layer[0].weight)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-14)
+    module(x)
+    assert str(dp.conversion(module)) == f"converted: 1 Sigmoid, 1 Tanh; left alone: 1 {OUTSIDE}"
+
+
+class Branching(Encoder):
+    """Forward calls the method where it is asked to."""
+
+    def forward(self, x, deep=False):
+        return self.encode(x) if deep else super().forward(x)
+
+
 def test_what_no_forward_pass_met_is_said():
-    module = dp.convert(Encoder())
-    assert dp.conversion(module).converted == {"": "GELU, Sigmoid", "layer.1": "Tanh"}  # as the code names them
+    module = dp.convert(Branching())
     module(torch.randn(3, 6))
     assert dp.conversion(module).converted == {"": "Sigmoid", "layer.1": "Tanh"}
     assert dp.conversion(module).not_met == {"": "GELU"}
     assert str(dp.conversion(module)) == "converted: 1 Sigmoid, 1 Tanh; not met: 1 GELU; left alone: nothing"
+    module(torch.randn(3, 6), deep=True)
+    assert dp.conversion(module).converted == {"": "GELU, Sigmoid", "layer.1": "Tanh"}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*is deprecated")
+def test_torch_script_says_what_to_script():
+    module = dp.convert(nn.Sequential(nn.Linear(3, 3), nn.Tanh()))
+    with pytest.raises(RuntimeError, match=r"give it dualprop.unconvert\(copy.deepcopy\(model\)\)"):
+        torch.jit.script(module)
+    x = torch.randn(2, 3)
+    assert torch.equal(torch.jit.script(dp.unconvert(copy.deepcopy(module)))(x), module(x))
 
 
 def test_a_model_without_any_activation_met_is_warned_of():

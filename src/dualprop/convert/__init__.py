@@ -18,7 +18,7 @@ from torch import nn
 
 from dualprop.arguments import In, Portion, Positive, checked
 from dualprop.convert._hooks import Part, part_of
-from dualprop.convert._survey import activations_of, has_own_code, reason, unknown_to
+from dualprop.convert._survey import activations_of, activations_outside_forward, has_own_code, reason, unknown_to
 from dualprop.convert.batch import Batch, BatchDim, check_batch, scaled_loss
 from dualprop.convert.feedback import add_feedback, check_feedback, kind_with_feedback, owners_of, symmetric
 from dualprop.convert.record import REDUCTIONS, Conversion
@@ -135,6 +135,8 @@ def convert(
             made.named[name] = ", ".join(found)
         elif why := reason(type(m)):
             made.left_alone[name] = why
+        for method, kinds in activations_outside_forward(m).items():
+            made.leaves(name, f"{', '.join(kinds)} (method {method}, ordinary outside of a forward pass)")
         hidden = hidden or has_own_code(type(m))
         if found or has_own_code(type(m)) or next(m.children(), None) or name in made.left_alone:
             roles[m] = "inner"

@@ -102,6 +102,7 @@ class Part:
             mode.inspection.entered((args, kwargs))
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        # torch.jit.script fails here and shows this line: give it dualprop.unconvert(copy.deepcopy(model))
         """After the module's forward, even where it has failed: the mode ends with the outermost call."""
         mode = current(self.conversion)
         if mode is None or not mode.path or mode.path[-1][0] is not self:

@@ -75,6 +75,8 @@ class Inspection:
     def activation(self, name: str, kind: str, drive: Tensor, z: Tensor, samples: int, strength: float) -> None:
         """A converted activation: whether its drive fits B, and in the backward pass whether its nudges count."""
         where = f"{name or self.name} ({kind})"
+        if drive.is_nested:  # it has no one shape
+            return
         if self.guessed and not (drive.size(0) % samples == 0 or samples in drive.shape):
             shape = tuple(drive.shape)
             self._warn("batch", f"{where}: a drive of shape {shape} has no dimension for B = {samples}; {_SAY}")

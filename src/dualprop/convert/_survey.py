@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from inspect import isfunction
 from types import CodeType
 from typing import Any
@@ -24,7 +24,7 @@ def has_own_code(kind: type[nn.Module]) -> bool:
 
 
 def activations_of(module: nn.Module) -> list[str]:
-    """The activations of a module: itself, those that its attributes hold or the code of its methods names."""
+    """The activations of a module: itself, those that its attributes hold or the code that forward runs names."""
     kind = type(module)
     if not has_own_code(kind):
         return [kind.__name__] if kind.__name__ in NAMES else []
@@ -32,8 +32,17 @@ def activations_of(module: nn.Module) -> list[str]:
     held = [CALLS[value].name for value in values if value in CALLS]
     for potential in (value for value in values if isinstance(value, Potential)):  # a dp.Layer's
         held += [name for m in potential.module().modules() if (name := type(m).__name__) in NAMES]
-    named = [_FUNCTIONS[name] for name in _named_in(module) if name in _FUNCTIONS]
-    return sorted({*held, *named})
+    return sorted({*held, *_named_activations(_named_in(module))})
+
+
+def activations_outside_forward(module: nn.Module) -> dict[str, list[str]]:
+    """The activations named in the code of methods that forward does not run, by the method's name."""
+    if not has_own_code(type(module)):
+        return {}
+    methods = _methods(module)
+    run = _run_by_forward(module, methods)
+    others = {name: _named_activations(_used_by([f], module)) for name, f in methods.items() if f not in run}
+    return {name: sorted(found) for name, found in others.items() if found}
 
 
 def unknown_to(module: nn.Module) -> list[str]:
@@ -63,22 +72,52 @@ def _held(value: Any) -> Iterator[Any]:
         yield from _held(item)
 
 
-def _named_in(module: nn.Module) -> set[str]:
-    """Every name that a module's methods, and functions they call or hold, use, but those of its submodules."""
+def _named_activations(names: set[str]) -> set[str]:
+    return {_FUNCTIONS[name] for name in names if name in _FUNCTIONS}
+
+
+def _methods(module: nn.Module) -> dict[str, Any]:
+    """The functions that the methods of a module's classes are, the most special class first."""
     classes = [base for base in type(module).__mro__ if issubclass(base, nn.Module) and has_own_code(base)]
-    functions = [f for base in classes if base is not nn.Module for f in vars(base).values() if isfunction(f)]
-    functions += [value for value in _held(vars(module)) if isfunction(value)]
-    seen: set[Any] = set()
-    names: set[str] = set()
-    while functions:
-        f = functions.pop()
+    methods: dict[str, Any] = {}
+    for base in classes:
+        for name, value in vars(base).items() if base is not nn.Module else ():
+            f = getattr(value, "__func__", getattr(value, "fget", value))  # of static methods and properties
+            if isfunction(f):
+                methods.setdefault(name, f)
+    return methods
+
+
+def _run_by_forward(module: nn.Module, methods: Mapping[str, Any]) -> set[Any]:
+    """Forward, and the methods that it names, and those that these name; and what the module holds."""
+    run = {value for value in _held(vars(module)) if isfunction(value)}
+    todo = [methods[name] for name in ("forward", "__call__") if name in methods] + list(run)
+    while todo:
+        f = todo.pop()
+        run.add(f)
+        called = (methods[name] for name in _used_by([f], module) if name in methods)
+        todo += [other for other in called if other not in run]
+    return run
+
+
+def _named_in(module: nn.Module) -> set[str]:
+    """Every name that the code which forward runs uses, but those of the module's submodules."""
+    methods = _methods(module)
+    return _used_by(_run_by_forward(module, methods), module)
+
+
+def _used_by(functions: Iterable[Any], module: nn.Module) -> set[str]:
+    """Every name that functions and those of their files that they call use, but those of submodules."""
+    todo, seen, names = list(functions), set[Any](), set[str]()
+    while todo:
+        f = todo.pop()
         if f in seen:
             continue
         seen.add(f)
         used = _names(f.__code__)
         names |= used
         helpers = (f.__globals__.get(name) for name in used)
-        functions += [helper for helper in helpers if isfunction(helper) and helper.__module__ == f.__module__]
+        todo += [helper for helper in helpers if isfunction(helper) and helper.__module__ == f.__module__]
     return names - dict(module.named_children()).keys()
 
 

@@ -147,7 +147,7 @@ def counted(
 
 
 def check_learnable(samples: int, values: Iterable[Any]) -> None:
-    """Refuse a batch to learn from that has no samples or is not finite.
+    """Refuse a batch to learn from that has no samples, is not finite or is nested in the old layout.
 
     Raises:
         DualpropError: naming what is wrong.
@@ -157,6 +157,8 @@ def check_learnable(samples: int, values: Iterable[Any]) -> None:
     if samples <= 0:
         raise DualpropError(f"x: a batch of {samples} samples")
     x = first_tensor(values)
+    if isinstance(x, Tensor) and x.is_nested and x.layout is torch.strided:
+        raise DualpropError("x: a nested tensor with layout=torch.strided, but it must have layout=torch.jagged")
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.layout is not torch.strided or x.is_nested:
         return
     if is_wrapped(x) or x.is_meta or not x.numel():
