@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import traceback
 
 import pytest
 import torchvision.transforms.functional  # noqa: F401 - once, and not in every process
@@ -13,12 +12,8 @@ import torchvision.transforms.functional  # noqa: F401 - once, and not in every 
 from dualprop import data
 from dualprop.errors import DataError
 from tests.data.hostile import CASES, READ, Case, write
+from tests.limits import limited, within_limits
 from tests.slow import but_slow
-
-SECONDS = 20
-"""On a busy machine; on an idle one none takes two."""
-MEMORY = 2**30
-"""Bytes of address space beyond those of the test itself."""
 
 SLOW = (
     "image: WebP below the warning",
@@ -27,39 +22,13 @@ SLOW = (
     "pickle: deep tuples",
 )
 
-limited = pytest.mark.skipif(not hasattr(os, "fork"), reason="limits are those of a process of its own")
-
 
 def outcome(case: Case, root) -> str:
-    """What is said in a process with limits: `READ`, an error's line, or what should never be."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.close(read_end)
-            said = loaded(case, root)
-        except BaseException:
-            said = f"a traceback: {traceback.format_exc()}"
-        os.write(write_end, said.encode("utf-8", "backslashreplace")[:60_000])
-        os._exit(0)
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as pipe:
-        said = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    return said if os.WIFEXITED(status) else f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    """What is said within limits: `READ`, an error's line, or what should never be."""
+    return within_limits(lambda: loaded(case, root))
 
 
 def loaded(case: Case, root) -> str:
-    import resource
-
-    import psutil
-    import torch
-
-    torch.set_num_threads(1)
-    limit = psutil.Process().memory_info().vms + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(SECONDS)
     os.chdir(root)
     try:
         data.load(case.data, root, case.image_size)

@@ -68,6 +68,10 @@ class Slots:
         """
         if not isinstance(states, list | tuple) or not all(isinstance(z, Tensor) for z in states):
             raise DualpropError("state: kept states must be a list of tensors")
+        if not all(z.is_floating_point() for z in states):
+            raise DualpropError(
+                f"state: kept states of types {[str(z.dtype) for z in states]} are not real numbers"
+            )
         shapes = [tuple(z.shape[1:]) for z in states]
         if shapes and len(shapes) != self.count:
             raise DualpropError(f"state: kept states of {len(shapes)} layers, but there are {self.count}")
@@ -80,7 +84,7 @@ class Slots:
                 made = None
             if made is None or (target <= len(shapes) and made != shapes[target - 1]):
                 raise DualpropError(f"state: kept states of shapes {shapes} do not fit layer {target} of the net")
-        self.kept = list(states)
+        self.kept = [z.clone() for z in states]
 
 
 class Ages:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dualprop.arguments import Seed, check, check_entries
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError, Interrupted
 from dualprop.rules import RULES
 from dualprop.runs.folder import check_free, read_json, write_json
@@ -150,13 +151,23 @@ def resume_comparison(folder: str | Path) -> Report:
     _check_alone()
     if not (folder / PLAN).is_file():
         raise CheckpointError(f"{folder}: not a comparison (it has no {PLAN})")
+    intended = read_json(folder / PLAN)
     try:
-        intended = read_json(folder / PLAN)
-        left_out = intended.pop("left_out", {})
+        left_out = check("left_out", intended.pop("left_out", {}), dict[str, str])
+        check_entries(intended, INTENDED)
         settings = plan(**{**intended, "recipe": Recipe(**intended["recipe"])})
-    except (KeyError, TypeError) as error:
+    except (TypeError, DualpropError) as error:
         raise CheckpointError(f"{folder / PLAN}: damaged ({error})") from None
     return _run(settings, folder, left_out)
+
+
+INTENDED: dict[str, Any] = {
+    "rules": list[str],
+    "seeds": list[Seed],
+    "common": dict[str, Any],
+    "recipe": dict[str, dict[str, Any]],
+}
+"""What a comparison keeps of what it was asked for."""
 
 
 def _check_alone() -> None:

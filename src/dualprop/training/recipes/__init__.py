@@ -7,6 +7,7 @@ This module imports nothing heavy.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dualprop.errors import DualpropError
-from dualprop.files import read_regular, shallow
+from dualprop.files import DEEPEST, read_regular, shallow
 from dualprop.registry import Registry
 from dualprop.runs.settings import Settings
 
@@ -113,7 +114,7 @@ def read(recipe: str | Path) -> Recipe:
     file = None if str(recipe).endswith(".toml") else shipped()[str(recipe)]
     try:
         text = read_regular(recipe, LARGEST) if file is None else file.read_bytes()
-        tables = shallow(lambda: tomllib.loads(text.decode("utf-8")))
+        tables = _parsed(text.decode("utf-8"))
         rules = tables.pop("rules", {})
         if not isinstance(rules, dict) or not all(isinstance(table, dict) for table in rules.values()):
             raise DualpropError("rules: must hold a table for each rule, as [rules.kp-dp]")
@@ -126,6 +127,17 @@ def read(recipe: str | Path) -> Recipe:
         raise DualpropError(f"{recipe}: no such file") from None
     except (OSError, ValueError) as error:  # what TOML and Unicode cannot read are ValueErrors, as ours are
         raise DualpropError(f"{recipe}: not a recipe ({' '.join(str(error).split())})") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """What TOML says, or a ValueError."""
+    if re.search(_LONG_KEY, text):  # before tomllib takes memory by the square of its length
+        raise ValueError(f"a key of more than {DEEPEST} parts")
+    tables: dict[str, Any] = shallow(lambda: tomllib.loads(text))
+    return tables
+
+
+_LONG_KEY = rf"""(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')\s*\.\s*){{{DEEPEST}}}"""
 
 
 def load(recipe: str | Path, **settings: Any) -> Settings:
