@@ -152,21 +152,28 @@ class Program(nn.Module):
         self.first, self.steps, self.last = nn.Linear(3, WIDTH), nn.ModuleList(steps), nn.Linear(WIDTH, 2)
         self.kind = kind
 
-    def inputs(self, x):
-        return {"tensor": x, "list": [x, None], "mapping": {"scale": 2.0, "x": x}}[self.kind]
+    def inputs(self, x, side):
+        """What forward takes: a tensor, one in a container, or two of them."""
+        return {"tensor": (x,), "list": ([x, None],), "mapping": ({"scale": 2.0, "x": x},), "several": (x, side)}[
+            self.kind
+        ]
 
     def opened(self, given):
-        return {"tensor": lambda: given, "list": lambda: given[0], "mapping": lambda: given["x"]}[self.kind]()
+        return given[0] if self.kind == "list" else given["x"] if self.kind == "mapping" else given
 
-    def forward(self, given):
+    def forward(self, given, side=None):
         x = self.opened(given)
         z = self.first(x)
+        if side is not None:
+            z = z * torch.tanh(side).mean(-1, keepdim=True)
         for step in self.steps:
             z = step(z, x)
         return self.last(z)
 
-    def by_hand(self, x, act, excluded):
+    def by_hand(self, x, side, act, excluded):
         z = self.first(x)
+        if self.kind == "several":
+            z = z * torch.tanh(side).mean(-1, keepdim=True)
         for k, step in enumerate(self.steps):
             plain = k in excluded
             z = step.run(z, x, (lambda name, a, k, own: FUNCTIONS[name](a)) if plain else act)
@@ -187,6 +194,9 @@ def steps(draw, layers, depth=0):
     if kind in ("linear", "shared"):
         if kind == "linear" or not layers:
             layer = nn.Linear(WIDTH, WIDTH)
+            plain = [other for other in layers if "weight" in other._parameters]
+            if k == 1 and plain:
+                layer.weight = draw(st.sampled_from(plain)).weight
             layers.append(parametrizations.weight_norm(layer) if k == 0 else layer)
         return Linear(draw(st.sampled_from(layers)))
     if kind == "gate":
@@ -206,7 +216,7 @@ def programs(draw):
     made = draw(st.lists(steps(layers), min_size=1, max_size=5))
     if draw(st.booleans()):
         made.append(made[0])  # the very same step once more
-    return Program(made, draw(st.sampled_from(["tensor", "list", "mapping"]))).double()
+    return Program(made, draw(st.sampled_from(["tensor", "list", "mapping", "several"]))).double()
 
 
 @settings(
@@ -227,6 +237,7 @@ def programs(draw):
 )
 def test_any_module(program, n, alpha, beta, reduction, scale, dense, left, copied):
     shape = (n, 3, 3) if dense else (n, 3)
+    side = torch.randn(shape, dtype=torch.float64)
     x, target = torch.randn(shape, dtype=torch.float64), torch.randn((*shape[:-1], 2), dtype=torch.float64)
     excluded = {left} if left < len(program.steps) - 1 and left >= 0 else set()
     excluded |= {k for k, step in enumerate(program.steps) for e in tuple(excluded) if step is program.steps[e]}
@@ -240,13 +251,13 @@ def test_any_module(program, n, alpha, beta, reduction, scale, dense, left, copi
         factor = 1.0 if scale is None else scale
         divided = (terms if dense else None) if reduction == "mean" else None
         with dp.scaled_loss(divided_by=divided, times=factor):
-            loss = (module(module.inputs(x)) - target).square().sum() * factor
+            loss = (module(*module.inputs(x, side)) - target).square().sum() * factor
         loss = loss / terms if reduction == "mean" else loss
         ours = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
     s = beta * (terms if reduction == "mean" else 1) / factor
     gates = s / (terms if reduction == "mean" else n)
     act = lambda name, a, k, own: difference(a, FUNCTIONS[name], s if own else gates, alpha)  # noqa: E731
-    loss = (plain.by_hand(x, act, excluded) - target).square().sum() * factor
+    loss = (plain.by_hand(x, side, act, excluded) - target).square().sum() * factor
     loss = loss / terms if reduction == "mean" else loss
     theirs = torch.autograd.grad(loss, list(plain.parameters()), allow_unused=True)
     for (name, _), a, b in zip(plain.named_parameters(), ours, theirs, strict=True):

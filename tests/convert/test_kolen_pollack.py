@@ -16,22 +16,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import dualprop as dp
 from tests.convert.test_convert import cosine, gradients, sequential
 from tests.oracles.builders import double_batch, double_net
-
-
-class Twin(torch.autograd.Function):
-    """f forward, the finite difference of the definition backward."""
-
-    @staticmethod
-    def forward(ctx, a, f, up, down, scale):
-        ctx.save_for_backward(a)
-        ctx.settings = f, up, down, scale
-        return f(a)
-
-    @staticmethod
-    def backward(ctx, g):
-        (a,), (f, up, down, scale) = ctx.saved_tensors, ctx.settings
-        delta = -scale * g
-        return -(f(a + up * delta) - f(a - down * delta)) / scale, None, None, None, None
+from tests.oracles.finite_difference import FUNCTIONS, difference
 
 
 def affine(layer, x):
@@ -51,8 +36,7 @@ def slow_twin(net, x, alpha, beta):
         if isinstance(m, nn.Linear | nn.Conv2d):
             x = affine(m, x)
         elif isinstance(m, nn.ReLU | nn.Tanh):
-            f = torch.tanh if isinstance(m, nn.Tanh) else lambda a: a.clamp(min=0)
-            x = Twin.apply(x, f, alpha, 1 - alpha, beta * len(x))
+            x = difference(x, FUNCTIONS["tanh" if isinstance(m, nn.Tanh) else "relu"], beta * len(x), alpha)
         else:
             x = x.flatten(1)
     return x

@@ -8,31 +8,14 @@ from torch import Tensor
 
 import dualprop as dp
 from tests.oracles.builders import double_batch, double_net, gradient_of
+from tests.oracles.finite_difference import FUNCTIONS, nudged
 
 SIZES = (6, 9, 8, 7, 4)
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-FUNCTIONS = {
-    "relu": lambda a: a.clamp(min=0),
-    "hard-tanh": lambda a: a.clamp(-1, 1),
-    "leaky-relu": lambda a: torch.where(a > 0, a, 0.01 * a),
-    "tanh": torch.tanh,
-    "sigmoid": lambda a: 1 / (1 + torch.exp(-a)),
+ACTIVATIONS = {
+    name: FUNCTIONS[name.replace("hard-", "hard")]
+    for name in ("relu", "hard-tanh", "leaky-relu", "tanh", "sigmoid")
 }
-
-
-class Dyad(torch.autograd.Function):
-    """f forward; backward sends the finite difference along the incoming difference."""
-
-    @staticmethod
-    def forward(ctx, a, f, up, down):
-        ctx.save_for_backward(a)
-        ctx.settings = f, up, down
-        return f(a)
-
-    @staticmethod
-    def backward(ctx, delta):
-        (a,), (f, up, down) = ctx.saved_tensors, ctx.settings
-        return f(a + up * delta) - f(a - down * delta), None, None, None
 
 
 def reverse_mode(net, activation, x, y, alpha, beta):
@@ -44,7 +27,7 @@ def reverse_mode(net, activation, x, y, alpha, beta):
         drives.append(a)
         if k < depth:
             ratio = beta[k - 1] / beta[k]
-            z = Dyad.apply(a, FUNCTIONS[activation], alpha * ratio, (1 - alpha) * ratio)
+            z = nudged(a, ACTIVATIONS[activation], alpha * ratio, (1 - alpha) * ratio)
     up, down = alpha * beta[-1], (1 - alpha) * beta[-1]
     target = torch.nn.functional.one_hot(y, SIZES[-1]).double()
     output = drives[-1].detach()
@@ -66,7 +49,7 @@ def crosses(activation: str, a: Tensor, up: Tensor, down: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("beta", [(0.5,) * 4, (0.9, 0.3, 1.1, 0.6)], ids=str)
 @pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("activation", FUNCTIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_differences_equal_reverse_mode_on_any_net(activation, alpha, beta):
     net = double_net(SIZES, activation)
     x, y = double_batch(11, SIZES[0], SIZES[-1])

@@ -22,6 +22,7 @@ from tests.oracles.builders import (
     relative_error,
     slope,
 )
+from tests.oracles.finite_difference import nudged
 from tests.oracles.graph_nets import ACYCLIC, batch, drawn_weights, named_net
 
 SIZES = (6, 9, 8, 4)
@@ -106,22 +107,6 @@ def summed_autograd(net: dp.Net, x: object, y: object) -> dict[str, Tensor]:
     return dict(zip(named, torch.autograd.grad(value, list(named.values())), strict=True))
 
 
-class FiniteDifference(torch.autograd.Function):
-    """f(a), whose derivative f'(a) δ is f(a + α δ) - f(a - ᾱ δ)."""
-
-    @staticmethod
-    def forward(ctx, a, f, alpha):
-        ctx.save_for_backward(a)
-        ctx.f, ctx.alpha = f, alpha
-        return f(a)
-
-    @staticmethod
-    def backward(ctx, delta):
-        (a,) = ctx.saved_tensors
-        difference = ctx.f(a + ctx.alpha * delta) - ctx.f(a - (1 - ctx.alpha) * delta)
-        return difference, None, None
-
-
 def reverse_mode(net: dp.Net, x: object, y: object, alpha: float, beta: float) -> dict[int, Tensor]:
     """z⁺ - z⁻ of every layer by differentiating -β Σ ℓ in reverse mode, a finite difference at every layer."""
     states: dict[int, Tensor] = {}
@@ -136,7 +121,7 @@ def reverse_mode(net: dp.Net, x: object, y: object, alpha: float, beta: float) -
         ]
         drives[k] = sum(parts[1:], parts[0]) * 1.0
         drives[k].retain_grad()
-        states[k] = FiniteDifference.apply(drives[k], layer.potential, alpha)
+        states[k] = nudged(drives[k], layer.potential, alpha, 1 - alpha)
     targets = y if isinstance(y, tuple) else (y,)
     losses = [
         F.cross_entropy(states[k], t, reduction="sum") for k, t in zip(net.wiring.outputs, targets, strict=True)
