@@ -59,3 +59,16 @@ def test_several_arguments_and_what_is_refused():
         dp.alignment(nn.Linear(2, 2), F.cross_entropy, x, y)
     with pytest.raises(dp.DualpropError, match="no parameter gets a gradient"):
         dp.alignment(module, lambda output, y: x.clone().requires_grad_().sum(), x, y)
+
+
+def test_a_weight_that_modules_share_counts_in_each_and_frozen_ones_in_none():
+    torch.manual_seed(1)
+    net = nn.Sequential(
+        nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Linear(4, 3)
+    )
+    net[2].weight = net[0].weight
+    net[4].weight.requires_grad_(False)
+    found = dp.alignment(dp.convert(net, beta=9.0), F.cross_entropy, torch.randn(5, 4), torch.arange(5) % 3)
+    assert list(found.cosine) == ["0", "2", "4"]
+    assert found.cosine["0"] == found.cosine["2"] < 1
+    assert found.cosine["4"] == pytest.approx(1)  # the bias alone

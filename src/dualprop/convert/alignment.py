@@ -18,7 +18,7 @@ class ConvertedAlignment(NamedTuple):
 
     Attributes:
         cosine: cosine of the angle between the two, of each module's own parameters together, by its name; in
-            [-1, 1], NaN where one of them is zero.
+            [-1, 1], NaN where one of them is zero. Parameters that modules share are in each of them.
         norm_ratio: norm of the converted module's gradient divided by that of back-propagation's, likewise.
         total: the cosine of all parameters together.
     """
@@ -60,15 +60,17 @@ def converted_alignment(
     if part is None:
         raise DualpropError(f"module: this {type(module).__name__} is not converted")
     feedback = {f"{name}.feedback".removeprefix(".") for name in part.conversion.feedback}
-    named = {name: p for name, p in module.named_parameters() if p.requires_grad and name not in feedback}
+    every = dict(module.named_parameters(remove_duplicate=False))
+    named = {p: name for name, p in every.items() if p.requires_grad and name not in feedback}
     ours = _gradients(module, loss_fn, x, y, named)
     with _ordinary(part, module):
         theirs = _gradients(module, loss_fn, x, y, named)
     if not theirs:
         raise DualpropError("module: no parameter gets a gradient from this loss")
     owners: dict[str, list[str]] = {}
-    for name in theirs:
-        owners.setdefault(name.rpartition(".")[0], []).append(name)
+    for name, p in every.items():
+        if named.get(p) in theirs:
+            owners.setdefault(name.rpartition(".")[0], []).append(named[p])
     pairs = {owner: (_flat(ours, names), _flat(theirs, names)) for owner, names in owners.items()}
     return ConvertedAlignment(
         {owner: _cosine(*pair) for owner, pair in pairs.items()},
@@ -86,20 +88,18 @@ def _ordinary(part: Part, module: nn.Module) -> Mode:
 
 
 def _gradients(
-    module: nn.Module, loss_fn: Any, x: Any, y: Any, named: dict[str, nn.Parameter]
+    module: nn.Module, loss_fn: Any, x: Any, y: Any, named: Mapping[nn.Parameter, str]
 ) -> dict[str, Tensor]:
     """The gradients by name, of those that get one; buffers and random states are left as they were."""
     args, kwargs = (x, {}) if isinstance(x, tuple) else ((), x) if isinstance(x, Mapping) else ((x,), {})
     kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    with torch.random.fork_rng(
-        devices=sorted({p.device for p in named.values() if p.device.type == "cuda"}, key=str)
-    ):
+    with torch.random.fork_rng(devices=sorted({p.device for p in named if p.device.type == "cuda"}, key=str)):
         loss = loss_fn(module(*args, **kwargs), y)
-        grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        grads = torch.autograd.grad(loss, list(named), allow_unused=True)
     with torch.no_grad():
         for buffer, before in kept:
             buffer.copy_(before)
-    return {name: g.detach() for name, g in zip(named, grads, strict=True) if g is not None}
+    return {name: g.detach() for name, g in zip(named.values(), grads, strict=True) if g is not None}
 
 
 def _flat(side: dict[str, Tensor], names: list[str]) -> Tensor:
