@@ -9,6 +9,7 @@ import torch
 
 import dualprop as dp
 from tests.oracles.refused import refused
+from tests.slow import but_slow
 
 
 def residual(activation: str = "tanh") -> tuple[dp.Net, torch.Tensor]:
@@ -78,6 +79,24 @@ def test_a_hopfield_net_predicts_its_free_fixed_point_and_learns(top_down):
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("top_down", but_slow(["symmetric", "skew", "free"], "symmetric", "free"))
+def test_as_it_comes_a_hopfield_net_settles_in_float32_trained_or_not(top_down):
+    digits = dp.data.load("digits")
+    x, y = digits.train.images.float().flatten(1) / 255, digits.train.labels
+    settings = dp.recipes.load("mnist-hopfield")
+    net = dp.nets.hopfield_mlp([64, 64, 64, 10], top_down=top_down)
+    rule = dp.DualProp(net, loss=settings.loss, **settings.rule_settings)
+    optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr)
+    rule.predict(x)
+    for step in range(120):
+        part = slice(100 * (step % 14), 100 * (step % 14 + 1))
+        assert rule.backward(x[part], y[part]).measures["steps"] < 30
+        optimizer.step()
+        optimizer.zero_grad()
+    accuracy = (rule.predict(x).argmax(1) == y).float().mean()
+    assert accuracy > 0.95
 
 
 def test_attention_is_pytorch_s():

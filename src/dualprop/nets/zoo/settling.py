@@ -7,6 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from dualprop.arguments import Count, Fraction, Positive, checked
 from dualprop.errors import DualpropError
@@ -22,12 +24,23 @@ TopDown = Callable[..., Synapse]
 """From an edge, the strength and what draws new weights to the synapse that leads back down beside it."""
 
 
+class _Scaled(nn.Module):
+    """s B in place of B."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """s B."""
+        return self.scale * weight
+
+
 def _free(edge: Edge, strength: float, **drawing: Any) -> Dense:
-    """Weights of its own."""
+    """s B with weights B of its own, which learn as slowly as the others do: the optimizer's step is theirs."""
     assert isinstance(edge.synapse, Dense)
     synapse = Dense(edge.synapse.out_features, edge.synapse.in_features, bias=False, **drawing)
-    with torch.no_grad():
-        synapse.weight.mul_(strength)
+    register_parametrization(synapse, "weight", _Scaled(strength))
     return synapse
 
 
@@ -39,7 +52,7 @@ TOP_DOWN: Registry[TopDown] = Registry(
         "free": _free,
     },
 )
-"""What leads back down: s Wᵀ, as in a Hopfield net, -s Wᵀ, or weights of its own, s times as large at first."""
+"""What leads back down: s Wᵀ, as in a Hopfield net, -s Wᵀ, or s B with weights B of its own."""
 
 
 @checked
@@ -57,9 +70,9 @@ def hopfield_mlp(
 ) -> Net:
     """A multi-layer perceptron in which every layer above the first drives the one below it, too.
 
-    a_k = W_k z_{k-1} + b_k + T_k z_{k+1}, with T_k = s W_{k+1}ᵀ, -s W_{k+1}ᵀ or free. One block update trains them
-    all: with T = 0 it is dual propagation, with the first centred equilibrium propagation, with the others dyadic
-    learning in skew-symmetric and asymmetric nets.
+    a_k = W_k z_{k-1} + b_k + T_k z_{k+1}, with T_k = s W_{k+1}ᵀ, -s W_{k+1}ᵀ or s B_k, free. One block update
+    trains them all: with T = 0 it is dual propagation, with the first centred equilibrium propagation, with the
+    others dyadic learning in skew-symmetric and asymmetric nets.
 
     Args:
         sizes: neurons in each layer from the input up; at least two.
