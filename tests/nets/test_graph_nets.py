@@ -126,7 +126,9 @@ def test_tied_weights_are_one_parameter():
         (lambda: dp.nets.hopfield_mlp([784]), r"^sizes=\[784\]"),
         (lambda: dp.nets.hopfield_mlp([784, 10, 10], top_down="skewed"), "^unknown top-down edge 'skewed'"),
         (lambda: dp.Backprop(dp.nets.hopfield_mlp([6, 5, 4])), "^net: edge layer2 -> layer1 closes a cycle"),
-        (lambda: dp.RULES["ep"](dp.nets.resnet8()), "^net: EquilibriumProp runs on chains"),
+        (lambda: dp.RULES["dtp"](dp.nets.resnet8()), "^net: DifferenceTargetProp runs on chains"),
+        (lambda: dp.RULES["ep"](dp.nets.vit_tiny()), "^net: edge patches -> attention1: joins the same layers"),
+        (lambda: dp.RULES["ep"](dp.nets.hopfield_mlp([6, 5, 4])), "^net: edge layer2 -> layer1: joins the same"),
     ],
 )
 def test_refusals(make, message):

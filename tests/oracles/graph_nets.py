@@ -136,21 +136,49 @@ ACYCLIC = {
     "shared-weights": _shared_weights,
     "autoencoder": _autoencoder,
 }
+
+
+def _tied_skip(g: dp.Graph) -> Outputs:
+    """Every edge between layers has its transpose beside it, and one layer a loop."""
+    h = g.layer("h", {g.input("x"): dp.Dense(4, 5)}, "tanh")
+    i = g.layer("i", {h: dp.Dense(5, 5)}, "tanh")
+    y = g.layer("y", {i: dp.Dense(5, 3), h: dp.Dense(5, 3, bias=False)}, "linear")
+    for source, target in ((h, i), (i, y), (h, y)):
+        g.connect(target, source, dp.Transposed(g.edge(source, target)))
+    g.connect(i, i, dp.Dense(5, 5))
+    return [y]
+
+
+def _tied_outputs(g: dp.Graph) -> Outputs:
+    """An output in the middle, which drives another, and identities both ways."""
+    h = g.layer("h", {g.input("x"): dp.Dense(4, 3)}, "tanh")
+    o = g.layer("o", {h: dp.Identity()}, "linear")
+    y = g.layer("y", {o: dp.Dense(3, 2)}, "linear")
+    g.connect(o, h, dp.Identity())
+    g.connect(y, o, dp.Transposed(g.edge(o, y)))
+    return [y, o]
+
+
 CYCLIC = {"self-loop": _self_loop, "ring": _ring, "tied": _top_down(1.0), "skew": _top_down(-1.0)}
 GRAPHS = {**ACYCLIC, **CYCLIC}
+TIED = {"tied": _top_down(1.0), "tied-skip": _tied_skip, "tied-outputs": _tied_outputs}
+"""Whose fixed point is the equilibrium of an energy."""
+ENERGIES = {**{name: ACYCLIC[name] for name in ACYCLIC if name != "double-edge"}, "ring": _ring, **TIED}
+"""Whose edges are an energy's terms."""
 
 
 def named_net(name: str, *, seed: int = 0, scale: float = 1.0, **settings: float) -> dp.Net:
     """A net of `GRAPHS` in float64; no bias is zero.
 
     Args:
-        name: in `GRAPHS`.
+        name: in `GRAPHS` or `ENERGIES`.
         seed: of its weights.
         scale: what they are multiplied by; a net with cycles settles where they are small.
         settings: of `Graph.net`.
     """
     g = dp.Graph()
-    return drawn_weights(g.net(GRAPHS[name](g), **settings), seed=seed, scale=scale)
+    net = drawn_weights(g.net({**GRAPHS, **ENERGIES}[name](g), **settings), seed=seed, scale=scale)
+    return with_symmetric_loops(net) if name in ENERGIES else net
 
 
 def drawn_weights(net: dp.Net, *, seed: int = 0, scale: float = 1.0) -> dp.Net:
@@ -159,6 +187,15 @@ def drawn_weights(net: dp.Net, *, seed: int = 0, scale: float = 1.0) -> dp.Net:
     with torch.no_grad():
         for p in net.parameters():
             p.uniform_(-0.8 * scale, 0.8 * scale, generator=generator)
+    return net
+
+
+@torch.no_grad()
+def with_symmetric_loops(net: dp.Net) -> dp.Net:
+    """This net, the weights of its loops replaced by their symmetric parts."""
+    for (source, target), synapse in zip(net.wiring.edges, net.synapses, strict=True):
+        if source == target:
+            synapse.weight.copy_((synapse.weight + synapse.weight.mT) / 2)
     return net
 
 

@@ -25,6 +25,7 @@ def logistic(a: Tensor) -> Tensor:
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda a: a,
+    "relu": lambda a: a.clamp(min=0),
     "hard-sigmoid": lambda a: a.clamp(0, 1),
     "half-hard-sigmoid": lambda a: (a / 2).clamp(0, 1),
     "hard-tanh": lambda a: a.clamp(-1, 1),

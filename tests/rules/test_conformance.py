@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import dualprop as dp
-from tests.rules.conformance import CHECKS, PROBLEMS
-from tests.slow import but_slow
+from tests.rules.conformance import CHECKS, PROBLEMS, suits
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("name", list(dp.RULES))
+def suited(*slow: str) -> list[Any]:
+    """Every rule with every kind of net that it runs on, on these for `make test-all`."""
+    return [
+        pytest.param(name, problem, marks=pytest.mark.slow if problem in slow else ())
+        for name, method in dp.RULES.items()
+        for problem in PROBLEMS
+        if suits(method, problem)
+    ]
+
+
+@pytest.mark.parametrize(("name", "problem"), suited("tied"))
 @pytest.mark.parametrize("check", [name for name in CHECKS if name != "learns"])
 def test_conforms(check: str, name: str, problem: str) -> None:
     CHECKS[check](dp.RULES[name], PROBLEMS[problem])
 
 
-@pytest.mark.parametrize("problem", but_slow(PROBLEMS, "conv"))
-@pytest.mark.parametrize("name", list(dp.RULES))
+@pytest.mark.parametrize(("name", "problem"), suited("conv", "skip", "tied"))
 def test_learns(name: str, problem: str) -> None:
     CHECKS["learns"](dp.RULES[name], PROBLEMS[problem])
 
@@ -169,5 +177,7 @@ def test_a_faulty_rule_does_not_conform(rule: type[dp.Rule], check: str) -> None
 
 def test_the_suite_binds_rules_to_nets_that_fit_them() -> None:
     for name, method in dp.RULES.items():
-        for problem in PROBLEMS.values():
-            assert problem.bound(method).net.feedback == method.feedback, name
+        for kind, problem in PROBLEMS.items():
+            if suits(method, kind):
+                assert problem.bound(method).net.feedback == method.feedback, name
+                assert problem.bound(method).net.wiring.is_chain == (kind in ("dense", "conv"))

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dualprop.engines.hopfield.copies import Copies
-from dualprop.engines.hopfield.phases import HopfieldNet, Phase
+from dualprop.engines.hopfield.net import HopfieldNet
+from dualprop.engines.hopfield.phases import Phase
 from dualprop.engines.hopfield.relaxation import ORDERS
 from dualprop.engines.states import ByLayer
 from dualprop.errors import DivergenceError
@@ -35,13 +37,13 @@ class Equilibrium(Protocol):
     """A net whose states settle.
 
     Attributes:
-        depth: M; layers 1..M settle.
+        layers: the numbers of those that settle.
         damping: λ in [0, 1), the part of its old state that a layer keeps in a sweep.
         sweeps: how many of them may pass until all has settled.
     """
 
     @property
-    def depth(self) -> int:
+    def layers(self) -> Sequence[int]:
         """See the class."""
 
     @property
@@ -83,9 +85,9 @@ class OfGraph:
     net: Net
 
     @property
-    def depth(self) -> int:
-        """L."""
-        return len(self.net)
+    def layers(self) -> Sequence[int]:
+        """All, 1..L."""
+        return range(1, len(self.net) + 1)
 
     @property
     def damping(self) -> float:
@@ -126,10 +128,10 @@ class OfGraph:
 
 @dataclass(frozen=True)
 class OfHopfield:
-    """That of a chain read as a layered Hopfield net: F_k(z) = f_k(A_k(z_{k-1}) + γ A_{k+1}^T z_{k+1}).
+    """That of a net read as a Hopfield net: F_k(z) = f_k(Σ_{j→k} A_jk(z_j) + Σ_{k→m} γ A_km^T z_m).
 
     Args:
-        hopfield: the layers that relax, their gain γ and the read-out; with symmetric weights.
+        hopfield: the layers that relax, the gain γ of the feedback and what is read out; with symmetric weights.
         sweeps: steps in which the states may settle.
         tolerance: they have, once none moves by more than this in a step (if larger than 1, relative to the
             largest).
@@ -142,48 +144,50 @@ class OfHopfield:
     damping = 0.0
 
     @property
-    def depth(self) -> int:
-        """M."""
-        return len(self.hopfield.layers)
+    def layers(self) -> Sequence[int]:
+        """All but read-outs that are no states."""
+        return list(self.hopfield.potentials)
 
     @torch.no_grad()
     def settled(self, x: Inputs) -> dict[int, Tensor]:
         """The end of a free phase from zero."""
-        assert isinstance(x, Tensor), "a chain has one input"
-        net = self.hopfield
-        phase = Phase("free", self.sweeps, ORDERS["even-odd"](self.depth), self.tolerance)
-        with frozen_weights(net.synapses):
-            states, end = phase.run(net, net.drive(x), net.zeros(x), Copies(len(x), 1))
-        if end.residual > self.tolerance * max([1.0, *(float(z.abs().max()) for z in states)]):
+        hopfield, inputs = self.hopfield, self.hopfield.net.inputs(x)
+        phase = Phase("free", self.sweeps, ORDERS["even-odd"](hopfield.neighbours), self.tolerance)
+        with frozen_weights(hopfield.net.synapses):
+            copies = Copies(len(inputs[0]), 1)
+            states, end = phase.run(hopfield, hopfield.drives(inputs), hopfield.zeros(inputs), copies)
+        if end.residual > self.tolerance * max([1.0, *(float(z.abs().max()) for z in states.values())]):
             raise DivergenceError(
                 f"the free states do not settle within {self.sweeps} steps: "
                 f"they still move by {end.residual:.3g}, but the tolerance is {self.tolerance:g}"
             )
-        return dict(enumerate([x, *states]))
+        return {**inputs, **states}
 
     def reads(self, k: int) -> list[int]:
         """The layers beside it, and its own, where the feedback depends on how its state is pooled."""
-        return [j for j in (k - 1, k, k + 1) if 0 < j <= self.depth]
+        return sorted({k, *self.hopfield.neighbours[k]})
 
     def updated(self, k: int, z: States) -> Tensor:
-        """Drive and feedback; the latter is the derivative of z_{k+1}·A_{k+1}(z_k), pools and all."""
-        layers = self.hopfield.layers
-        drive = layers[k - 1].synapse(z[k - 1])
-        if k < self.depth:
-            linearised = z[k] if z[k].requires_grad else z[k].detach().requires_grad_()
-            with by_states_alone():
-                agreement = (layers[k].synapse(linearised) * z[k + 1]).sum()
-            (feedback,) = torch.autograd.grad(agreement, linearised, create_graph=True)
-            drive = drive + self.hopfield.gain * feedback
-        return layers[k - 1].potential(drive).to(z[k].dtype)
+        """Drives and feedback; the latter is the derivative of z_m·A_km(z_k), pools and all."""
+        hopfield = self.hopfield
+        parts = [t.synapse(z[t.source]) for t in (hopfield.terms[e] for e in hopfield.into[k]) if not t.loop]
+        for e in hopfield.out_of[k]:
+            term = hopfield.terms[e]
+            if term.target in hopfield.potentials:
+                linearised = z[k] if z[k].requires_grad else z[k].detach().requires_grad_()
+                with by_states_alone():
+                    agreement = term.agreement({**z, k: linearised}).sum()
+                (feedback,) = torch.autograd.grad(agreement, linearised, create_graph=True)
+                parts.append(hopfield.gain_of(e) * feedback)
+        return hopfield.potentials[k](reduce(torch.add, parts)).to(z[k].dtype)
 
     def outputs(self, z: States) -> list[Tensor]:
-        """The last state, or what is read out."""
-        return [self.hopfield.output(z[0], [z[k] for k in range(1, self.depth + 1)])]
+        """The states of the layers that have a loss, or what is read out."""
+        return self.hopfield.says(z)
 
     def by_layer(self, z: States) -> tuple[Tensor, ...]:
-        """A read-out that is no state last."""
-        return (*(z[k] for k in range(self.depth + 1)), *(self.outputs(z) if self.hopfield.reads_out else []))
+        """By name as well; read-outs that are no states among them."""
+        return ByLayer.of(self.hopfield.net.wiring, self.hopfield.by_number(z))
 
 
 class Linearised:
@@ -200,7 +204,7 @@ class Linearised:
 
     def __init__(self, equilibrium: Equilibrium, z: States, value: Callable[[list[Tensor]], Tensor]) -> None:
         self.equilibrium, self._value = equilibrium, value
-        self._layers = range(1, equilibrium.depth + 1)
+        self._layers = equilibrium.layers
         self._z = {k: each.detach().requires_grad_(k > 0) for k, each in z.items()}
         with by_states_alone():
             self._new, self.loss = self._made(self._z)

@@ -19,14 +19,14 @@ class Slots:
 
     Args:
         net: whose states these are.
-        count: how many of its layers keep them, from the first on; all by default.
+        layers: the numbers of those that keep them, in order; all by default.
 
     Attributes:
         kept: a tensor for each layer, one row a slot; empty before the first batch.
     """
 
-    def __init__(self, net: Net, count: int | None = None) -> None:
-        self.net, self.count = net, len(net) if count is None else count
+    def __init__(self, net: Net, layers: Sequence[int] | None = None) -> None:
+        self.net, self.layers = net, range(1, len(net) + 1) if layers is None else layers
         self.kept: list[Tensor] = []
 
     def start(self, *x: Tensor) -> list[Tensor]:
@@ -44,7 +44,7 @@ class Slots:
         kept, shapes = [tuple(z.shape[1:]) for z in self.kept], []
         if kept:
             of_net = self.net.state_shapes([tuple(each.shape[1:]) for each in x])
-            shapes = [of_net[k] for k in range(1, self.count + 1)]
+            shapes = [of_net[k] for k in self.layers]
         if kept != shapes:
             raise DualpropError(
                 f"x: gives states of shapes {shapes}, but those kept from the batch before are {kept}"
@@ -72,18 +72,19 @@ class Slots:
             raise DualpropError(
                 f"state: kept states of types {[str(z.dtype) for z in states]} are not real numbers"
             )
-        shapes = [tuple(z.shape[1:]) for z in states]
-        if shapes and len(shapes) != self.count:
-            raise DualpropError(f"state: kept states of {len(shapes)} layers, but there are {self.count}")
+        if states and len(states) != len(self.layers):
+            raise DualpropError(f"state: kept states of {len(states)} layers, but there are {len(self.layers)}")
+        shapes = {k: tuple(z.shape[1:]) for k, z in zip(self.layers, states, strict=False)}
         for (source, target), synapse in zip(self.net.wiring.edges, self.net.synapses, strict=True):
-            if not 1 <= source < target or source > len(shapes):
+            if source not in shapes or source >= target:
                 continue
             try:
-                made = synapse.out_shape(shapes[source - 1])
+                made = synapse.out_shape(shapes[source])
             except DualpropError:
                 made = None
-            if made is None or (target <= len(shapes) and made != shapes[target - 1]):
-                raise DualpropError(f"state: kept states of shapes {shapes} do not fit layer {target} of the net")
+            if made is None or shapes.get(target, made) != made:
+                given = list(shapes.values())
+                raise DualpropError(f"state: kept states of shapes {given} do not fit layer {target} of the net")
         self.kept = [z.clone() for z in states]
 
 

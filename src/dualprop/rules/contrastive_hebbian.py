@@ -7,47 +7,73 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from dualprop.arguments import Count, NotNegative, Positive, PositivePortion, checked
-from dualprop.engines.hopfield.contrasts import Contrast
+from dualprop.engines.hopfield.contrasts import Contrast, States
 from dualprop.engines.hopfield.copies import Copies
-from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
+from dualprop.engines.hopfield.net import HopfieldNet
+from dualprop.engines.hopfield.phases import Free, Phase
 from dualprop.errors import DualpropError
-from dualprop.nets.losses import Loss, LossOrName
-from dualprop.nets.net import Layer, Net
+from dualprop.nets.losses import Loss
+from dualprop.nets.net import Net
+from dualprop.rules.base import AnyLoss
 from dualprop.rules.relaxing import Order, Relaxing
 
 
 @dataclass(frozen=True)
 class Clamped:
-    """A phase from the free states with the output held at ž_L - β ∂ℓ, contrasted with them.
+    """A phase from the free states with every output held at ž - β ∂ℓ, contrasted with them.
 
     Args:
         net: that relaxes.
-        loss: ℓ, whose gradient says where the output is held.
-        phase: of the layers below.
+        losses: ℓ, whose gradients say where the outputs are held, by output.
+        phase: of all other layers.
         beta: β, how far.
     """
 
     net: HopfieldNet
-    loss: Loss
+    losses: Mapping[int, Loss]
     phase: Phase
     beta: float
 
-    def __call__(self, x: Tensor, y: Tensor, free: Free, generator: torch.Generator) -> Contrast:
+    def __call__(self, y: States, free: Free, generator: torch.Generator) -> Contrast:
         """See `Contrasting`."""
-        output, link = free.output, self.loss.link
-        said = output if link is None else link(output)  # of soft-max neurons: what they would say next
-        clamped = said - self.beta * self.loss.gradient(output, y)
-        below = [[k for k in group if k < len(self.net.layers)] for group in self.phase.groups]
-        start = [*free.states[:-1], clamped]
-        states, settled = replace(self.phase, groups=below).run(self.net, free.drive, start, Copies(len(x), 1))
-        both = [torch.cat(pair) for pair in zip(states, free.states, strict=True)]
-        return Contrast(Copies(len(x), 2), [1 / self.beta, -1 / self.beta], both, None, settled)
+        size, start = len(free.inputs[0]), dict(free.states)
+        for k, loss in self.losses.items():
+            output = free.outputs[k]  # of soft-max neurons the drives: what they would say next
+            said = self.net.potentials[k](output) if k in self.net.readouts else output
+            start[k] = said - self.beta * loss.gradient(output, y[k])
+        others = [[k for k in group if k not in self.losses] for group in self.phase.groups]
+        phase = replace(self.phase, groups=others)
+        states, settled = phase.run(self.net, free.drives, start, Copies(size, 1))
+        both = {k: torch.cat([z, free.states[k]]) for k, z in states.items()}
+        return Contrast(Copies(size, 2), [1 / self.beta, -1 / self.beta], both, {}, settled)
+
+
+def _check_levels(net: HopfieldNet) -> None:
+    """Refuse a net through which feedback does not come down from the outputs, level by level.
+
+    Raises:
+        DualpropError: naming an edge that closes a cycle with no tied partner, or an output that drives a layer.
+    """
+    wiring = net.net.wiring
+    for term in net.terms:
+        source, target = term.source, term.target
+        arrow = f"{wiring.name(source)} -> {wiring.name(target)}"
+        if source > target:
+            raise DualpropError(
+                f"net: edge {arrow} closes a cycle, in which ContrastiveHebbian's feedback would gain; "
+                "edges down must be tied to those up"
+            )
+        if source in wiring.outputs and not term.loop:
+            raise DualpropError(
+                f"net: edge {arrow}: ContrastiveHebbian clamps outputs, so that no error comes down to "
+                f"{wiring.name(source)} from other layers"
+            )
 
 
 class ContrastiveHebbian(Relaxing):
@@ -59,6 +85,9 @@ class ContrastiveHebbian(Relaxing):
 
     The output is clamped to ž_L - β ∂ℓ, that is ž_L + β (y - ž_L) for squared error and cross-entropy: β = 1 is
     the hard clamp to the target, less is a nudge on the way there (coupled learning).
+
+    On a graph without cycles but tied pairs and symmetric loops, feedback from layer m to k comes with
+    γ^{r_k - r_m}, where r is the longest way up, and outputs drive no other layers.
 
     Differences at layer k are of the size γ^{L-k}: in float32 a deep net needs a γ that is not too small.
 
@@ -89,7 +118,7 @@ class ContrastiveHebbian(Relaxing):
         self,
         net: Net,
         *,
-        loss: LossOrName = "mse",
+        loss: AnyLoss = "mse",
         gamma: Positive = 0.1,
         beta: PositivePortion = 1.0,
         T1: Count = 20,
@@ -99,12 +128,13 @@ class ContrastiveHebbian(Relaxing):
         tolerance: NotNegative = 0.0,
     ) -> None:
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance)
-        if gamma ** (len(net) - 1) < 1e-30:  # what the lowest layer's difference is divided by
-            raise DualpropError(f"gamma={gamma!r}: too small for {len(net)} layers")
-        self.beta, chain, link = beta, net.chain, self.loss.link
-        hopfield = HopfieldNet(chain, gain=gamma)
-        if link is not None:
-            neurons = Layer(chain[-1].synapse, link)
-            hopfield = HopfieldNet([*chain[:-1], neurons], neurons.synapse, gain=gamma)
-        phase = self.phase("clamped", T2, len(chain))
-        self.compose(hopfield, Clamped(hopfield, self.loss, phase, self.beta))
+        logits, losses = self.logits, self.by_output
+        neurons = {k: each.link for k, each in losses.items() if k in logits and each.link is not None}
+        hopfield = HopfieldNet(net, logits, neurons, gain=gamma)
+        _check_levels(hopfield)
+        longest = max(hopfield.ranks.values())
+        if gamma**longest < 1e-30:  # what the lowest layer's difference is divided by
+            raise DualpropError(f"gamma={gamma!r}: too small for {longest + 1} layers")
+        self.beta = beta
+        clamped = self.phase("clamped", T2, hopfield)
+        self.compose(hopfield, Clamped(hopfield, losses, clamped, self.beta))

@@ -16,12 +16,13 @@ import torch
 
 from dualprop.arguments import Count, In, NotNegative, Positive, Seed, checked
 from dualprop.engines.hopfield.contrasts import SideBySide, WeightedNudge
-from dualprop.engines.hopfield.phases import HopfieldNet
+from dualprop.engines.hopfield.net import HopfieldNet
 from dualprop.errors import DualpropError
-from dualprop.nets.losses import Loss, LossOrName, SquaredError
+from dualprop.nets.losses import SquaredError
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
 from dualprop.registry import Registry
+from dualprop.rules.base import AnyLoss
 from dualprop.rules.relaxing import Order, Relaxing
 
 Variant = Callable[[float, torch.Generator], tuple[float, float]]
@@ -55,19 +56,18 @@ VARIANTS: Registry[Variant] = Registry(
 )
 
 
-def read_out(net: Net, loss: Loss) -> HopfieldNet:
-    """The net as it relaxes under a loss: all of it, or all below a last layer that reads out logits."""
-    return HopfieldNet(net.chain[:-1], net.chain[-1].synapse) if loss.link is not None else HopfieldNet(net.chain)
-
-
-def check_strength(beta: float, net: Net, loss: Loss) -> None:
-    """Refuse a strength |β| at which z_L <- a_L - β (z_L - y) runs away.
+def read_out(rule: Relaxing, beta: float) -> HopfieldNet:
+    """The net as it relaxes, logits read out of it, to be nudged with a strength |β|.
 
     Raises:
-        DualpropError: for β of 1 or more where the squared error nudges a linear output, or no positive number.
+        DualpropError: where z_L <- a_L - β (z_L - y) runs away: for β of 1 or more where the squared error nudges
+            a linear output.
     """
-    if beta >= 1 and isinstance(loss, SquaredError) and net.chain[-1].potential == Linear():
-        raise DualpropError(f"beta={beta!r}: must be below 1 for the squared error of a linear output")
+    hopfield = HopfieldNet(rule.net, readouts=rule.logits)
+    for k, loss in rule.by_output.items():
+        if beta >= 1 and isinstance(loss, SquaredError) and rule.net.stack[k - 1].potential == Linear():
+            raise DualpropError(f"beta={beta!r}: must be below 1 for the squared error of a linear output")
+    return hopfield
 
 
 def _two_points(variant: Variant, beta: float, generator: torch.Generator) -> list[WeightedNudge]:
@@ -84,8 +84,12 @@ class EquilibriumProp(Relaxing):
     with (β2, β1) = (β, 0) or (0, -β) its error is of the order of β, with (β, -β) of β². It is the gradient of
     the loss at the free equilibrium, which is not the feed-forward net's output.
 
+    On a graph every edge j → k is a term -z_k·A(z_j), felt at both ends, and a tied pair is one. Between two
+    layers there is one edge or such a pair; a loop has symmetric weights, -z·W z/2. Each output has a loss.
+
     Squared error nudges the output's states by -β(z_L - y), as every loss of the states does by its gradient.
-    Cross-entropy is read out outside the dynamics (Laborieux 2021, section 2.3): ℓ(A_L(z_{L-1})) nudges layer L-1.
+    Cross-entropy is read out outside the dynamics (Laborieux 2021, section 2.3): ℓ(A_L(z_{L-1})) nudges layer L-1,
+    unless the net has edges out of that output, which make it a state.
 
     Args:
         net: the net to train; its potentials should be bounded, for example "hard-sigmoid".
@@ -118,7 +122,7 @@ class EquilibriumProp(Relaxing):
         self,
         net: Net,
         *,
-        loss: LossOrName = "mse",
+        loss: AnyLoss = "mse",
         variant: Annotated[str, In(VARIANTS)] = "positive",
         beta: Positive = 0.1,
         T1: Count = 30,
@@ -129,9 +133,7 @@ class EquilibriumProp(Relaxing):
         seed: Seed = 0,
     ) -> None:
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed)
-        check_strength(beta, net, self.loss)
         self.beta, self.variant = beta, VARIANTS[variant]
-        hopfield = read_out(net, self.loss)
-        phase = self.phase("nudged", T2, len(hopfield.layers))
-        points = partial(_two_points, self.variant, self.beta)
-        self.compose(hopfield, SideBySide(hopfield, self.loss, phase, points))
+        hopfield, points = read_out(self, beta), partial(_two_points, self.variant, self.beta)
+        nudged = self.phase("nudged", T2, hopfield)
+        self.compose(hopfield, SideBySide(hopfield, self.by_output, nudged, points))

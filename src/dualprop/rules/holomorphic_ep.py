@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import cmath
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -19,15 +19,25 @@ from pydantic import Field
 from torch import Tensor
 
 from dualprop.arguments import Count, NotNegative, Positive, Seed, checked
-from dualprop.engines.hopfield.contrasts import Contrast, Force, SideBySide, WeightedNudge, check_complex
+from dualprop.engines.hopfield.contrasts import (
+    Contrast,
+    Nudging,
+    SideBySide,
+    States,
+    WeightedNudge,
+    check_complex,
+)
 from dualprop.engines.hopfield.copies import Copies
-from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
+from dualprop.engines.hopfield.net import HopfieldNet
+from dualprop.engines.hopfield.phases import Free, Phase
 from dualprop.engines.hopfield.relaxation import Settled
 from dualprop.errors import DualpropError
-from dualprop.nets.losses import Loss, LossOrName
+from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import POTENTIALS
-from dualprop.rules.equilibrium_prop import check_strength, read_out
+from dualprop.nets.synapses import Pool, Synapse
+from dualprop.rules.base import AnyLoss
+from dualprop.rules.equilibrium_prop import read_out
 from dualprop.rules.relaxing import Order, Relaxing
 
 
@@ -49,36 +59,37 @@ class InTurn:
 
     Args:
         net: that relaxes.
-        loss: whose force nudges it.
+        losses: whose forces nudge it, by output.
         phase: of every nudge.
         points: the nudges and their weights; the opposite of the first is half way.
         noise: standard deviation of the noise.
     """
 
     net: HopfieldNet
-    loss: Loss
+    losses: Mapping[int, Loss]
     phase: Phase
     points: Sequence[WeightedNudge]
     noise: float
 
-    def __call__(self, x: Tensor, y: Tensor, free: Free, generator: torch.Generator) -> Contrast:
+    def __call__(self, y: States, free: Free, generator: torch.Generator) -> Contrast:
         """See `Contrasting`."""
-        one, all_of_them = Copies(len(x), 0, 1), Copies(len(x), 0, len(self.points))
-        check_complex(x, one)
-        drive = None if free.drive is None else one.spread(free.drive)
-        states = [one.spread(z) for z in free.states]
-        visited, steps, residual = [], 0, 0.0
+        size, count = len(free.inputs[0]), len(self.points)
+        one, all_of_them = Copies(size, 0, 1), Copies(size, 0, count)
+        check_complex(free.inputs[0], one)
+        drives, states = ({k: one.spread(z) for k, z in each.items()} for each in (free.drives, free.states))
+        visited: dict[int, list[Tensor]] = {k: [] for k in states}
+        steps, residual = 0, 0.0
         for point in self.points:
-            force = Force(self.net, self.loss, y, one, [point])
-            noise = partial(self.drawn, generator)
-            states, settled = self.phase.run(self.net, drive, states, one, force=force, noise=noise)
-            visited.append([one.parts(z)[0] for z in states])
+            force, noise = Nudging(self.losses, y, one, [point]), partial(self.drawn, generator)
+            states, settled = self.phase.run(self.net, drives, states, one, force=force, noise=noise)
+            for k, z in states.items():
+                visited[k].append(one.parts(z)[0])
             steps, residual = steps + settled.steps, max(residual, settled.residual)
-        gathered = [all_of_them.joined([torch.cat(parts)]) for parts in zip(*visited, strict=True)]
-        readout = Force(self.net, self.loss, y, all_of_them, self.points).on_readout(x, gathered)
+        gathered = {k: all_of_them.joined([torch.cat(parts)]) for k, parts in visited.items()}
+        spread = {k: all_of_them.spread(a) for k, a in free.drives.items()}
+        readouts = Nudging(self.losses, y, all_of_them, self.points).on_readouts(self.net, spread, gathered)
         weights = [point.weight for point in self.points]
-        shown = 0, len(self.points) // 2
-        return Contrast(all_of_them, weights, gathered, readout, Settled(steps, residual), shown)
+        return Contrast(all_of_them, weights, gathered, readouts, Settled(steps, residual), (0, count // 2))
 
     def drawn(self, generator: torch.Generator, a: Tensor) -> Tensor:
         """Noise on the real parts of one copy's drive a."""
@@ -129,7 +140,7 @@ class HolomorphicEP(Relaxing):
         self,
         net: Net,
         *,
-        loss: LossOrName = "mse",
+        loss: AnyLoss = "mse",
         beta: Positive = 0.4,
         N: Annotated[Count, Field(ge=2, multiple_of=2)] = 4,
         T1: Count = 30,
@@ -141,29 +152,39 @@ class HolomorphicEP(Relaxing):
         seed: Seed = 0,
     ) -> None:
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed)
-        check_strength(beta, net, self.loss)
         self.beta, self.N, self.noise = beta, N, noise
-        hopfield = read_out(net, self.loss)
+        hopfield = read_out(self, beta)
         self._check_holomorphic(hopfield)
-        phase = self.phase("nudged", T2, len(hopfield.layers))
+        nudged = self.phase("nudged", T2, hopfield)
         if noise:
-            self.compose(hopfield, InTurn(hopfield, self.loss, phase, _circle(self.beta, N), self.noise))
+            circle = _circle(self.beta, N)
+            self.compose(hopfield, InTurn(hopfield, self.by_output, nudged, circle, self.noise))
         else:
             points = partial(_upper_half, self.beta, N)
-            self.compose(hopfield, SideBySide(hopfield, self.loss, phase, points))
+            self.compose(hopfield, SideBySide(hopfield, self.by_output, nudged, points))
 
     def _check_holomorphic(self, hopfield: HopfieldNet) -> None:
-        if not self.loss.holomorphic:
-            raise DualpropError(f"loss: {type(self.loss).__name__} has no holomorphic gradient")
-        for k, layer in enumerate(self.net.chain, 1):
-            if k <= len(hopfield.layers) and not layer.potential.holomorphic:
+        for loss in self.losses:
+            if not loss.holomorphic:
+                raise DualpropError(f"loss: {type(loss).__name__} has no holomorphic gradient")
+        for k, layer in enumerate(self.net.stack, 1):
+            if k in hopfield.potentials and not layer.potential.holomorphic:
                 name = next((n for n, p in POTENTIALS.items() if p == layer.potential), layer.potential)
                 raise DualpropError(
                     f"net: the activation of layer {k}, {name}, is not holomorphic; "
                     "use for example 'shifted-sigmoid', 'tanh' or 'holo-tanh'"
                 )
-            for pool in (layer.synapse.core.pool, layer.synapse.behind):
-                if pool is not None and not pool.holomorphic:
-                    raise DualpropError(
-                        f"net: the pooling of layer {k}, {pool}, is not holomorphic; use pool='softmax' or 'avg'"
-                    )
+            for e, synapse in zip(self.net.wiring.into[k], layer.synapses, strict=True):
+                for pool in self._pools(e, synapse):
+                    if pool is not None and not pool.holomorphic:
+                        raise DualpropError(
+                            f"net: the pooling of layer {k}, {pool}, is not holomorphic; "
+                            "use pool='softmax' or 'avg'"
+                        )
+
+    def _pools(self, e: int, synapse: Synapse) -> tuple[Pool | None, Pool | None]:
+        """In front of the map on an edge and behind it."""
+        try:
+            return synapse.core.pool, synapse.behind
+        except DualpropError as error:
+            raise DualpropError(f"net: edge {self.net.wiring.arrow(e)}: {error}") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 from dualprop.arguments import CountOrZero, Positive, checked
 from dualprop.engines.equilibria import Equilibrium, Linearised, OfGraph, OfHopfield
-from dualprop.engines.hopfield.phases import HopfieldNet
+from dualprop.engines.hopfield.net import HopfieldNet
 from dualprop.engines.states import State
 from dualprop.errors import DualpropError
 from dualprop.nets.net import Net

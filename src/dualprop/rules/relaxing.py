@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -10,17 +11,18 @@ from torch import Tensor
 from dualprop.arguments import Count, In, NotNegative, Seed, checked
 from dualprop.engines.hopfield.contrasts import Contrasting
 from dualprop.engines.hopfield.copies import Copies
-from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
+from dualprop.engines.hopfield.net import HopfieldNet
+from dualprop.engines.hopfield.phases import Free, Phase
 from dualprop.engines.hopfield.relaxation import ORDERS
 from dualprop.engines.slots import Slots
-from dualprop.engines.states import State
+from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError
 from dualprop.nets.counting import counting
-from dualprop.nets.losses import LossOrName
+from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
 from dualprop.nets.synapses import frozen_weights
-from dualprop.rules.base import Rule, Step
+from dualprop.rules.base import AnyLoss, Rule, Step, in_order
 from dualprop.rules.recurrent_backprop import RecurrentBackprop
 
 Order = Annotated[str, In(ORDERS)]
@@ -31,7 +33,7 @@ class Relaxing(Rule):
     """A rule whose states relax: first freely, which is its prediction, then under the target's influence.
 
     Which net relaxes, and which of its settled states are contrasted, are values that a method is composed of (see
-    `compose`).
+    `compose`). Every edge is a term of the net's energy, felt at both ends (see `HopfieldNet`).
 
     The free phase starts at zero, or warm, where the batch before left the same slots (see `Slots`).
 
@@ -40,7 +42,7 @@ class Relaxing(Rule):
 
     Args:
         net: the net to train.
-        loss: a name in `LOSSES` or a `Loss`.
+        loss: a name in `LOSSES` or a `Loss`, or one for each output.
         T1: steps of the free phase, at least 1.
         T2: steps of each phase with a target, at least 1.
         order: of the updates in a step, a name in `ORDERS`.
@@ -48,6 +50,9 @@ class Relaxing(Rule):
         tolerance: a phase ends early once no state moves by more than this in a step; at 0 where none moves.
         seed: of whatever the rule draws.
     """
+
+    graphs = True
+    cycles = True
 
     generator: torch.Generator
     free: Slots
@@ -57,7 +62,7 @@ class Relaxing(Rule):
         self,
         net: Net,
         *,
-        loss: LossOrName,
+        loss: AnyLoss,
         T1: Count,
         T2: Count,
         order: Order,
@@ -67,9 +72,33 @@ class Relaxing(Rule):
     ) -> None:
         super().__init__(net, loss=loss)
         self.T1, self.T2, self.warm, self.tolerance = T1, T2, warm, tolerance
-        self.loss.check(net.chain[-1].potential, 0.0)
+        for k, each in self.by_output.items():
+            each.check(net.stack[k - 1].potential, 0.0)
         self.order = order
         self.add_state("generator", torch.Generator().manual_seed(seed))
+
+    @property
+    def by_output(self) -> dict[int, Loss]:
+        """The losses, by the outputs' numbers."""
+        return dict(zip(self.net.wiring.outputs, self.losses, strict=True))
+
+    @property
+    def logits(self) -> frozenset[int]:
+        """The outputs that a loss takes the drives of: those that drive nothing, with a loss of logits.
+
+        A layer that drives others is a state for every loss.
+
+        Raises:
+            DualpropError: if one is not linear.
+        """
+        net, out_of = self.net, self.net.wiring.out_of
+        logits = [k for k, each in self.by_output.items() if each.link is not None and not out_of[k]]
+        for k in logits:
+            if net.stack[k - 1].potential != Linear():
+                raise DualpropError(
+                    f"net: the last layer reads out logits for this loss, so {net.wiring.name(k)} must be linear"
+                )
+        return frozenset(logits)
 
     def compose(self, hopfield: HopfieldNet, contrast: Contrasting) -> None:
         """Say what the method is made of: the last line of its constructor.
@@ -77,17 +106,11 @@ class Relaxing(Rule):
         Args:
             hopfield: the net as it relaxes.
             contrast: makes the settled states that it learns from.
-
-        Raises:
-            DualpropError: for a read-out that is not linear.
         """
-        chain = self.net.chain
-        if hopfield.readout is not None and chain[-1].potential != Linear():
-            raise DualpropError("net: the last layer reads out logits for this loss, so it must be linear")
         self.hopfield, self.contrast = hopfield, contrast
-        self.free_phase = self.phase("free", self.T1, len(hopfield.layers))
+        self.free_phase = self.phase("free", self.T1, hopfield)
         if self.warm:
-            self.add_state("free", Slots(self.net, len(hopfield.layers)))
+            self.add_state("free", Slots(self.net, list(hopfield.potentials)))
 
     def reference(self) -> Rule | None:
         """Recurrent back-propagation through the free equilibrium; None with feedback weights other than Wᵀ."""
@@ -95,49 +118,57 @@ class Relaxing(Rule):
             return None
         return RecurrentBackprop.of_hopfield(self.net, self.hopfield, loss=self.losses)
 
-    def phase(self, name: str, steps: int, depth: int) -> Phase:
-        """A phase of layers 1..M = `depth` in this rule's order, to its tolerance."""
-        return Phase(name, steps, ORDERS[self.order](depth), self.tolerance)
+    def phase(self, name: str, steps: int, hopfield: HopfieldNet) -> Phase:
+        """A phase of this net in this rule's order, to its tolerance."""
+        return Phase(name, steps, ORDERS[self.order](hopfield.neighbours), self.tolerance)
 
-    def prediction(self, x: Tensor) -> Tensor:
+    def prediction(self, x: Any) -> Any:
         """The output at the end of the free phase, from zero; arguments as in `Rule.prediction`."""
-        with self._still():
-            return self._settled(x, warm=False).output
+        with frozen_weights(self.net.synapses):
+            return self._packed(self._settled(x, warm=False))
 
-    def update(self, x: Tensor, y: Tensor) -> Step:
+    def update(self, x: Any, y: Any) -> Step:
         """Both kinds of phases, and the contrast of where they end; arguments as in `Rule.update`."""
-        with self._still(), counting(batch=len(x)) as counts:
+        with frozen_weights(self.net.synapses), counting(batch=len(in_order(x)[0])) as counts:
             free = self._settled(x, self.warm)
-            contrast = self.contrast(x, y, free, self.generator)
+            contrast = self.contrast(self._targets(y), free, self.generator)
         if self.warm:
-            self.free.keep(free.states)
-        with torch.autocast(x.device.type, enabled=False):  # the contrast of nearby states needs their precision
-            contrast.learn(self.hopfield, x)
+            self.free.keep(list(free.states.values()))
+        with torch.autocast(free.inputs[0].device.type, enabled=False):  # a contrast of nearby states: in full
+            contrast.learn(self.hopfield, free.inputs)
         measures = {
             "free_steps": float(free.settled.steps),
             "free_residual": free.settled.residual,
             "nudged_steps": float(contrast.settled.steps),
             "nudged_residual": contrast.settled.residual,
         }
-        loss = self.loss.value(free.output, y).mean()
-        return Step(loss, free.output, counts.total.products, measures)
+        loss = self.value(list(free.outputs.values()), in_order(y))
+        return Step(loss, self._packed(free), counts.total.products, measures)
 
-    def inference(self, x: Tensor, y: Tensor) -> State:
+    def inference(self, x: Any, y: Any) -> State:
         """Two of the states that are contrasted, as plus and minus, at the end of their phases.
 
-        A read-out outside the dynamics counts as layer L. Arguments as in `Rule.inference`.
+        A read-out outside the dynamics has a state here, too: what it says. Arguments as in `Rule.inference`.
         """
-        with self._still():
-            contrast = self.contrast(x, y, self._settled(x, self.warm), self.generator)
-            plus, minus = (contrast.side(self.hopfield, x, copy) for copy in contrast.shown)
-        return State(plus, minus)
+        with frozen_weights(self.net.synapses):
+            free = self._settled(x, self.warm)
+            contrast = self.contrast(self._targets(y), free, self.generator)
+            plus, minus = (contrast.side(self.hopfield, free.inputs, copy) for copy in contrast.shown)
+        return State(ByLayer.of(self.net.wiring, plus), ByLayer.of(self.net.wiring, minus))
 
-    def _still(self) -> Any:
-        return frozen_weights(layer.synapse for layer in self.net.chain)
+    def _targets(self, y: Any) -> Mapping[int, Tensor]:
+        return dict(zip(self.net.wiring.outputs, in_order(y), strict=True))
 
-    def _settled(self, x: Tensor, warm: bool) -> Free:
+    def _packed(self, free: Free) -> Any:
+        return self.net.packed(list(free.outputs.values()))
+
+    def _settled(self, x: Any, warm: bool) -> Free:
         """The free phase on a batch, from zero or warm, from where the batch before ended it."""
-        hopfield, drive = self.hopfield, self.hopfield.drive(x)
-        start = self.free.start(x) if warm else []
-        states, settled = self.free_phase.run(hopfield, drive, start or hopfield.zeros(x), Copies(len(x), 1))
-        return Free(drive, states, hopfield.output(x, states), settled)
+        hopfield, inputs = self.hopfield, self.net.inputs(x)
+        drives, start = hopfield.drives(inputs), hopfield.zeros(inputs)
+        kept = self.free.start(*inputs.values()) if warm else []
+        if kept:
+            start = dict(zip(start, kept, strict=True))
+        states, settled = self.free_phase.run(hopfield, drives, start, Copies(len(inputs[0]), 1))
+        said = hopfield.says({**inputs, **states})
+        return Free(inputs, drives, states, dict(zip(self.net.wiring.outputs, said, strict=True)), settled)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -16,7 +16,8 @@ from torch import Tensor
 import dualprop as dp
 from dualprop.engines.hopfield.contrasts import Contrast
 from dualprop.engines.hopfield.copies import Copies
-from dualprop.engines.hopfield.relaxation import ORDERS, Relaxation, energy
+from dualprop.engines.hopfield.net import HopfieldNet
+from dualprop.engines.hopfield.relaxation import ORDERS, Relaxation
 from dualprop.errors import DivergenceError
 from tests.oracles.builders import assert_identical, double_batch, double_net, gradient_of, image_batch, image_net
 from tests.oracles.hopfield_twin import ACTIVATIONS, Published, drive, one_hot
@@ -62,14 +63,25 @@ def test_the_energy_is_that_of_the_definition(name):
     generator = torch.Generator().manual_seed(0)
     names = [name, name, "linear"]
     states = [x] + [inside(f, 7, n, generator=generator) for f, n in zip(names, (4, 6, 3), strict=True)]
-    torch.testing.assert_close(energy(net.chain, states).detach(), twin_energy(net, names, states))
+    hopfield = HopfieldNet(net)
+    torch.testing.assert_close(hopfield.energy(numbered(states)).detach(), twin_energy(net, names, states))
     states[2] = states[2].index_fill(0, torch.tensor([4]), 1.5)  # outside
-    assert energy(net.chain, states).isinf().tolist() == [n == 4 for n in range(7)]
+    assert hopfield.energy(numbered(states)).isinf().tolist() == [n == 4 for n in range(7)]
+
+
+def numbered(states: Iterable[Tensor], first: int = 0) -> dict[int, Tensor]:
+    return dict(enumerate(states, first))
+
+
+def along(depth: int) -> dict[int, set[int]]:
+    """The neighbours in a chain."""
+    return {k: {k - 1, k + 1} & set(range(1, depth + 1)) for k in range(1, depth + 1)}
 
 
 def relaxation(net: dp.Net, x: Tensor, states: list[Tensor], order: str) -> Relaxation:
-    first = drive(net.chain[0].synapse, x).detach()
-    return Relaxation(net.chain, first, states, Copies(len(x), 1), groups=ORDERS[order](len(net)))
+    first = {1: drive(net.chain[0].synapse, x).detach()}
+    groups = ORDERS[order](along(len(net)))
+    return Relaxation(HopfieldNet(net), first, numbered(states, 1), Copies(len(x), 1), groups=groups)
 
 
 def energies(net: dp.Net, x: Tensor, states: list[Tensor], order: str, steps: int) -> Tensor:
@@ -78,9 +90,9 @@ def energies(net: dp.Net, x: Tensor, states: list[Tensor], order: str, steps: in
     found = []
     with torch.no_grad():
         for _ in range(steps):
-            found.append(energy(net.chain, [x, *relaxing.z]))
+            found.append(relaxing.net.energy({0: x, **relaxing.z}))
             relaxing.step()
-        found.append(energy(net.chain, [x, *relaxing.z]))
+        found.append(relaxing.net.energy({0: x, **relaxing.z}))
     return torch.stack(found)
 
 
@@ -136,7 +148,7 @@ def test_the_energy_may_rise_in_a_synchronous_step():
 @pytest.mark.parametrize("depth", range(7))
 @pytest.mark.parametrize("order", list(ORDERS))
 def test_a_step_of_every_order_updates_each_layer_once(order, depth):
-    groups = ORDERS[order](depth)
+    groups = ORDERS[order](along(depth))
     assert sorted(k for group in groups for k in group) == list(range(1, depth + 1))
     assert [g for g in groups if g] == [g for g in ORDERS_OF_THE_TWIN[order](depth) if g]
     if order != "synchronous":  # neighbours would not see each other
@@ -148,21 +160,19 @@ def test_the_gain_is_that_of_the_feedback_and_not_of_the_force():
     first, second = (layer.synapse for layer in net.chain)
     one, two = torch.rand(4, 4, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64)
     a = drive(first, x).detach()
-    groups = ORDERS["synchronous"](2)
     relaxing = Relaxation(
-        net.chain,
-        a,
-        [one, two],
+        HopfieldNet(net, gain=0.3),
+        {1: a},
+        {1: one, 2: two},
         Copies(4, 1),
-        groups=groups,
-        gain=0.3,
-        force=lambda z: -2 * z,
+        groups=[[1, 2]],
+        force=lambda k, z: -2 * z,
         noise=torch.ones_like,
     )
     with torch.no_grad():
         relaxing.step()
     expected = torch.sigmoid(a + 0.3 * two @ second.weight + 1), drive(second, one) - 2 * two + 1
-    for ours, theirs in zip(relaxing.z, expected, strict=True):
+    for ours, theirs in zip(relaxing.z.values(), expected, strict=True):
         torch.testing.assert_close(ours, theirs.detach())
 
 
@@ -171,12 +181,12 @@ def test_a_layer_above_one_that_stands_still_sees_the_same_drive_again():
     net = dp.Net(dp.Layer(synapse, "sigmoid") for synapse in synapses).double()
     twin = Published(net, ["sigmoid", "sigmoid"], x, x)
     below, above = (torch.rand_like(z) for z in twin.zeros())
-    relaxing = Relaxation(net.chain, None, [below, above], Copies(3, 1), groups=[[2]])
+    relaxing = Relaxation(HopfieldNet(net), {}, {1: below, 2: above}, Copies(3, 1), groups=[[2]])
     with torch.no_grad():
         relaxing.step()
         relaxing.step()
-    assert torch.equal(relaxing.z[0], below)
-    torch.testing.assert_close(relaxing.z[1], torch.sigmoid(drive(net.chain[1].synapse, below)).detach())
+    assert torch.equal(relaxing.z[1], below)
+    torch.testing.assert_close(relaxing.z[2], torch.sigmoid(drive(net.chain[1].synapse, below)).detach())
 
 
 # Where a phase stops

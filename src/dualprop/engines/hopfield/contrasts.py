@@ -6,20 +6,22 @@ What makes one knows which states to compare: it is called with a batch and wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from dualprop.engines.hopfield.copies import CopiedSynapse, Copies
-from dualprop.engines.hopfield.phases import Free, HopfieldNet, Phase
-from dualprop.engines.hopfield.relaxation import Settled
+from dualprop.engines.hopfield.net import HopfieldNet
+from dualprop.engines.hopfield.phases import Free, Phase
+from dualprop.engines.hopfield.relaxation import Relaxation, Settled
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import Loss
-from dualprop.nets.synapses import product_dtype
+
+States = Mapping[int, Tensor]
+"""A tensor for each of some layers or inputs, by number."""
 
 
 @dataclass(frozen=True)
@@ -29,54 +31,61 @@ class Contrast:
     Args:
         copies: what the rows of the states are.
         weights: w_t of every copy, complex ones counted with their conjugates.
-        states: z_1 .. z_M of all copies.
-        readout: for a read-out that is no state, w_t β_t ∂ℓ/∂a_L at every copy.
+        states: those of all copies, of the layers that settle.
+        readouts: for each read-out that is no state, w_t β_t ∂ℓ/∂a at every copy.
         settled: how the phases with a target ended.
         shown: the copies that stand for the states nearer to the target and farther from it.
     """
 
     copies: Copies
     weights: Sequence[complex]
-    states: Sequence[Tensor]
-    readout: Tensor | None
+    states: States
+    readouts: States
     settled: Settled
     shown: tuple[int, int] = (0, 1)
 
-    def learn(self, net: HopfieldNet, x: Tensor) -> None:
-        """Add Σ_t w_t ∂E(z^t)/∂W to `.grad`, with ∂E/∂W_k = -γ^{k-M} z_k z_{k-1}^T, and the read-out's gradient.
+    def learn(self, net: HopfieldNet, inputs: States) -> None:
+        """Add Σ_t w_t ∂E(z^t)/∂W to `.grad`, with ∂E/∂W_jk = -c_k z_k z_j^T, and the read-outs' gradients.
 
-        From the top down. The input is the same in all copies, so their sum learns from it in one product.
+        From the top down. An input is the same in all copies, so their sum learns from it in one product.
         """
-        copies, below, depth = self.copies, [x, *self.states], len(net.layers)
-        deltas = [
-            copies.scaled(z, [-(net.gain ** (k - depth)) * w / len(x) for w in self.weights])
-            for k, z in enumerate(self.states, 1)
-        ]
-        if self.readout is not None:
-            deltas.append(self.readout / len(x))
-        for k in range(len(deltas), 0, -1):
-            synapse = net.synapses[k - 1]
-            if k == 1:
-                synapse.add_grad(copies.total(deltas[0]), x)
-            else:
-                copies.on(synapse).learn(deltas[k - 1], below[k - 1])
+        copies, size = self.copies, len(inputs[0])
+        deltas = {
+            k: copies.scaled(z, [-net.weight(k) * w / size for w in self.weights]) for k, z in self.states.items()
+        }
+        deltas.update({k: delta / size for k, delta in self.readouts.items()})
+        for k in sorted(deltas, reverse=True):
+            for e in net.into[k]:
+                synapse, source, _ = net.terms[e]
+                if source <= 0:
+                    synapse.add_grad(copies.total(deltas[k]), inputs[source])
+                elif source == k:
+                    _learn_loop(copies.on(synapse), deltas[k], self.states[k])
+                else:
+                    copies.on(synapse).learn(deltas[k], self.states[source])
 
-    def side(self, net: HopfieldNet, x: Tensor, copy: int) -> tuple[Tensor, ...]:
-        """The real parts of one copy's states, the input first, a read-out that is no state last."""
-        rows = slice(copy * len(x), (copy + 1) * len(x))
-        states = [z[rows] for z in self.states]
-        return (x, *states, *([net.output(x, states)] if net.reads_out else []))
+    def side(self, net: HopfieldNet, inputs: States, copy: int) -> dict[int, Tensor]:
+        """The real parts of one copy's states, of inputs and read-outs as well."""
+        size = len(inputs[0])
+        rows = slice(copy * size, (copy + 1) * size)
+        return net.by_number({**inputs, **{k: z[rows] for k, z in self.states.items()}})
+
+
+def _learn_loop(synapse: CopiedSynapse, delta: Tensor, z: Tensor) -> None:
+    """The gradient of ½ <δ, A(z) + A(0)>: weights meet the state at both ends, a bias at one."""
+    half = delta / 2
+    synapse.learn(half, z)
+    synapse.learn(half, torch.zeros_like(z))
 
 
 class Contrasting(Protocol):
     """What makes the contrast of one batch."""
 
-    def __call__(self, x: Tensor, y: Tensor, free: Free, generator: torch.Generator) -> Contrast:
+    def __call__(self, y: States, free: Free, generator: torch.Generator) -> Contrast:
         """The states to compare and their weights.
 
         Args:
-            x: inputs, shape (B, ...).
-            y: encoded targets.
+            y: encoded targets, by output.
             free: where the free phase has ended.
             generator: of whatever is drawn.
         """
@@ -95,52 +104,36 @@ class WeightedNudge(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Force:
-    """The force -β_t ∂ℓ on the last layer that relaxes, of every copy t; called with its states z_M.
-
-    It acts on the states themselves, or is sent down through the weights of a read-out.
+class Nudging:
+    """The forces -β_t ∂ℓ on the outputs of every copy t.
 
     Args:
-        net: that relaxes.
-        loss: ℓ, of the output.
+        losses: ℓ, by output.
         y: encoded targets of the batch.
         copies: what the rows of the states are.
         points: a nudge for each copy.
     """
 
-    net: HopfieldNet
-    loss: Loss
-    y: Tensor
+    losses: Mapping[int, Loss]
+    y: States
     copies: Copies
     points: Sequence[WeightedNudge]
 
-    def __call__(self, z: Tensor) -> Tensor:
-        """What is added to the drives of z_M."""
-        pulls = [-point.beta for point in self.points]
-        if self._readout is None:
-            return self.copies.scaled(self._error(z), pulls)
-        p, linearised = self._readout.linearise(z.to(product_dtype(z)))
-        error = self._error(self._readout.drive(p).to(z.dtype))
-        return self._readout.down(self.copies.scaled(error, pulls).to(p.dtype), linearised)
+    def __call__(self, k: int, said: Tensor) -> Tensor:
+        """What is added to the drive of output k in these states; a read-out that is no state sends it down."""
+        return self.copies.scaled(self._error(k, said), [-point.beta for point in self.points])
 
-    @cached_property
-    def _readout(self) -> CopiedSynapse | None:
-        return None if self.net.readout is None else self.copies.on(self.net.readout)
+    def on_readouts(self, net: HopfieldNet, drives: States, states: States) -> dict[int, Tensor]:
+        """For each read-out that is no state, w_t β_t ∂ℓ/∂a of every copy, for β ℓ is a part of the energy."""
+        at = Relaxation(net, drives, states, self.copies, groups=())
+        weights = [point.weight * point.beta for point in self.points]
+        readouts = [k for k in self.losses if k not in net.potentials]
+        return {k: self.copies.scaled(self._error(k, at.drive(k, self.y[k].dtype)), weights) for k in readouts}
 
-    def on_readout(self, x: Tensor, states: Sequence[Tensor]) -> Tensor | None:
-        """w_t β_t ∂ℓ/∂a_L of every copy, for β ℓ is a part of the energy; None without a read-out."""
-        if self.net.readout is None:
-            return None
-        readout, z = self.copies.on(self.net.readout), states[-1] if states else self.copies.spread(x)
-        output = readout.drive(readout.linearise(z.to(product_dtype(z)))[0]).to(z.dtype)
-        return self.copies.scaled(self._error(output), [point.weight * point.beta for point in self.points])
-
-    def _error(self, output: Tensor) -> Tensor:
-        """∂ℓ of every copy's output."""
-        y = self.y
-        return self.copies.apply(
-            lambda z: self.loss.gradient(z, y.repeat(len(z) // len(y), *[1] * (y.ndim - 1))), output
-        )
+    def _error(self, k: int, said: Tensor) -> Tensor:
+        """∂ℓ of what every copy says."""
+        loss, y = self.losses[k], self.y[k]
+        return self.copies.apply(lambda z: loss.gradient(z, y.repeat(len(z) // len(y), *[1] * (y.ndim - 1))), said)
 
 
 @dataclass(frozen=True)
@@ -149,33 +142,32 @@ class SideBySide:
 
     Args:
         net: that relaxes.
-        loss: whose force nudges it.
+        losses: whose forces nudge it, by output.
         phase: for all nudges but zero, whose equilibrium is the free one.
         points: the nudges of the next batch and their weights, the real ones first.
     """
 
     net: HopfieldNet
-    loss: Loss
+    losses: Mapping[int, Loss]
     phase: Phase
     points: Callable[[torch.Generator], Sequence[WeightedNudge]]
 
-    def __call__(self, x: Tensor, y: Tensor, free: Free, generator: torch.Generator) -> Contrast:
+    def __call__(self, y: States, free: Free, generator: torch.Generator) -> Contrast:
         """See `Contrasting`."""
-        points = self.points(generator)
+        points, size = self.points(generator), len(free.inputs[0])
         nudged = [point for point in points if point.beta]
-        copies = Copies.of(len(x), [point.beta for point in nudged])
-        check_complex(x, copies)
-        force = Force(self.net, self.loss, y, copies, nudged)
-        drive = None if free.drive is None else copies.spread(free.drive)
-        start = [copies.spread(z) for z in free.states]
-        states, settled = self.phase.run(self.net, drive, start, copies, force=force)
-        readout = force.on_readout(x, states)
+        copies = Copies.of(size, [point.beta for point in nudged])
+        check_complex(free.inputs[0], copies)
+        nudging = Nudging(self.losses, y, copies, nudged)
+        drives, start = ({k: copies.spread(z) for k, z in each.items()} for each in (free.drives, free.states))
+        states, settled = self.phase.run(self.net, drives, start, copies, force=nudging)
+        readouts = nudging.on_readouts(self.net, drives, states)
         if len(nudged) < len(points):  # the free equilibrium is one of two, the first or the second
-            copies, way = Copies(len(x), 2), 1 if points[0].beta else -1
-            states = [torch.cat([z, at_rest][::way]) for z, at_rest in zip(states, free.states, strict=True)]
-            if readout is not None:  # at which β = 0
-                readout = torch.cat([readout, torch.zeros_like(readout)][::way])
-        return Contrast(copies, [point.weight for point in points], states, readout, settled)
+            copies, way = Copies(size, 2), 1 if points[0].beta else -1
+            states = {k: torch.cat([z, free.states[k]][::way]) for k, z in states.items()}
+            # at which β = 0
+            readouts = {k: torch.cat([z, torch.zeros_like(z)][::way]) for k, z in readouts.items()}
+        return Contrast(copies, [point.weight for point in points], states, readouts, settled)
 
 
 def check_complex(x: Tensor, copies: Copies) -> None:

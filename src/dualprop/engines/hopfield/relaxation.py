@@ -1,8 +1,8 @@
-"""Relaxation of a layered Hopfield net: each layer settles between the one below and the one above.
+"""Relaxation of a Hopfield net: each layer settles among all that it is joined to.
 
-z_k <- f_k(A_k(z_{k-1}) + γ A_{k+1}^T z_{k+1}) is the layer's minimiser of the energy
-E(z) = Σ_k G_k(z_k) - z_k·A_k(z_{k-1}), with γ = 1. Several copies of the batch, differently nudged, relax in the
-same products. A step costs two products per synapse, but for the first: the input stands still.
+z_k <- f_k(Σ_{j→k} A_jk(z_j) + Σ_{k→m} γ A_km^T z_m) is the layer's minimiser of the energy (see `HopfieldNet`), in
+a chain with γ = 1 of E(z) = Σ_k G_k(z_k) - z_k·A_k(z_{k-1}). Copies of the batch, differently nudged, relax
+in the same products. A step costs two products per synapse, but for those that read an input, which stands still.
 
 References:
     Scellier, Bengio, *Equilibrium Propagation*, Frontiers in Computational Neuroscience 2017.
@@ -12,31 +12,50 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dualprop.engines.hopfield.copies import Copies
+from dualprop.engines.hopfield.net import HopfieldNet
 from dualprop.errors import DivergenceError
-from dualprop.nets.net import Layer
 from dualprop.nets.synapses import product_dtype
 from dualprop.registry import Registry
 
-Order = Callable[[int], list[list[int]]]
-"""From the number of layers to the groups of a step: the layers of a group are updated from the same values."""
+Neighbours = Mapping[int, set[int]]
+"""For each layer that settles, in their order, those that act on it and on which it acts."""
+
+Order = Callable[[Neighbours], list[list[int]]]
+"""From the layers to the groups of a step: the layers of a group are updated from the same values."""
+
+
+def _apart(neighbours: Neighbours) -> list[list[int]]:
+    """Groups without neighbours, each layer in the first that will do: layers 1, 3, 5.. and 2, 4.. of a chain."""
+    groups: list[list[int]] = []
+    for k, near in neighbours.items():
+        group = next((group for group in groups if not near.intersection(group)), None)
+        if group is None:
+            groups.append([k])
+        else:
+            group.append(k)
+    return groups
+
 
 ORDERS: Registry[Order] = Registry(
     "order",
     {
-        "synchronous": lambda depth: [list(range(1, depth + 1))],
-        "even-odd": lambda depth: [group for group in (list(range(s, depth + 1, 2)) for s in (1, 2)) if group],
-        "forward": lambda depth: [[k] for k in range(1, depth + 1)],
-        "backward": lambda depth: [[k] for k in range(depth, 0, -1)],
+        "synchronous": lambda neighbours: [list(neighbours)],
+        "even-odd": _apart,
+        "forward": lambda neighbours: [[k] for k in neighbours],
+        "backward": lambda neighbours: [[k] for k in reversed(list(neighbours))],
     },
 )
 """In every order a step updates each layer once. In all but the synchronous one the energy never rises."""
+
+Force = Callable[[int, Tensor], Tensor]
+"""From an output's number and what it says to what its loss adds to its drive."""
 
 
 class Settled(NamedTuple):
@@ -51,42 +70,47 @@ class Settled(NamedTuple):
     residual: float
 
 
+class _Part(NamedTuple):
+    """Of a layer's drive."""
+
+    tensor: Tensor
+    gain: float  # that multiplies it
+    own: bool  # whether nobody else reads its memory
+
+
 class Relaxation:
-    """The states of layers 1..M while they relax.
+    """The states of the layers of a Hopfield net while they relax.
 
     Args:
-        layers: those whose states relax.
-        drive: A_1(x), of the shape of z_1, one row a sample and copy.
-        states: z_1 .. z_M to start from, rows as those of `drive`. They are not written over.
+        net: whose layers relax.
+        drives: what its inputs drive, by layer, one row a sample and copy.
+        states: the states to start from, by layer, rows as those of the drives. They are not written over.
         copies: what the rows are.
         groups: the order of updates, from `ORDERS`; layers in no group stand still.
-        gain: γ, of the feedback.
-        force: what the world adds to the drive of layer M, a function of z_M; None for nothing.
+        force: what the losses add to the drives of the outputs; None for nothing.
         noise: fills a new tensor of the shape of a drive with what is added to it; None for nothing.
 
     Attributes:
-        z: the states as they are now; z[k - 1] is layer k's.
+        z: the states as they are now, by layer.
     """
 
     def __init__(
         self,
-        layers: Sequence[Layer],
-        drive: Tensor | None,
-        states: Sequence[Tensor],
+        net: HopfieldNet,
+        drives: Mapping[int, Tensor],
+        states: Mapping[int, Tensor],
         copies: Copies,
         *,
         groups: Sequence[Sequence[int]],
-        gain: float = 1.0,
-        force: Callable[[Tensor], Tensor] | None = None,
+        force: Force | None = None,
         noise: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.layers, self.copies, self.groups = layers, copies, groups
-        self.gain, self.force, self.noise = gain, force, noise
-        self.depth = len(layers)
-        self.z = list(states)
-        self._first = drive
-        self._synapses = [copies.on(layer.synapse) for layer in layers]
-        self._linearisation: list[tuple[Tensor, Any] | None] = [None] * self.depth  # of z_k, by the synapse above
+        self.net, self.copies, self.groups = net, copies, groups
+        self.force, self.noise = force, noise
+        self.z = dict(states)
+        self._drives = drives
+        self._synapses = [copies.on(term.synapse) for term in net.terms]
+        self._linearisations: dict[int, tuple[Tensor, Any]] = {}  # of the state that a term reads, by the term
 
     def run(self, steps: int, tolerance: float, phase: str) -> Settled:
         """Relax for some steps, or until no state moves by more than the tolerance in a step.
@@ -106,21 +130,21 @@ class Relaxation:
                 for news to have crossed the net up and down by half way. A complex state that passes a pole of its
                 activation leaps once, which is no divergence.
         """
-        start, looks = list(self.z), {max(1, steps // 4), max(1, steps // 2), steps}
+        start, looks = dict(self.z), {max(1, steps // 4), max(1, steps // 2), steps}
         changes: list[list[float]] = []  # of every layer, at each look
         for step in range(1, steps + 1):
             watched = tolerance > 0 or step in looks
-            before = list(self.z) if watched else []
+            before = dict(self.z) if watched else {}
             self.step()
             if not watched:
                 continue
-            moved = [z - old for z, old in zip(self.z, before, strict=True)]
+            moved = [z - before[k] for k, z in self.z.items()]
             largest = [_largest(change) for change in moved]
             if not all(map(math.isfinite, largest)):
                 raise self._diverged(start, step, phase)
             if step in looks:
                 changes.append([_norm(change) for change in moved])
-            if step == steps and steps // 2 >= 2 * self.depth:
+            if step == steps and steps // 2 >= 2 * len(self.z):
                 self._check_growth(changes, steps, phase)
             residual = max(largest, default=0.0)
             if residual <= tolerance:
@@ -131,74 +155,92 @@ class Relaxation:
         """Update every layer once."""
         for group in self.groups:
             for k, z in [(k, self._updated(k)) for k in group]:
-                self.z[k - 1], self._linearisation[k - 1] = z, None
+                self.z[k] = z
+                for e in self.net.out_of[k]:
+                    self._linearisations.pop(e, None)
+
+    def drive(self, k: int, dtype: torch.dtype) -> Tensor:
+        """Σ A(z_j) over the terms into layer k, in this type: of a read-out what it says."""
+        return _sum(list(self._driving(k)), dtype)
 
     def _updated(self, k: int) -> Tensor:
         """The new state of layer k."""
-        a, d = self._drive(k), self._pull(k)
-        gain, precise = self.gain if k < self.depth else 1.0, self.z[k - 1].dtype
-        if d is None:
-            # the input's drive serves again, and one behind a pool is what the synapse has read
-            a = a.clone() if k == 1 or self.layers[k - 1].synapse.behind is not None else a
-        elif a.dtype == d.dtype == precise:
-            a = torch.add(a, d, alpha=gain, out=d)
-        else:  # feedback is small beside the drive: their sum must not be rounded as the products are
-            a = torch.add(a.to(precise), d, alpha=gain)
-        a = a.to(precise)
+        a = _sum([*self._driving(k), *self._pulling(k)], self.z[k].dtype)
         if self.noise is not None:
             a.add_(self.noise(a))
-        return self.copies.activate(self.layers[k - 1].potential, a)
+        return self.copies.activate(self.net.potentials[k], a)
 
-    def _drive(self, k: int) -> Tensor:
-        """A_k(z_{k-1})."""
-        if k == 1:
-            assert self._first is not None, "there is a layer, so there is its drive"
-            return self._first
-        return self._synapses[k - 1].drive(self._look(k - 1)[0])
+    def _driving(self, k: int) -> Iterator[_Part]:
+        """What is below layer k."""
+        if k in self._drives:
+            yield _Part(self._drives[k], 1.0, False)
+        for e in self.net.into[k]:
+            synapse, source, _ = self.net.terms[e]
+            if source > 0:  # the drive of a synapse that has computed it in order to see is what it has read
+                yield _Part(self._synapses[e].drive(self._look(e)[0]), 1.0, not (synapse.eager or synapse.aliases))
 
-    def _pull(self, k: int) -> Tensor | None:
-        """A_{k+1}^T z_{k+1}, or what the world does to layer M."""
-        if k == self.depth:
-            return None if self.force is None else self.force(self.z[-1])
-        above = self.z[k]
-        return self._synapses[k].down(above.to(product_dtype(above)), self._look(k)[1])
+    def _pulling(self, k: int) -> Iterator[_Part]:
+        """What is above it, and what the world does to it."""
+        for e in self.net.out_of[k]:
+            term = self.net.terms[e]
+            sent = None if term.loop else self._sent(term.target, self.z[k].dtype)
+            if sent is not None:
+                down = self._synapses[e].down(sent.to(product_dtype(sent)), self._look(e)[1])
+                yield _Part(down, self.net.gain_of(e), not term.synapse.aliases)
+        if self.force is not None and k in self.net.net.wiring.outputs:
+            yield _Part(self.force(k, self.z[k]), 1.0, True)
 
-    def _look(self, k: int) -> tuple[Tensor, Any]:
-        """What the synapse above layer k sees of it."""
-        linearised = self._linearisation[k - 1]
-        if linearised is None:
-            z = self.z[k - 1]
-            linearised = self._linearisation[k - 1] = self._synapses[k].linearise(z.to(product_dtype(z)))
-        return linearised
+    def _sent(self, k: int, dtype: torch.dtype) -> Tensor | None:
+        """What layer k sends down: its state; of a read-out that is no state, how its loss pulls, if it does."""
+        if k in self.z:
+            return self.z[k]
+        return None if self.force is None else self.force(k, self.drive(k, dtype))
+
+    def _look(self, e: int) -> tuple[Tensor, Any]:
+        """What a term sees of the state that it reads."""
+        if e not in self._linearisations:
+            z = self.z[self.net.terms[e].source]
+            self._linearisations[e] = self._synapses[e].linearise(z.to(product_dtype(z)))
+        return self._linearisations[e]
 
     def _check_growth(self, changes: Sequence[Sequence[float]], step: int, phase: str) -> None:
-        for k, (early, half, now, z) in enumerate(zip(*changes, self.z, strict=True), 1):
+        for (k, z), (early, half, now) in zip(self.z.items(), zip(*changes, strict=True), strict=True):
             if half > 3 * early and now > 10 * half and now > 0.1 * _norm(z):
                 raise DivergenceError(
                     f"the {phase} phase diverged by step {step}, layer {k}: "
                     f"its residual grew from {half:.3g} half way to {now:.3g}"
                 )
 
-    def _diverged(self, start: Sequence[Tensor], step: int, phase: str) -> DivergenceError:
+    def _diverged(self, start: Mapping[int, Tensor], step: int, phase: str) -> DivergenceError:
         """Relax once more from the start, looking at every step."""
         again = Relaxation(
-            self.layers,
-            self._first,
-            start,
-            self.copies,
-            groups=self.groups,
-            gain=self.gain,
-            force=self.force,
-            noise=self.noise,
+            self.net, self._drives, start, self.copies, groups=self.groups, force=self.force, noise=self.noise
         )
         for number in range(1, step + 1):
             again.step()
-            for k, z in enumerate(again.z, 1):
+            for k, z in again.z.items():
                 if not bool(torch.isfinite(z).all()):
                     return DivergenceError(
                         f"the {phase} phase diverged at step {number}, layer {k}: a state became NaN or infinite"
                     )
         return DivergenceError(f"the {phase} phase diverged by step {step}: a state became NaN or infinite")
+
+
+def _sum(parts: Sequence[_Part], dtype: torch.dtype) -> Tensor:
+    """The parts, each by its gain, in memory of their own and in this type.
+
+    Feedback is small beside the drive: their sum must not be rounded as the products are.
+    """
+    first, *others = parts
+    if not others:
+        return first.tensor.to(dtype, copy=not first.own)
+    total = first.tensor.to(dtype)
+    second, *others = others
+    spend = second.own and second.tensor.dtype == dtype
+    total = torch.add(total, second.tensor, alpha=second.gain, out=second.tensor if spend else None)
+    for part in others:
+        total.add_(part.tensor, alpha=part.gain)
+    return total
 
 
 def _norm(z: Tensor) -> float:
@@ -209,25 +251,3 @@ def _largest(z: Tensor) -> float:
     """max |z|, NaN if there is one."""
     low, high = torch.aminmax(z)  # a fraction of the time that a norm takes
     return abs(float(torch.maximum(-low, high)))
-
-
-def energy(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:
-    """E(z) = Σ_k G_k(z_k) - z_k·A_k(z_{k-1}) per sample.
-
-    Args:
-        layers: layers 1..M.
-        states: z_0 .. z_M, each of shape (B, ...).
-
-    Returns:
-        The energies, shape (B,); infinite where a state is outside its potential's domain.
-
-    Example:
-        >>> import torch, dualprop as dp
-        >>> net = dp.nets.mlp([2, 3, 1], "hard-sigmoid")
-        >>> energy(net.chain, [torch.ones(4, n) for n in (2, 3, 1)]).shape
-        torch.Size([4])
-    """
-    total = states[0].new_zeros(len(states[0]))
-    for layer, below, z in zip(layers, states, states[1:], strict=False):
-        total = total + layer.potential.energy(z) - (z * layer.synapse(below)).flatten(1).sum(1)
-    return total

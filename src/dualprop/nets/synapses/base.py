@@ -128,6 +128,11 @@ class Synapse(nn.Module, ABC):
         """Whether the linearisation is the same at every state: no pools but linear ones."""
         return all(pool.linear for pool in (self.core.pool, self.behind) if pool is not None)
 
+    @property
+    def self_adjoint(self) -> bool:
+        """Whether A, but for a bias, is known to be its own transpose, as the loop of an energy has to be."""
+        return False
+
     def plain(self) -> list[nn.Module]:
         """Modules that make A(z) one after the other, on this synapse's own parameters.
 
@@ -259,6 +264,18 @@ class Weighted(AffineMap):
     def draw(self, generator: torch.Generator | None = None) -> Tensor:
         """New random weights of the shape of W, as W and B are at first."""
         return self._init(torch.empty(self._shape), generator)
+
+    @property
+    def self_adjoint(self) -> bool:
+        """Whether W is Wᵀ, to rounding, and the feedback goes through it."""
+        if self.pool is not None or self.feedback is not None:
+            return False
+        W, turned = self.weight.detach(), self.turned_weight()
+        return W.shape == turned.shape and torch.allclose(W, turned, rtol=0, atol=1e-6 * float(W.abs().max()))
+
+    @abstractmethod
+    def turned_weight(self) -> Tensor:
+        """The weights of the transposed map, as those of a map like this one where that has such."""
 
     def redrawn(self, generator: torch.Generator) -> Weighted:
         """A synapse like this one with weights drawn anew in place of W, pooling in front, and neither b nor B."""

@@ -94,6 +94,11 @@ class Conv2d(Weighted):
         """The transposed convolution of delta with W, or with B."""
         return products.conv_adjoint(delta, self.downward(delta.dtype), shape, self.geometry)
 
+    def turned_weight(self) -> Tensor:
+        """Both kinds of channels exchanged, group by group, and the kernel turned by half a turn."""
+        W, groups = self.weight.detach(), self.geometry.groups
+        return W.view(groups, -1, *W.shape[1:]).transpose(1, 2).flatten(0, 1).flip(-1, -2)
+
     @counted("gradient")
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ over the batch and all places of delta times the patch below it, of the shape of W."""

@@ -82,6 +82,10 @@ class Dense(Weighted):
         """W^T delta, or B^T delta, in the given shape."""
         return products.adjoint(delta, self.downward(delta.dtype)).view(shape)
 
+    def turned_weight(self) -> Tensor:
+        """Wᵀ."""
+        return self.weight.detach().T
+
     @counted("gradient")
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ_batch delta p^T, shape (out_features, in_features)."""

@@ -22,6 +22,11 @@ class Identity(AffineMap):
 
     aliases = True
 
+    @property
+    def self_adjoint(self) -> bool:
+        """Without a pool."""
+        return self.pool is None
+
     def affine(self, p: Tensor) -> Tensor:
         """The operand itself."""
         return p

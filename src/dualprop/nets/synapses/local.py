@@ -80,7 +80,7 @@ class Local(Synapse):
         z, drive = linearised.memory
         self._work.report("feedback", self.module, z)
         (feedback,) = torch.autograd.grad(drive, z, delta.to(drive.dtype), retain_graph=True)
-        return feedback.to(delta.dtype)
+        return apart(feedback.to(delta.dtype), delta)
 
     def add_grad(self, delta: Tensor, z: Tensor) -> None:
         """The module's own gradients at z̄."""
@@ -107,9 +107,7 @@ class Local(Synapse):
         Raises:
             DualpropError: always, for what asks for it needs an affine map.
         """
-        raise DualpropError(
-            f"net: {type(self.module).__name__} is no affine map, which this rule needs on every edge"
-        )
+        raise DualpropError(f"{type(self.module).__name__} is no affine map, which this rule needs on every edge")
 
     @torch.no_grad()
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
