@@ -152,6 +152,12 @@ SABOTAGES = {
         "last.relative > half.relative > early.relative",
         "nets/test_graph.py -k settle",
     ),
+    "drawing: edges beside the layers meet": Sabotage(
+        "nets/drawing.py",
+        "if lane.low <= high and lane.high >= low}",
+        "if lane.low < high and lane.high > low}",
+        "nets/test_drawing.py",
+    ),
     "energies: a tied pair is two terms": Sabotage(
         "engines/hopfield/net.py",
         "if len(others) == 1 and _is_tied(net, e, others[0]):\n            continue",

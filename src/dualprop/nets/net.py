@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from dualprop.arguments import Count, Fraction, In, NotNegative, check, checked
 from dualprop.errors import DivergenceError, DualpropError
+from dualprop.nets.drawing import Drawing, drawn
 from dualprop.nets.potentials import POTENTIALS, Potential
 from dualprop.nets.synapses import Dense, Synapse, Transposed, layout
 from dualprop.nets.wiring import Wiring
@@ -278,6 +279,37 @@ class Net(nn.Module):
         graph.output(outputs if len(outputs) > 1 else outputs[0])
         return fx.GraphModule(modules, graph)
 
+    def draw(self, *in_shapes: Shape) -> Drawing:
+        """A picture of the net: printed it is text, in a notebook SVG (`draw().svg`).
+
+        Args:
+            in_shapes: the shapes of one sample of the inputs; by default the last that the net has seen, or those
+                that its dense edges tell.
+
+        Raises:
+            DualpropError: for shapes that the net does not take.
+
+        Example:
+            >>> import dualprop as dp
+            >>> dp.nets.mlp([4, 8, 3], "tanh").draw()
+              x                       (4,)
+                ↓ Dense(4, 8)
+            1 layer1  tanh            (8,)
+                ↓ Dense(8, 3)
+            2 layer2  linear  output  (3,)
+        """
+        shapes = self.state_shapes(in_shapes) if in_shapes else self._known_shapes()
+        return drawn(self.wiring, self.synapses, [layer.potential for layer in self.stack], shapes)
+
+    def _known_shapes(self) -> dict[int, Shape]:
+        """Of the states, as far as they are known without a batch."""
+        if self._shapes:
+            return list(self._shapes.values())[-1]
+        wiring = self.wiring
+        firsts = [self.synapses[wiring.out_of[-n][0]] for n in range(len(wiring.inputs))]
+        features = [(s.in_features,) for s in firsts if isinstance(s, Dense) and s.pool is None]
+        return self.state_shapes(features) if len(features) == len(firsts) else {}
+
     def shapes(self, in_shape: Shape) -> list[Shape]:
         """The shapes of one sample of z_0 .. z_L, for a net with one input.
 
@@ -297,9 +329,11 @@ class Net(nn.Module):
             in_shapes: those of the inputs, without the batch.
 
         Raises:
-            DualpropError: if a layer does not take what comes into it.
+            DualpropError: for another number of inputs, or if a layer does not take what comes into it.
         """
         key = tuple(map(tuple, in_shapes))
+        if len(key) != len(self.wiring.inputs):
+            raise DualpropError(f"x: {len(key)} shapes, but the net has {len(self.wiring.inputs)} inputs")
         if key not in self._shapes:
             self._shapes[key] = self._checked_shapes(key)
         return self._shapes[key]
