@@ -129,7 +129,7 @@ def test_what_was_given_is_recorded_and_needed_again():
     own.check_again(resolved.own)
     Own((X, Y), dp.nets.mlp([6, 5, 2])).check_again(resolved.own)
     for other, message in (
-        (Own((X, Y)), r"net: the run was started from Python with one of its own .*resume\(run, net=...\)"),
+        (Own((X, Y)), r"net: the run was started from Python with one of its own .*resume\(..., net=...\)"),
         (Own(net=net), "data: the run was started from Python with one of its own"),
         (Own((X, Y), dp.nets.mlp([6, 4, 2])), "net: of .* weights .*, but the run was started with"),
         (

@@ -48,7 +48,8 @@ def train(
         result = start.resume(resume, given)
     if torchrun.rank() > 0:
         return  # one process speaks
+    accuracy, loss = result.test_accuracy, f"loss {result.test_loss:.4f}"
     print(
-        f"test accuracy {result.test_accuracy:.2%} (loss {result.test_loss:.4f}), weights of epoch "
+        f"test {loss if accuracy is None else f'accuracy {accuracy:.2%} ({loss})'}, weights of epoch "
         f"{result.best_epoch}, {result.seconds_per_epoch:.1f} s per epoch\nrun folder: {result.run}"
     )

@@ -189,6 +189,7 @@ class Settings:
         The number of epochs is one of them if the learning rate's way to its end is measured by it.
         """
         fixed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["identity"]}
+        del fixed["data"]  # what they hold is compared, not where they are
         if self.lr_schedule == "constant" or self.lr_epochs is not None:
             del fixed["epochs"]
         return fixed

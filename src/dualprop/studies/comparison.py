@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,14 @@ from typing import Any
 
 from dualprop.arguments import Seed, check, check_entries
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError, Interrupted
+from dualprop.nets.net import Net
 from dualprop.rules import RULES
 from dualprop.runs.folder import check_free, read_json, write_json
 from dualprop.runs.settings import Settings
 from dualprop.studies.report import Report
 from dualprop.training.experiment import build
 from dualprop.training.interrupt import Interrupt
+from dualprop.training.own import Own
 from dualprop.training.processes import torchrun
 from dualprop.training.recipes import Recipe
 from dualprop.training.start import resume, train
@@ -59,7 +62,7 @@ def plan(
 
 
 def able(
-    seeds: Sequence[int], common: Mapping[str, Any], recipe: Recipe = PLAIN
+    seeds: Sequence[int], common: Mapping[str, Any], recipe: Recipe = PLAIN, own: Own | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """The rules that can run on a setting.
 
@@ -67,6 +70,7 @@ def able(
         seeds: as for `compare`.
         common: likewise.
         recipe: likewise.
+        own: likewise, data and a net.
 
     Returns:
         Names in `RULES`, in its order, and for each of the others why not.
@@ -75,12 +79,12 @@ def able(
         DualpropError: if there are none, or if it is not the net but its own settings that a rule refuses.
     """
     left_out: dict[str, str] = {}
-    refused = None
+    refused, own = None, own or Own()
     for settings in plan(list(RULES), seeds[:1], common, recipe):
         try:
-            build(settings)
+            build(settings, own=_copied(own))
         except DualpropError as error:
-            if settings.rule_settings and _builds(dataclasses.replace(settings, rule_settings={})):
+            if settings.rule_settings and _builds(dataclasses.replace(settings, rule_settings={}), own):
                 raise
             refused = refused or error
             left_out[settings.rule] = str(error)
@@ -89,9 +93,9 @@ def able(
     return [rule for rule in RULES if rule not in left_out], left_out
 
 
-def _builds(settings: Settings) -> bool:
+def _builds(settings: Settings, own: Own) -> bool:
     try:
-        build(settings)
+        build(settings, own=_copied(own))
     except DualpropError:
         return False
     return True
@@ -103,6 +107,9 @@ def compare(
     common: Mapping[str, Any],
     folder: str | Path,
     recipe: Recipe = PLAIN,
+    *,
+    data: Any = None,
+    net: Net | None = None,
 ) -> Report:
     """Train every rule from every seed, then write a table and plots into a new folder.
 
@@ -112,6 +119,8 @@ def compare(
         common: settings that all runs share, as for `Settings`.
         folder: where the runs and the report go; it must not exist.
         recipe: settings to start from, which may differ from rule to rule, as `dp.recipes.read` gives them.
+        data: of one's own, in place of the settings', as for `train`.
+        net: one's own, a copy of which every run starts from.
 
     Returns:
         The report, already written, of the runs that came to their end; `diverged` says of the others why.
@@ -124,23 +133,29 @@ def compare(
     folder = Path(folder)
     _check_alone()
     check_free(folder)
+    own = Own(data, net)
     # the names, the data and every rule's own settings, before the first run takes its time
     left_out: dict[str, str] = {}
     if rules is None:
-        rules, left_out = able(seeds, common, recipe)
+        rules, left_out = able(seeds, common, recipe, own)
         settings = plan(rules, seeds, common, recipe)
     else:
         settings = plan(rules, seeds, common, recipe)
         for first in settings[:: len(seeds)]:
-            build(first)
+            build(first, own=_copied(own))
     folder.mkdir(parents=True)
     intended = {"rules": list(rules), "seeds": list(seeds), "common": dict(common), "recipe": asdict(recipe)}
-    write_json(folder / PLAN, {**intended, "left_out": left_out})
-    return _run(settings, folder, left_out)
+    write_json(folder / PLAN, {**intended, "left_out": left_out, "own": own.described()})
+    return _run(settings, folder, left_out, own)
 
 
-def resume_comparison(folder: str | Path) -> Report:
+def resume_comparison(folder: str | Path, *, data: Any = None, net: Net | None = None) -> Report:
     """Go on with a comparison that was stopped: finished runs stay, the others are continued or started.
+
+    Args:
+        folder: that of the comparison.
+        data: what it was started with, if that was of one's own.
+        net: likewise, with the weights that it had then.
 
     Raises:
         DualpropError: if the folder is no comparison, or a run in it is damaged.
@@ -154,11 +169,19 @@ def resume_comparison(folder: str | Path) -> Report:
     intended = read_json(folder / PLAN)
     try:
         left_out = check("left_out", intended.pop("left_out", {}), dict[str, str])
+        given = check("own", intended.pop("own", {}), dict[str, str])
         check_entries(intended, INTENDED)
         settings = plan(**{**intended, "recipe": Recipe(**intended["recipe"])})
     except (TypeError, DualpropError) as error:
         raise CheckpointError(f"{folder / PLAN}: damaged ({error})") from None
-    return _run(settings, folder, left_out)
+    own = Own(data, net)
+    own.check_again(given)
+    return _run(settings, folder, left_out, own)
+
+
+def _copied(own: Own) -> Own:
+    """The same data, and a net for one run alone."""
+    return Own(own.data, copy.deepcopy(own.net))
 
 
 INTENDED: dict[str, Any] = {
@@ -180,7 +203,7 @@ def _check_alone() -> None:
         raise DualpropError("compare: trains in one process; under torchrun there is train")
 
 
-def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str]) -> Report:
+def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str], own: Own) -> Report:
     paths = [folder / f"{s.rule}-seed{s.seed}" for s in settings]
     stopped = Interrupted(f"stopped; go on with: dualprop compare --resume {folder}")
     diverged: dict[str, str] = {}
@@ -189,10 +212,11 @@ def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str]
             if interrupt.asked:
                 raise stopped
             try:
+                ours = _copied(own)
                 if path.exists():
-                    resume(path)
+                    resume(path, data=ours.data, net=ours.net)
                 else:
-                    train(s, path)
+                    train(s, path, data=ours.data, net=ours.net)
             except Interrupted:
                 raise stopped from None
             except DivergenceError as error:  # of this run alone

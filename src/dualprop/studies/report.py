@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ TRUTHS = {"cosine": "bp", "own": "own gradient"}
 
 EPOCH: dict[str, Any] = {
     "loss": float,
-    "accuracy": Portion,
+    "accuracy": Portion | None,
+    "val_loss": float | None,
     "val_accuracy": Portion | None,
     "cosine": list[float] | None,
     "own": list[float] | None,
@@ -73,7 +74,7 @@ class Record:
         epochs = [record for record in run.metrics() if record["kind"] == "epoch"]
         environment = read_json(path / "environment.json")
         for name, values, kinds in (
-            ("resolved.json", [net], {"num_classes": CountOrZero}),
+            ("resolved.json", [net], {"num_classes": CountOrZero | None}),
             ("environment.json", [environment], ENVIRONMENT),
             ("metrics.jsonl", epochs, EPOCH),
         ):
@@ -94,7 +95,7 @@ class Record:
     @property
     def top5(self) -> float | None:
         """The top-5 accuracy, where there are classes enough for it to say much."""
-        return self.result.test_accuracy_top5 if self.net["num_classes"] > FEW_CLASSES else None
+        return self.result.test_accuracy_top5 if self.net.get("num_classes", 0) > FEW_CLASSES else None
 
     def choices(self) -> dict[str, Any]:
         """All that was chosen for it besides rule and seed, what was left to the rule included."""
@@ -168,8 +169,9 @@ class Report:
             cells = {
                 "rule": rule,
                 "seeds": str(len(records)),
-                "test accuracy %": _percent([r.result.test_accuracy for r in records]),
-                "top-5 %": _percent([r.top5 for r in records if r.top5 is not None]),
+                "test accuracy %": _percent(accuracies := _known(r.result.test_accuracy for r in records)),
+                "test loss": "" if accuracies else _spread([r.result.test_loss for r in records], ".4g"),
+                "top-5 %": _percent(_known(r.top5 for r in records)),
                 "s / epoch": f"{seconds[rule]:.3g}",
                 "time ÷ bp": f"{seconds[rule] / seconds['bp']:.2f}" if "bp" in seconds else "",
                 **{f"cosine to {name}": _cosine([r.cosine(to) for r in records]) for to, name in TRUTHS.items()},
@@ -249,18 +251,24 @@ class Report:
 
     @styled
     def _draw_errors(self, path: Path) -> None:
-        """The error of every rule by epoch."""
-        validated = all("val_accuracy" in epoch for r in self.records for epoch in r.epochs)
-        key, name = ("val_accuracy", "validation") if validated else ("accuracy", "training")
+        """The error of every rule by epoch, or its loss where targets are numbers."""
+        epochs = [epoch for record in self.records for epoch in record.epochs]
+        what = "accuracy" if all("accuracy" in epoch for epoch in epochs) else "loss"
+        validated = all(f"val_{what}" in epoch for epoch in epochs)
+        key, name = (f"val_{what}", "validation") if validated else (what, "training")
+
+        def error(epoch: Mapping[str, Any]) -> float:
+            return 100 * (1 - epoch[key]) if what == "accuracy" else float(epoch[key])
+
         figure, (axes,) = panels(1, (6.2, 4.4), 1)
         errors = {
-            rule: [[100 * (1 - epoch[key]) for epoch in record.epochs] for record in records]
+            rule: [[error(epoch) for epoch in record.epochs] for record in records]
             for rule, records in self.rules.items()
         }
         for rule, runs in errors.items():
             curves(axes, rule, runs)
         errors_axis(axes, [error for runs in errors.values() for run in runs for error in run])
-        axes.set_ylabel(f"{name} error, %")
+        axes.set_ylabel(f"{name} error, %" if what == "accuracy" else f"{name} loss")
         legend(figure, axes)
         figure.suptitle(printable(self.title), parse_math=False)
         save(figure, path)
@@ -302,11 +310,20 @@ def _means(records: Sequence[Record]) -> dict[str, float]:
     return means()
 
 
+def _known(numbers: Iterable[float | None]) -> list[float]:
+    """Those that are not None."""
+    return [number for number in numbers if number is not None]
+
+
 def _percent(shares: Sequence[float]) -> str:
     """Mean ± standard deviation, in per cent; empty for none."""
-    percents = [100 * share for share in shares]
-    spread = f" ± {statistics.stdev(percents):.2f}" if len(percents) > 1 else ""
-    return f"{statistics.fmean(percents):.2f}{spread}" if percents else ""
+    return _spread([100 * share for share in shares], ".2f")
+
+
+def _spread(numbers: Sequence[float], digits: str) -> str:
+    """Mean ± standard deviation; empty for none."""
+    spread = f" ± {statistics.stdev(numbers):{digits}}" if len(numbers) > 1 else ""
+    return f"{statistics.fmean(numbers):{digits}}{spread}" if numbers else ""
 
 
 def _cosine(cosines: Sequence[float | None]) -> str:

@@ -13,7 +13,7 @@ from torch.nn import Parameter
 
 from dualprop import data
 from dualprop.data import Batches, Dataset, ItemBatches, Part, batched
-from dualprop.errors import DualpropError
+from dualprop.errors import DataError, DualpropError
 from dualprop.nets.losses import LOSSES
 from dualprop.nets.net import Net
 from dualprop.registry import Registry
@@ -90,16 +90,23 @@ def _fused_update(parameters: Iterable[Parameter], make: MakeOptimizer, processe
     return FusedUpdate(parameters, make, before=lambda parameter: processes.average_gradients([parameter]))
 
 
+def _loaded(settings: Settings, moved: bool) -> Dataset:
+    """The data set that settings name; where it may have moved, an error says what to do."""
+    try:
+        return data.load(settings.data, settings.data_root, settings.image_size, settings.background)
+    except DataError as error:
+        if moved and settings.data.startswith("folder:"):
+            raise DataError(f"{error}; if the folder has moved, say where by data=folder:PATH") from None
+        raise
+
+
 def _found(settings: Settings, recorded: Resolved | None, own: Own) -> tuple[Dataset, str]:
     """The data and their fingerprint, which is that of the record.
 
     Raises:
         DualpropError: if it is another.
     """
-    if own.data is not None:
-        dataset = data.own_dataset(own.data)
-    else:
-        dataset = data.load(settings.data, settings.data_root, settings.image_size, settings.background)
+    dataset = _loaded(settings, recorded is not None) if own.data is None else data.own_dataset(own.data)
     fingerprint = data.fingerprint(dataset)
     if recorded and recorded.data not in ("", fingerprint):
         raise DualpropError(

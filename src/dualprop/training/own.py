@@ -15,7 +15,7 @@ from dualprop.nets.net import Net
 from dualprop.rules import Rule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays are not equal or not
 class Own:
     """What a caller brings along. A run records what it was, and needs it again to go on.
 
@@ -73,7 +73,7 @@ class Own:
             if name not in now:
                 raise DualpropError(
                     f"{name}: the run was started from Python with one of its own ({was}), which it needs again: "
-                    f"dualprop.resume(run, {name}=...)"
+                    f"resume(..., {name}=...)"
                 )
         for name, value in now.items():
             if name not in before:

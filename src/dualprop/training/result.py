@@ -17,7 +17,7 @@ class Result:
 
     Attributes:
         run: its folder.
-        test_accuracy: of the best-validation weights on the test data, in [0, 1].
+        test_accuracy: of the best-validation weights on the test data, in [0, 1]; None where targets are numbers.
         test_loss: their mean loss there.
         best_epoch: the epoch that they come from, the last one if nothing was held out.
         val_accuracy: their accuracy on the validation data, None without any.
@@ -27,7 +27,7 @@ class Result:
     """
 
     run: str
-    test_accuracy: Portion
+    test_accuracy: Portion | None
     test_loss: Number
     best_epoch: Count
     val_accuracy: Portion | None

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from dualprop.arguments import check
 from dualprop.errors import CheckpointError, DualpropError
+from dualprop.nets.net import Net
+from dualprop.rules import Rule
 from dualprop.runs.folder import CHECKPOINT, ReadOnlyRun, Run, check_free
 from dualprop.runs.settings import Settings
 from dualprop.training.callbacks import BestWeights, Callback, Checkpoints, Display, Records, Results
 from dualprop.training.experiment import Experiment, build
+from dualprop.training.own import Own
 from dualprop.training.processes.group import Alone, join
 from dualprop.training.resolved import Resolved
 from dualprop.training.result import Result, finished
@@ -40,6 +44,10 @@ def train(
     settings: Settings,
     run: str | Path,
     *,
+    data: Any = None,
+    net: Net | None = None,
+    rule: Rule | None = None,
+    optimizer: Optimizer | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
@@ -49,6 +57,11 @@ def train(
     Args:
         settings: what to train, on what, how.
         run: the folder to make; it must not exist, unless with `resume`.
+        data: of one's own, in place of the settings': arrays (X, y), a torch `Dataset` or a `DataLoader`, or two
+            of them, to train and to test on; see `dualprop.data.own_dataset`.
+        net: one's own, trained where it is.
+        rule: one's own, bound to its net, which is the one that is trained.
+        optimizer: one's own, of the net's parameters; it keeps its learning rate.
         resume: go on with the run that is there, if there is one, for a job that is started again and again. Its
             settings must be these; a finished one answers at once.
         callbacks: what else is done, see `Callback`; what they add to `trainer.numbers` is recorded.
@@ -73,14 +86,14 @@ def train(
     """
     if not isinstance(settings, Settings):
         raise DualpropError(f"settings: of type {type(settings).__name__}, but it must be a dualprop.Settings")
-    path = Path(check("run", run, str | Path))
+    path, own = Path(check("run", run, str | Path)), Own(data, net, rule, optimizer)
     processes = join()
     if resume and processes.on_leader(path.exists):
         opened = _opened(path, processes)
-        return _go_on(opened, _same(opened, settings, processes), processes, callbacks, progress)
+        return _go_on(opened, _same(opened, settings, processes, own), processes, callbacks, progress, own)
     processes.on_leader(lambda: check_free(path))
     torch.manual_seed(settings.seed)  # for rules and losses that draw from torch's global generator
-    experiment = build(settings, processes, callbacks=callbacks)
+    experiment = build(settings, processes, callbacks=callbacks, own=own)
     with computing_in(experiment.resolved.threads):
         state, resolved = experiment.trainer.state_dict(), experiment.resolved.as_dict()
         processes.on_leader(lambda: Run.create(path, experiment.settings, resolved, state).path)
@@ -93,6 +106,10 @@ def resume(
     run: str | Path,
     changes: Mapping[str, Any] | None = None,
     *,
+    data: Any = None,
+    net: Net | None = None,
+    rule: Rule | None = None,
+    optimizer: Optimizer | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Result:
@@ -101,7 +118,12 @@ def resume(
     Args:
         run: the run folder.
         changes: settings that do not change what has been computed, for example `data_root`, or more `epochs`
-            where the learning rate does not end with them: then a finished run goes on, too.
+            where the learning rate does not end with them: then a finished run goes on, too. `data` may name the
+            same content elsewhere.
+        data: what the run was started with, if that was of one's own; the content must be the same.
+        net: likewise, of the same weights by name and shape; it is given those of the checkpoint.
+        rule: likewise, of the same class.
+        optimizer: likewise.
         callbacks: as for `train`.
         progress: as for `train`.
 
@@ -113,13 +135,14 @@ def resume(
     """
     processes = join()
     opened = _opened(Path(check("run", run, str | Path)), processes)
-    return _go_on(opened, dict(changes or {}), processes, callbacks, progress)
+    own = Own(data, net, rule, optimizer)
+    return _go_on(opened, dict(changes or {}), processes, callbacks, progress, own)
 
 
-def _same(run: Run, settings: Settings, processes: Alone) -> dict[str, Any]:
+def _same(run: Run, settings: Settings, processes: Alone, own: Own) -> dict[str, Any]:
     """What settings given anew say to a run that is there: all but what it is to choose itself."""
-    if settings.rule_settings != run.settings.rule_settings:
-        settings = build(settings, processes).settings  # which has them as they are recorded
+    if own.described() or settings.rule_settings != run.settings.rule_settings:
+        settings = build(settings, processes, own=own).settings  # which has them as they are recorded
     said = {f.name: getattr(settings, f.name) for f in fields(Settings)}
     return {name: value for name, value in said.items() if (name, value) not in CHOSEN.items()}
 
@@ -129,7 +152,12 @@ CHOSEN = {"device": "auto", "threads": "auto"}
 
 
 def _go_on(
-    run: Run, changes: dict[str, Any], processes: Alone, callbacks: Sequence[Callback], progress: bool
+    run: Run,
+    changes: dict[str, Any],
+    processes: Alone,
+    callbacks: Sequence[Callback],
+    progress: bool,
+    own: Own,
 ) -> Result:
     """Continue a run, or say how it ended."""
     used, before = recorded(run), run.settings
@@ -140,8 +168,9 @@ def _go_on(
         if not (run.path / CHECKPOINT).exists():
             logger.warning("%s: finished; its %s is gone, so it cannot be trained on", run.path, CHECKPOINT)
         return result
+    own.check_again(used.own if used else {})
     with _claimed(run, processes):
-        experiment = _at(run, settings, used, processes, callbacks)
+        experiment = _at(run, settings, used, processes, callbacks, own)
         with computing_in(experiment.resolved.threads):
             if settings.epochs != before.epochs:
                 processes.on_leader(lambda: run.reopen(replace(before, epochs=settings.epochs)))
@@ -149,7 +178,12 @@ def _go_on(
 
 
 def _at(
-    run: Run, settings: Settings, used: Resolved | None, processes: Alone, callbacks: Sequence[Callback]
+    run: Run,
+    settings: Settings,
+    used: Resolved | None,
+    processes: Alone,
+    callbacks: Sequence[Callback],
+    own: Own,
 ) -> Experiment:
     """The experiment of a run where its checkpoint has left it."""
     path, checkpoint = run.path / CHECKPOINT, run.load()
@@ -158,7 +192,7 @@ def _at(
             check_fit(settings.net, used.net, checkpoint.get("net"))
     except DualpropError as error:
         raise CheckpointError(f"{path}: not a checkpoint of this run ({error})") from None
-    experiment = build(settings, processes, used, callbacks)
+    experiment = build(settings, processes, used, callbacks, own)
     trainer, best = experiment.trainer, experiment.validation
     try:
         trainer.load_state_dict(checkpoint)

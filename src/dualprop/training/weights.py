@@ -92,15 +92,24 @@ def recorded(run: Run) -> Resolved | None:
         raise CheckpointError(f"{run.path / 'resolved.json'}: damaged ({error})") from None
 
 
-def load_net(run: str | Path) -> Net:
+def load_net(run: str | Path, net: Net | None = None) -> Net:
     """The net of a run with its best weights.
+
+    Args:
+        run: the run folder.
+        net: one's own, where the run was started with it; it is given the weights.
 
     Raises:
         DualpropError: if the folder is no run, or its weights are missing, damaged or another net's.
     """
+    if net is not None:
+        give(net, run)
+        return net
     opened = Run.open(Path(run))
     weights, notes = opened.load_weights(BEST)
     settings, used = opened.settings, recorded(opened)
+    if used is not None and "net" in used.own:
+        raise CheckpointError(f"{opened.path}: its net is one of its own; give it one: load_net(run, net=...)")
     try:
         arguments = _by_notes(settings, notes) if used is None else used.net
         check_fit(settings.net, arguments, weights)

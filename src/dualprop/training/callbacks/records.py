@@ -97,7 +97,7 @@ class Results(Callback):
         assert best is not None
         self.result = Result(
             run=str(self.run.path),
-            test_accuracy=tested["accuracy"],
+            test_accuracy=tested.get("accuracy"),
             test_loss=tested["loss"],
             best_epoch=best.epoch,
             val_accuracy=best.numbers.get("accuracy"),
