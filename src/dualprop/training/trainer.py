@@ -26,6 +26,7 @@ from dualprop.training.meter import Meter, Tally
 from dualprop.training.optim.fused import FusedUpdate, acting
 from dualprop.training.optim.optimizers import set_lr
 from dualprop.training.processes.group import Alone
+from dualprop.training.repeated import Repeated
 
 COUNTERS: dict[str, Any] = {
     "epoch": CountOrZero,
@@ -55,29 +56,6 @@ class Epochs(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterable[Batch]:
         """The batches of an epoch from number `start` on, both counted from 0."""
-
-
-class Repeated:
-    """The same batches in every epoch, or those that a `DataLoader` draws anew.
-
-    Args:
-        batches: a list, a `DataLoader` or the like, of a known length; no iterator, which runs out.
-    """
-
-    def __init__(self, batches: Batches) -> None:
-        if not isinstance(batches, Iterable) or isinstance(batches, Iterator) or not hasattr(batches, "__len__"):
-            kind = type(batches).__name__
-            raise DualpropError(f"data: {kind}, but it must be a list of batches, a DataLoader or a Batches")
-        self.batches: Any = batches
-        if not len(self):
-            raise DualpropError("data: holds no batch")
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches from number `start` on."""
-        return itertools.islice(self.batches, start, None)
 
 
 def _epochs(data: Any, batch_size: int, net: Net) -> Epochs:
@@ -308,7 +286,7 @@ class Trainer:
             "net": saved(self.net),
             "optimizer": saved(self.optimizer),
             "rule": self.processes.gathered(self.rule.state_dict()),
-            "rng": self.processes.gathered(saved(self._generators())),
+            "rng": self.processes.gathered(saved(self._random())),
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "meter": self.meter.state_dict(),
             **{callback.name: callback.state_dict() for callback in self.callbacks if callback.name},
@@ -332,7 +310,7 @@ class Trainer:
         restored(self.optimizer, state["optimizer"], "optimizer")
         self.rule.load_state_dict(state["rule"][self.processes.rank])
         self.check_state(state)
-        restored(self._generators(), state["rng"][self.processes.rank], "rng")
+        restored(self._random(), state["rng"][self.processes.rank], "rng")
         self.meter.load_state_dict(state["meter"])
         for callback in self.callbacks:
             if callback.name:
@@ -351,13 +329,13 @@ class Trainer:
                 f"{self.epoch} epochs"
             )
 
-    def _generators(self) -> dict[str, torch.Generator]:
-        """Those that whatever has none of its own draws from."""
-        found = {"cpu": torch.default_generator}
+    def _random(self) -> dict[str, Any]:
+        """What is drawn from by whatever has no generator of its own, and by the data."""
+        found: dict[str, Any] = {"cpu": torch.default_generator}
         device = next(self.net.parameters(), torch.empty(0)).device
         if device.type == "cuda":
             found["cuda"] = torch.cuda.default_generators[device.index or 0]
-        return found
+        return {**found, "data": self.data} if isinstance(self.data, Repeated) else found
 
     def _where(self) -> str:
         """Where the numbers went astray, or what the inference that is to show it says."""
