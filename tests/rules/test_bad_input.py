@@ -207,9 +207,11 @@ def test_nets_without_layers_or_of_something_else():
 
 
 def test_layers_that_do_not_fit_each_other():
-    net = dp.Net([dp.Layer(dp.Dense(4, 8)), dp.Layer(dp.Dense(9, 3), "linear")])
+    with refused("^net: edge layer1 -> layer2: takes 9 neurons, but layer1 has 8$"):
+        dp.Net([dp.Layer(dp.Dense(4, 8)), dp.Layer(dp.Dense(9, 3), "linear")])
+    net = dp.Net([dp.Layer(dp.Conv2d(1, 2, 3)), dp.Layer(dp.Dense(9, 3), "linear")])  # as wide as its images
     with refused("8.*9"):
-        dp.DualProp(net).backward(torch.randn(2, 4), torch.zeros(2, dtype=torch.int64))
+        dp.DualProp(net).backward(torch.randn(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("slope", [0, -0.1, 1.1, math.nan], ids=str)

@@ -116,12 +116,30 @@ class Net(nn.Module):
         self.sweeps: int = check("sweeps", sweeps, Count)
         self.damping: float = check("damping", damping, Fraction)
         self._shapes: dict[tuple[Shape, ...], dict[int, Shape]] = {}
+        self._check_widths()
         synapses = self.synapses
         for e, synapse in enumerate(synapses):
             if isinstance(synapse, Transposed) and not any(synapse.tied is other for other in synapses):
                 raise DualpropError(
                     f"net: edge {self.wiring.arrow(e)}: the synapse that it is the transpose of is not in the net"
                 )
+
+    def _check_widths(self) -> None:
+        """Refuse dense synapses that do not fit the layers at their ends, as far as these are dense, too."""
+        first = [layer.synapse for layer in self.stack]
+        widths = {k: synapse.out_features for k, synapse in enumerate(first, 1) if isinstance(synapse, Dense)}
+        for e, ((source, target), synapse) in enumerate(zip(self.wiring.edges, self.synapses, strict=True)):
+            if not isinstance(synapse, Dense) or synapse.pool is not None:
+                continue
+            for k, does, width in (
+                (source, "takes", synapse.in_features),
+                (target, "gives", synapse.out_features),
+            ):
+                if widths.get(k, width) != width:
+                    name = self.wiring.name(k)
+                    raise DualpropError(
+                        f"net: edge {self.wiring.arrow(e)}: {does} {width} neurons, but {name} has {widths[k]}"
+                    )
 
     @property
     def chain(self) -> list[Layer]:
