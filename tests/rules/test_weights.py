@@ -388,3 +388,29 @@ def test_a_rule_on_pruned_weights_can_be_copied_with_its_net(name):
     other = copy.deepcopy(net)
     theirs = gradient_of(method(other), x, y)
     assert all(torch.equal(g, theirs[n]) for n, g in ours.items())
+
+
+@pytest.mark.parametrize("prune_it", [False, True])
+def test_feedback_weights_learn_beside_a_frozen_weight(prune_it):
+    net = double_net((6, 5, 5, 4), feedback="kolen-pollack")
+    synapse, (x, y) = net.chain[1].synapse, double_batch(5, 6, 4)
+    if prune_it:
+        prune.custom_from_mask(synapse, "weight", torch.ones(5, 5, dtype=torch.float64))
+    free = gradient_of(dp.RULES["kp-dp"](net), x, y)
+    (synapse.weight_orig if prune_it else synapse.weight).requires_grad_(False)
+    frozen = gradient_of(dp.RULES["kp-dp"](net), x, y)
+    assert set(free) - set(frozen) == {f"layers.1.synapse.weight{'_orig' * prune_it}"}
+    assert torch.equal(frozen["layers.1.synapse.feedback"], free["layers.1.synapse.feedback"])
+
+
+class OwnSynapse(dp.Affine):
+    """Learns a weight that it has computed itself, and outside of autograd's graph."""
+
+    def hebbian(self, delta, p):
+        dp.synapses.accumulate(2 * self.module.weight, delta.T @ p)
+
+
+def test_a_weight_computed_without_a_graph_cannot_learn_in_silence():
+    net = dp.Net([dp.Layer(OwnSynapse(nn.Linear(6, 4)), "linear")]).double()
+    with pytest.raises(dp.DualpropError, match=r"^weight: of shape .4, 6., computed without autograd's graph"):
+        dp.DualProp(net, beta=0.1).backward(*double_batch(5, 6, 4))

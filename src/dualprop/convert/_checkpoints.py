@@ -6,14 +6,19 @@ the function for that in a frame; here it is made to run in the same mode again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 
-if TYPE_CHECKING:
-    from dualprop.convert._mode import Mode
-
 _PACKS = "_checkpoint_hook.__init__.<locals>.pack_hook"
+
+
+class Mode(AbstractContextManager[Any], Protocol):
+    """What runs meanwhile."""
+
+    def again(self) -> Mode:
+        """The same for what is computed again."""
 
 
 def keep_for_recomputation(mode: Mode) -> None:

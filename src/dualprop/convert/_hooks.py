@@ -16,7 +16,7 @@ from dualprop.convert._checkpoints import keep_for_recomputation
 from dualprop.convert._inspection import Inspection
 from dualprop.convert._mode import Mode, begin, current, drop_interrupted, end
 from dualprop.convert.batch import check_learnable, counted, first_tensor
-from dualprop.convert.record import Conversion
+from dualprop.convert.record import Conversion, Place
 from dualprop.errors import DualpropError
 
 _HOOKS = (
@@ -29,26 +29,17 @@ _HOOKS = (
 _KEPT = "_user_preserved_attributes"  # under this name in its meta, what a copy of a torch.fx.GraphModule keeps
 
 
-class Part:
+class Part(Place):
     """A module's part in a conversion: its hooks, which copies and pickles keep.
 
     Attributes:
-        conversion: what it is a part of.
-        name: of the module, "" for the converted one itself.
-        kind: the module's class, by name.
-        excluded: whether its activations keep their ordinary derivative.
-        feedback: whether its signal goes down through weights of its own.
         positions: where the arguments of its forward stand, by name.
     """
 
     def __init__(
         self, conversion: Conversion, name: str, module: nn.Module, *, excluded: bool, feedback: bool
     ) -> None:
-        self.conversion = conversion
-        self.name = name
-        self.kind = type(module).__name__
-        self.excluded = excluded
-        self.feedback = feedback
+        super().__init__(conversion, name, type(module).__name__, excluded=excluded, feedback=feedback)
         self.positions = {name: k for k, name in enumerate(_arguments(type(module).forward))}
         self.handles: tuple[RemovableHandle, ...] = (
             module.register_forward_pre_hook(self.enter, prepend=True, with_kwargs=True),

@@ -7,16 +7,13 @@ that `convert` does not know, by a scripted one or by an `autograd.Function` of 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dualprop.convert.batch import disagreement, is_wrapped, tensors_in
-from dualprop.convert.record import Conversion
-
-if TYPE_CHECKING:
-    from dualprop.convert._hooks import Part
+from dualprop.convert.record import Conversion, Place
 
 ORDINARY = {
     "ReluBackward0": "ReLU",
@@ -93,7 +90,7 @@ class Inspection:
 
         z.register_hook(look)  # type: ignore[no-untyped-call]
 
-    def left(self, part: Part, output: Any, *, outermost: bool) -> None:
+    def left(self, part: Place, output: Any, *, outermost: bool) -> None:
         """After a module has run: what of the graph that it has made keeps its ordinary derivative."""
         nodes = _between(self.inputs.pop(), {t.grad_fn for t in tensors_in((output,))})
         for node in nodes - self.seen:

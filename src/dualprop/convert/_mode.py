@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,8 @@ from dualprop.convert._inspection import Inspection
 from dualprop.convert.activations import CALLS, SIZED, UNKNOWN, ZEROS, FiniteDifference
 from dualprop.convert.batch import scaled_loss
 from dualprop.convert.feedback import PRODUCTS, check_parameter
-from dualprop.convert.record import REDUCTIONS, Conversion
+from dualprop.convert.record import REDUCTIONS, Conversion, Place
 from dualprop.errors import DualpropError
-
-if TYPE_CHECKING:
-    from dualprop.convert._hooks import Part
 
 
 class Mode(TorchFunctionMode):
@@ -33,8 +30,8 @@ class Mode(TorchFunctionMode):
 
     Attributes:
         conversion: whose.
-        path: the modules that the call is inside of just now, from the outermost one on, each with its part in the
-            conversion.
+        path: the modules that the call is inside of just now, from the outermost one on, each with its place in
+            the conversion.
         excluded: how many of them are excluded.
         divided_by: how the loss is weighted, as in `scaled_loss`.
         times: likewise.
@@ -46,7 +43,7 @@ class Mode(TorchFunctionMode):
         self.conversion = conversion
         self.batch = batch
         self.dim = dim
-        self.path: list[tuple[Part, nn.Module]] = []
+        self.path: list[tuple[Place, nn.Module]] = []
         self.excluded = 0
         self.fixed: dict[Tensor, None] = {}
         self.zeros: dict[Tensor, None] = {}

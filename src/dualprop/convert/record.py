@@ -89,6 +89,27 @@ class Conversion:
             self.left_alone[name] = f"{known}, {what}" if known else what
 
 
+class Place:
+    """Where a module stands in a conversion.
+
+    Attributes:
+        conversion: what it is a part of.
+        name: of the module, "" for the converted one itself.
+        kind: the module's class, by name.
+        excluded: whether its activations keep their ordinary derivative.
+        feedback: whether its signal goes down through weights of its own.
+    """
+
+    def __init__(
+        self, conversion: Conversion, name: str, kind: str, *, excluded: bool = False, feedback: bool = False
+    ) -> None:
+        self.conversion = conversion
+        self.name = name
+        self.kind = kind
+        self.excluded = excluded
+        self.feedback = feedback
+
+
 def _kinds(text: str) -> set[str]:
     return set(text.split(", ")) if text else set()
 

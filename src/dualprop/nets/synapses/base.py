@@ -360,9 +360,9 @@ class Weighted(AffineMap):
         return [*self.learnt_weight(), *([] if bias is None or not bias.requires_grad else [bias])]
 
     def learnt_weight(self) -> list[Tensor]:
-        """W, if it learns or B does."""
+        """W, if it learns; or the frozen parameter that B follows."""
         weight = self.read("weight")
-        return [weight] if weight.requires_grad or self.followers() else []
+        return [weight] if weight.requires_grad else [leader for leader, _ in self.followers()]
 
     @abstractmethod
     def modules_without_weights(self) -> list[nn.Module]:

@@ -153,6 +153,11 @@ class Weights:
             self.add(follower, gradient.to(follower.dtype, copy=True))  # clipping scales them in place
         if parameter.requires_grad:
             _accumulate(parameter, gradient)
+        elif not isinstance(parameter, nn.Parameter):
+            raise DualpropError(
+                f"weight: of shape {tuple(parameter.shape)}, computed without autograd's graph, so that nothing "
+                "that it is made of can learn; compute it under torch.enable_grad"
+            )
 
 
 _STEP: ContextVar[Weights | None] = ContextVar("step", default=None)
