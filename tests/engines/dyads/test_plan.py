@@ -5,26 +5,25 @@ from __future__ import annotations
 import torch
 
 import dualprop as dp
-from dualprop.engines.dyads.plan import Block, Learning, Planner, Step, Trait
+from dualprop.engines.dyads.plan import Block, Learning, Planner, Step
 from dualprop.engines.dyads.schedules import Update
 from dualprop.nets.wiring import Wiring
 
 RESIDUAL = Wiring(("x",), ("a", "b", "c", "y"), ((0, 1), (1, 2), (2, 3), (1, 3), (3, 4)), (4,))
 
 
-def planner(wiring: Wiring, traits: dict[int, Trait] | None = None, **settings: bool) -> Planner:
-    given = traits or {}
-    return Planner(wiring, [given.get(e, Trait()) for e in range(len(wiring.edges))], **settings)
+def planner(wiring: Wiring, pooled: tuple[int, ...] = (), **settings: bool) -> Planner:
+    return Planner(wiring, [e not in pooled for e in range(len(wiring.edges))], **settings)
 
 
 def up(layer: int, drives: tuple[int, ...], *, nudged: bool = False) -> Block:
     """The first update of a layer: all its edges are driven, and nothing comes down."""
-    return Block(layer, nudged, drives, True, (), (), (), True)
+    return Block(layer, nudged, drives, drives, True, (), (), True)
 
 
 def down(layer: int, feedbacks: tuple[int, ...]) -> Block:
     """Its last one: the drive is as it was, and all that is above sends down."""
-    return Block(layer, False, (), False, feedbacks, (), feedbacks, True)
+    return Block(layer, False, (), (), False, feedbacks, feedbacks, True)
 
 
 def test_one_sweep_on_a_residual_net() -> None:
@@ -87,9 +86,9 @@ def test_feedback_through_a_pool_is_new_where_the_state_below_moves() -> None:
     order = [Update((k,)) for k in (1, 2, 1, 1)]
     linear = planner(wiring).plan(order)
     assert [step.blocks[0].feedbacks for step in linear if step.blocks] == [(), (), (1,)]
-    pooled = planner(wiring, {1: Trait(linear=False)}).plan(order)
+    pooled = planner(wiring, pooled=(1,)).plan(order)
     assert [step.blocks[0].feedbacks for step in pooled if step.blocks] == [(), (), (1,), (1,)]
-    assert [step.blocks[0].seen for step in pooled if step.blocks] == [(), (), (), (1,)]
+    assert [step.blocks[0].seen for step in pooled if step.blocks] == [(0,), (1,), (), (1,)]
 
 
 def test_a_self_loop_is_driven_anew_at_every_update() -> None:
@@ -104,8 +103,8 @@ def test_layers_updated_at_once_read_the_values_before() -> None:
     steps = planner(wiring).plan([Update((1, 2))] * 2, learn=True)
     assert steps[1].blocks == (up(1, (0,)), up(2, (1,), nudged=True))
     assert steps[2].blocks == (
-        Block(1, False, (), False, (1,), (1,), (1,), True),
-        Block(2, True, (1,), True, (), (), (), False),
+        Block(1, False, (1,), (), False, (1,), (1,), True),
+        Block(2, True, (), (1,), True, (), (), False),  # what layer 1 has seen with its feedback
     )
     assert steps[2].learnings == (Learning(2), Learning(1))
 

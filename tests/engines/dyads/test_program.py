@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dualprop as dp
-from dualprop.engines.dyads.plan import Planner, Trait
+from dualprop.engines.dyads.plan import Planner
 from dualprop.engines.dyads.program import Do, Program, Register, assembled, every_register
 from dualprop.nets.wiring import Wiring
 from tests.oracles.graph_nets import GRAPHS, named_net
@@ -17,7 +17,7 @@ RESIDUAL = Wiring(("x",), ("a", "b", "y"), ((0, 1), (1, 2), (2, 3), (1, 3)), (3,
 
 
 def program(wiring: Wiring, schedule: dp.Schedule, *, learn: bool = True, states: bool = False) -> Program:
-    planner = Planner(wiring, [Trait()] * len(wiring.edges))
+    planner = Planner(wiring, [True] * len(wiring.edges))
     steps = planner.plan(schedule.plan(wiring, torch.Generator()), learn=learn)
     kept = {Register("output", k) for k in wiring.outputs}
     return assembled(steps, wiring, kept | {Register("states", k) for k in wiring.out_of if states})
@@ -25,10 +25,12 @@ def program(wiring: Wiring, schedule: dp.Schedule, *, learn: bool = True, states
 
 def test_one_sweep_of_two_layers_reads_as_it_is_done() -> None:
     assert str(program(Wiring.chain(2), dp.Sweep())).splitlines() == [
-        "drive 0 (frees linearisation 0)",
+        "see 0 (frees linearisation 0)",
+        "drive 0 (frees operand 0)",
         "gather 1 (frees driven 0)",
         "update 1 (frees difference 1, output 1, states 1)",
-        "drive 1 (frees mean 1)",
+        "see 1 (frees mean 1)",
+        "drive 1 (frees operand 1)",
         "gather 2 (frees driven 1)",
         "update 2 nudged (frees mean 2, states 2, total 2)",
         "send 1 (frees linearisation 1)",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dualprop.engines.dyads.neurons import Link, Neurons
-from dualprop.engines.dyads.plan import Planner, Step, Trait
+from dualprop.engines.dyads.plan import Planner, Step
 from dualprop.engines.dyads.program import Do, Instruction, Program, Register, assembled, every_register
 from dualprop.engines.dyads.schedules import Update
 from dualprop.engines.dyads.states import DyadicState, Nudge, both, dyad
@@ -107,7 +107,7 @@ class Inference:
         self._layers, self._synapses = net.stack, net.synapses
         self.neurons = {k: Neurons(k, self._layers[k - 1].potential if k > 0 else None) for k in net.wiring.out_of}
         self.links = [self._link(e, synapse) for e, synapse in enumerate(self._synapses)]
-        self.traits = tuple(Trait(link.synapse.linear, link.synapse.eager) for link in self.links)
+        self._linear = [link.synapse.linear for link in self.links]
         self._every = every_register(net.wiring)
         self._forget = self._freeing(self._every)
         self._bound_to = lru_cache(maxsize=64)(self._bind)
@@ -238,7 +238,7 @@ class Inference:
         return DyadicState(plus, minus, nudge=self.nudge)
 
     def _planner(self, different: Sequence[bool] | None = None) -> Planner:
-        return Planner(self.wiring, self.traits, different=different, damped=self.damping > 0)
+        return Planner(self.wiring, self._linear, different=different, damped=self.damping > 0)
 
     def _plan(self, updates: tuple[Update, ...], different: tuple[bool, ...], learn: bool, keep: bool) -> _Bound:
         """The calls of one inference; the same for every batch on which a schedule says the same."""

@@ -26,31 +26,30 @@ class Link:
         weight: of its feedback beside that of the other links out of `below`.
 
     Attributes:
+        operand: what its drive is made of: the mean below, pooled.
+        linearisation: what its feedback must know of that mean.
         driven: the drive for the neurons above.
-        linearisation: what it knows of the mean below.
         sent: the feedback for the neurons below.
     """
 
-    __slots__ = ("above", "below", "driven", "linearisation", "sent", "synapse", "weight")
+    __slots__ = ("above", "below", "driven", "linearisation", "operand", "sent", "synapse", "weight")
 
     def __init__(self, synapse: Synapse, below: Neurons, above: Neurons, weight: float = 1.0) -> None:
         self.synapse, self.below, self.above, self.weight = synapse, below, above, weight
-        self.driven: Tensor | None = None
+        self.operand: Tensor | None = None
         self.linearisation: Linearisation | None = None
+        self.driven: Tensor | None = None
         self.sent: Tensor | None = None
 
-    def drive(self) -> None:
-        """A(z̄) of the neurons below, and the linearisation there."""
-        assert self.below.mean is not None
-        p, self.linearisation = self.synapse.linearise(self.below.mean)
-        self.driven = self.synapse.affine(p)
-
     def see(self) -> None:
-        """The linearisation at the mean below; of a synapse for which that is to drive, its drive as well."""
+        """What its drive is made of, and the linearisation, at the mean below."""
         assert self.below.mean is not None
-        p, self.linearisation = self.synapse.linearise(self.below.mean)
-        if self.synapse.eager:
-            self.driven = self.synapse.affine(p)
+        self.operand, self.linearisation = self.synapse.linearise(self.below.mean)
+
+    def drive(self) -> None:
+        """A(z̄) of the mean that it has seen."""
+        assert self.operand is not None
+        self.driven = self.synapse.affine(self.operand)
 
     def send(self) -> None:
         """A^T (z^+ - z^-) of the neurons above, at the mean below."""

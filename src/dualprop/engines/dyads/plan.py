@@ -14,38 +14,26 @@ from dualprop.engines.dyads.schedules import Update
 from dualprop.nets.wiring import Wiring
 
 
-class Trait(NamedTuple):
-    """What a plan must know of the synapse on an edge.
-
-    Attributes:
-        linear: whether its feedback is the same at every state below.
-        eager: whether to linearise it is to compute its drive.
-    """
-
-    linear: bool = True
-    eager: bool = False
-
-
 class Block(NamedTuple):
     """The update of one layer.
 
     Attributes:
         layer: its number.
         nudged: whether a loss acts on it.
+        seen: the edges into it and out of it that are linearised anew.
         drives: the edges into it that are driven anew.
         summed: whether the sum of the drives is made anew.
         fed: the edges out of it by which anything comes down.
-        seen: those of them that are linearised anew for it.
         feedbacks: those whose feedback is computed anew.
         collected: whether the sum of the feedbacks is made anew.
     """
 
     layer: int
     nudged: bool
+    seen: tuple[int, ...]
     drives: tuple[int, ...]
     summed: bool
     fed: tuple[int, ...]
-    seen: tuple[int, ...]
     feedbacks: tuple[int, ...]
     collected: bool
 
@@ -74,7 +62,7 @@ class Planner:
 
     Args:
         wiring: the graph.
-        traits: those of the synapse on each edge.
+        linear: whether the synapse on each edge sends the same down at every state below.
         different: for each layer k = 0..L whether z^+ is not z^- at first; nowhere by default.
         damped: whether an update keeps a part of the old state, so that none may be left out.
     """
@@ -82,12 +70,12 @@ class Planner:
     def __init__(
         self,
         wiring: Wiring,
-        traits: Sequence[Trait],
+        linear: Sequence[bool],
         *,
         different: Sequence[bool] | None = None,
         damped: bool = False,
     ) -> None:
-        self.wiring, self.traits, self.damped = wiring, traits, damped
+        self.wiring, self.linear, self.damped = wiring, linear, damped
         count, layers = len(wiring.edges), wiring.depth + 1
         self._driven = [False] * count  # the edge's drive is that of the state below
         self._sent = [False] * count  # its feedback is that of the difference above
@@ -139,20 +127,15 @@ class Planner:
         self._silent.discard(k)
         drives = tuple(e for e in w.into[k] if not self._driven[e])
         summed = not self._summed[k]
-        for e in drives:
-            self._driven[e] = self._linearisation[e] = True
-        self._summed[k] = True
         fed = tuple(e for e in w.out_of[k] if self._different[w.edges[e][1]])
         feedbacks = tuple(e for e in fed if not self._sent[e])
-        seen = tuple(e for e in feedbacks if not self._linearisation[e])
+        seen = tuple(e for e in dict.fromkeys(drives + feedbacks) if not self._linearisation[e])
         collected = not self._collected[k]
-        for e in seen:
-            self._driven[e] = self.traits[e].eager
-            self._linearisation[e] = True
-        for e in feedbacks:
-            self._sent[e] = True
-        self._collected[k] = True
-        return Block(k, nudged, drives, summed, fed, seen, feedbacks, collected)
+        for flags, edges in ((self._driven, drives), (self._linearisation, seen), (self._sent, feedbacks)):
+            for e in edges:
+                flags[e] = True
+        self._summed[k] = self._collected[k] = True
+        return Block(k, nudged, seen, drives, summed, fed, feedbacks, collected)
 
     def _commit(self, block: Block) -> None:
         """Which neighbours' inputs have changed."""
@@ -165,7 +148,7 @@ class Planner:
             target = w.edges[e][1]
             self._driven[e] = self._linearisation[e] = self._summed[target] = False
             self._settled[target] = None
-            if self._sent[e] and not self.traits[e].linear:
+            if self._sent[e] and not self.linear[e]:
                 self._stale_feedback(e)
 
     def _stale_feedback(self, e: int) -> None:

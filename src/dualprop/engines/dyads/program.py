@@ -34,15 +34,15 @@ class Register(NamedTuple):
         return f"{self.name} {self.number}"
 
 
-_OF_EDGES = ("driven", "linearisation", "sent")
+_OF_EDGES = ("operand", "linearisation", "driven", "sent")
 _OF_LAYERS = ("mean", "difference", "states", "total", "pull", "delta", "output")
 
 
 class Do(Enum):
-    """What is done; edges drive, see, send and learn, layers all else."""
+    """What is done; edges see, drive, send and learn, layers all else."""
 
-    DRIVE = "drive"
     SEE = "see"
+    DRIVE = "drive"
     SEND = "send"
     GATHER = "gather"
     COLLECT = "collect"
@@ -53,8 +53,8 @@ class Do(Enum):
 
 
 _WRITES = {
-    Do.DRIVE: ("driven", "linearisation"),
-    Do.SEE: ("driven", "linearisation"),
+    Do.SEE: ("operand", "linearisation"),
+    Do.DRIVE: ("driven",),
     Do.SEND: ("sent",),
     Do.GATHER: ("total",),
     Do.COLLECT: ("pull",),
@@ -101,8 +101,10 @@ class Instruction(NamedTuple):
         """
         number = self.number
         match self.do:
-            case Do.DRIVE | Do.SEE:
+            case Do.SEE:
                 return {Register("mean", wiring.edges[number][0])}
+            case Do.DRIVE:
+                return {Register("operand", number)}
             case Do.SEND:
                 return {Register("linearisation", number), Register("difference", wiring.edges[number][1])}
             case Do.GATHER:
@@ -175,11 +177,13 @@ def assembled(
 def _listed(step: Step, wiring: Wiring) -> Iterator[Instruction]:
     """The instructions of a step; all that its blocks read is read before one of them is updated."""
     for block in step.blocks:
-        yield from (Instruction(Do.DRIVE, e) for e in block.drives)
+        for e in block.drives:
+            yield from [Instruction(Do.SEE, e)] if e in block.seen else []
+            yield Instruction(Do.DRIVE, e)
         if block.summed:
             yield Instruction(Do.GATHER, block.layer, wiring.into[block.layer])
         for e in block.feedbacks:
-            yield from [Instruction(Do.SEE, e)] if e in block.seen else []
+            yield from [Instruction(Do.SEE, e)] if e in block.seen and e not in block.drives else []
             yield Instruction(Do.SEND, e)
         if block.fed and block.collected:
             yield Instruction(Do.COLLECT, block.layer, block.fed)
@@ -191,7 +195,7 @@ def _listed(step: Step, wiring: Wiring) -> Iterator[Instruction]:
 
 def _learning(learning: Learning, into: tuple[int, ...]) -> Iterator[Instruction]:
     if learning.says:
-        yield from (Instruction(Do.DRIVE, e) for e in into)
+        yield from (Instruction(do, e) for e in into for do in (Do.SEE, Do.DRIVE))
         yield Instruction(Do.GATHER, learning.layer, into)
         yield Instruction(Do.SAY, learning.layer)
     yield Instruction(Do.SCALE, learning.layer)

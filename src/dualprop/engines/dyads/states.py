@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dualprop.engines.states import State
-from dualprop.nets.kernels.blockwise import blockwise
+from dualprop.nets.kernels.blockwise import blockwise, suits_blocks
 from dualprop.nets.potentials import Potential
 from dualprop.nets.wiring import Wiring
 
@@ -88,15 +88,16 @@ def dyad(
     Returns:
         z̄ and z^+ - z^-, in the type of a.
     """
-
-    if torch.finfo(a.dtype).bits >= 32 or f.stable(up, down, share):
+    exact = torch.finfo(a.dtype).bits >= 32 or f.stable(up, down, share)
+    if exact and not (spend and f.elementwise and suits_blocks(a)):
         return f.dyad(a, d.to(a.dtype), up, down, share, a if spend else None)
 
     def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         return f.dyad(a, d, up, down, share, a)
 
     if f.elementwise:
-        mean, difference = blockwise(both, a, d, outputs=2, out=(a, d) if spend else None)
+        dtype = a.dtype if exact else None
+        mean, difference = blockwise(both, a, d, outputs=2, out=(a, d) if spend else None, dtype=dtype)
         return mean, difference
     mean, difference = both(a.float(), d.float())
     return mean.to(a.dtype), difference.to(a.dtype)

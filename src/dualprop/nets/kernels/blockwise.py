@@ -1,7 +1,7 @@
-"""Element-wise arithmetic on large low-precision tensors, in float32 and in blocks that stay in the cache.
+"""Element-wise arithmetic on large tensors, in blocks that stay in the cache.
 
-Half of what is to be done with a bfloat16 tensor is to read and write it. Converted as a whole, every float32
-intermediate goes through main memory too; block by block, only the tensor itself does.
+Half of what is to be done with a large tensor is to read and write it. Done as a whole, every intermediate goes
+through main memory too, and needs room there; block by block, only the tensor itself does.
 """
 
 from __future__ import annotations
@@ -20,20 +20,25 @@ Elementwise = Callable[..., tuple[Tensor, ...]]
 
 
 def blockwise(
-    f: Elementwise, *tensors: Tensor, outputs: int, out: tuple[Tensor, ...] | None = None
+    f: Elementwise,
+    *tensors: Tensor,
+    outputs: int,
+    out: tuple[Tensor, ...] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, ...]:
     """f(*tensors) of an element-wise f, computed in float32 at least and rounded once, at the end.
 
-    Large low-precision tensors on a CPU are done in blocks, bit for bit as in one piece. Under torch.compile,
-    which fuses the conversions itself, and with a graph, everything is done in one piece.
+    Large tensors on a CPU are done in blocks, bit for bit as in one piece. Under torch.compile, which fuses the
+    conversions itself, and with a graph, everything is done in one piece.
 
     Args:
-        f: from tensors of one shape, in float32 (float64 where the first tensor is), to a tuple of `outputs`
-            tensors of that shape. It may overwrite what it is given: its arguments are always copies.
+        f: from tensors of one shape, in `dtype`, to a tuple of `outputs` tensors of that shape. It may overwrite
+            what it is given: its arguments are always copies.
         tensors: of one shape and device. The first one's type and memory format are those of the results; dense
             tensors of its strides are read as they lie, others are brought to its strides first.
         outputs: how many tensors f makes.
         out: where they may be put, for example over `tensors`; used for large ones of the first one's strides.
+        dtype: the type that f computes in: by default float32, or float64 where the first tensor is.
 
     Returns:
         As many tensors.
@@ -50,8 +55,8 @@ def blockwise(
     first = tensors[0]
     if any(t.shape != first.shape for t in tensors):
         raise DualpropError(f"tensors: shapes {[tuple(t.shape) for t in tensors]}, but they must be one shape")
-    full = torch.promote_types(first.dtype, torch.float32)
-    if not _suits_blocks(first, full):
+    full = dtype or torch.promote_types(first.dtype, torch.float32)
+    if not suits_blocks(first):
         return tuple(result.to(first.dtype) for result in f(*(t.to(full, copy=True) for t in tensors)))
     dense = torch.empty_like(first, device="meta").stride()
     if out is None or any(t.stride() != dense or t.dtype != first.dtype for t in out):
@@ -65,11 +70,11 @@ def blockwise(
     return out
 
 
-def _suits_blocks(first: Tensor, full: torch.dtype) -> bool:
+def suits_blocks(first: Tensor) -> bool:
+    """Whether a tensor is large enough to be done in blocks, where that can be."""
     return (
         not torch.compiler.is_compiling()
         and not torch.is_grad_enabled()
-        and first.dtype is not full
         and first.device.type == "cpu"
         and first.numel() > BLOCK
     )

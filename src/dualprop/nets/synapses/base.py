@@ -42,12 +42,10 @@ class Synapse(nn.Module, ABC):
 
     Attributes:
         behind: the pooling behind the map, if there is any.
-        eager: whether to see a state is to compute its drive.
         aliases: whether its drive and its feedback may be the very tensors that it was given.
     """
 
     behind: Pool | None = None
-    eager = False
     aliases = False
 
     @property

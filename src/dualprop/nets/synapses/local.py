@@ -35,7 +35,6 @@ class Local(Synapse):
         torch.Size([2, 9])
     """
 
-    eager = True
     aliases = True  # its graph may need the drive that it has made, and what comes back may be what was sent
 
     def __init__(self, module: nn.Module) -> None:

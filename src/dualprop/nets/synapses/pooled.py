@@ -40,7 +40,6 @@ class Pooled(Synapse):
 
     synapse: AffineMap
     behind: Pool
-    eager = True
 
     @checked
     def __init__(self, synapse: Synapse, pool: Pool) -> None:
