@@ -82,7 +82,7 @@ SABOTAGES = {
     ),
     "engine: the winners of before get the feedback": Sabotage(
         "engines/dyads/plan.py",
-        "if self._sent[e] and not self.traits[e].linear:",
+        "if self._sent[e] and not self.linear[e]:",
         "if False:",
         "engines/dyads/test_conv_twin.py",
     ),
@@ -103,6 +103,18 @@ SABOTAGES = {
         "return torch.cat([top, base[len(top) :].to(top)]) if len(base) > len(top) else top",
         "return top",
         "rules/test_variants.py",
+    ),
+    "engine: what is still to be read is freed": Sabotage(
+        "engines/dyads/program.py",
+        "alive = (alive - writes) | reads",
+        "alive = alive - writes",
+        "engines/dyads/test_program.py",
+    ),
+    "engine: a drive that others will read is written over": Sabotage(
+        "engines/dyads/program.py",
+        "and not alive & each.summed",
+        "",
+        "engines/dyads/test_twin.py",
     ),
     "schedules: the way down ends one layer early": Sabotage(
         "engines/dyads/schedules.py",
@@ -299,8 +311,8 @@ SABOTAGES = {
     ),
     "weights: two layers that share one pass its gradient on twice": Sabotage(
         "nets/synapses/weights.py",
-        "        self._left[weight] -= 1",
-        "        self._left[weight] = 0",
+        "        if left > 0:",
+        "        if False:",
         "rules/test_weights.py -k share",
     ),
     "losses: the nudge away is divided as the nudge towards": Sabotage(
