@@ -176,8 +176,10 @@ class Relaxation:
             yield _Part(self._drives[k], 1.0, False)
         for e in self.net.into[k]:
             synapse, source, _ = self.net.terms[e]
-            if source > 0:  # the drive of a synapse that has computed it in order to see is what it has read
-                yield _Part(self._synapses[e].drive(self._look(e)[0]), 1.0, not (synapse.eager or synapse.aliases))
+            if source > 0:
+                seen = self._look(e)[0]
+                drive = self._synapses[e].drive(seen)  # of some what they have seen, and will see again
+                yield _Part(drive, 1.0, drive is not seen and not synapse.aliases)
 
     def _pulling(self, k: int) -> Iterator[_Part]:
         """What is above it, and what the world does to it."""
