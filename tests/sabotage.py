@@ -122,6 +122,12 @@ SABOTAGES = {
         "for k in range(wiring.depth, 1, -1):",
         "engines/dyads/test_twin.py",
     ),
+    "settling: rounding at a fixed point passes for growth": Sabotage(
+        "engines/dyads/inference.py",
+        "last.relative > least and",
+        "last.relative > tolerance and",
+        "nets/test_graph_nets.py -k rounding",
+    ),
     "schedules: a skip connection takes the place of the long way": Sabotage(
         "engines/dyads/_reach.py",
         "count[k] = 1 + max(above)",

@@ -99,6 +99,25 @@ def test_as_it_comes_a_hopfield_net_settles_in_float32_trained_or_not(top_down):
     assert accuracy > 0.95
 
 
+def test_a_fixed_point_is_found_in_full_precision_where_products_are_not():
+    net, x = dp.nets.hopfield_mlp([6, 9, 4]), torch.randn(5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = dp.DualProp(net).predict(x)
+    assert torch.equal(low, net(x))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_what_rounding_moves_does_not_grow(precision):
+    """A tolerance below it is reached on no batch, and none of them says that its states diverge."""
+    schedule = dp.Sweep(40, tolerance=1e-12, damping=0.25)
+    net = dp.nets.hopfield_mlp([64, 32, 32, 10], top_down="skew")
+    rule = dp.DualProp(net, loss="cross_entropy", beta=0.5, schedule=schedule)
+    with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
+        for _ in range(8):
+            step = rule.backward(torch.rand(20, 64), torch.randint(10, (20,)))
+            assert (step.measures["steps"], step.measures["residual"] > 0) == (40, True)
+
+
 def test_attention_is_pytorch_s():
     net = dp.nets.vit_tiny(in_shape=(3, 8, 8), width=12, heads=3, depth=1).double()
     module, z = net.stack[1].synapses[1].module, torch.randn(2, 4, 12, dtype=torch.float64)

@@ -73,8 +73,9 @@ class Net(nn.Module):
     """Layers k = 1..L: a chain, or a graph that `dualprop.Graph` has built. It holds weights alone.
 
     `net(x)` is the ordinary forward pass, differentiable by autograd. On a graph with cycles it is the free fixed
-    point, without autograd: sweeps up through all layers, from states at zero, until none moves by more than
-    `tolerance`, relatively. Rules (`dualprop.RULES`) read its layers and write states of their own.
+    point, without autograd and in full precision: sweeps up through all layers, from states at zero, until none
+    moves by more than `tolerance`, relatively. Rules (`dualprop.RULES`) read its layers and write states of their
+    own.
 
     Args:
         layers: at least one `Layer`, from the input up; in a graph each with a synapse for every edge into it, in
@@ -187,7 +188,8 @@ class Net(nn.Module):
         """The states of inputs and layers in the forward pass, by number; see `forward`."""
         states = self.inputs(x)
         if self.wiring.cyclic:
-            return states | self._settled(states)
+            with torch.autocast(states[0].device.type, enabled=False):  # its rounding would go on moving them
+                return states | self._settled(states)
         for k, layer in enumerate(self.stack, 1):
             states[k] = layer(*(states[self.wiring.edges[e][0]] for e in self.wiring.into[k]))
         return states

@@ -30,6 +30,9 @@ from dualprop.nets.synapses import Synapse, frozen_weights, product_dtype
 
 Call = Callable[[], object]
 
+ROUNDING = 16
+"""Units of the last place that a state at a fixed point still moves by, and no more."""
+
 
 class Task(NamedTuple):
     """What an output layer is to learn: its loss and the encoded targets, of the output's shape."""
@@ -214,12 +217,13 @@ class Inference:
     def _check_growth(self, moves: Sequence[Mapping[int, _Change]], tolerance: float) -> None:
         """Stop if a layer moves further in the last round than half way, where it did than after a quarter.
 
-        States that grow by a factor in every round move by the same part of their norm, but ever further.
+        States that grow by a factor in every round move by the same part of their norm, but ever further. What
+        rounding moves is no growth.
         """
-        steps = len(moves)
+        steps, least = len(moves), max(tolerance, ROUNDING * torch.finfo(self.dtype).eps)
         for k, last in moves[-1].items():
             early, half = moves[steps // 4][k], moves[steps // 2][k]
-            if steps >= 8 and last.relative > tolerance and last.norm > half.norm > early.norm:
+            if steps >= 8 and last.relative > least and last.norm > half.norm > early.norm:
                 raise DivergenceError(
                     f"inference does not settle by step {steps}, layer {k}: its states moved by {half.norm:.3g} "
                     f"half way and by {last.norm:.3g} in the end; give the schedule more damping"
