@@ -60,6 +60,16 @@ def test_fetching_without_a_connection_is_one_line_and_leaves_nothing(tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "said"), [("fashion-mnist", True), ("mnist", True), ("cifar10", False)])
+def test_a_way_that_is_not_encrypted_is_said(tmp_path, offline, caplog, name, said):
+    caplog.set_level("INFO", "dualprop")
+    with pytest.raises(DataError):
+        data.fetch(name, tmp_path)
+    lines = [line for line in caplog.messages if "does not encrypt" in line]
+    assert bool(lines) == said
+    assert all(line.startswith(f"{name}: http://") and "checked by its content" in line for line in lines)
+
+
 def test_fetching_below_a_file_is_one_line(tmp_path, offline):
     (tmp_path / "root").write_text("a file")
     with pytest.raises(DataError, match="cannot fetch mnist into "):
