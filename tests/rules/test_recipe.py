@@ -27,7 +27,7 @@ def name(monkeypatch):
         for block in re.findall(r"```python\n(.*?)```", CONTRIBUTING.read_text(), flags=re.DOTALL)
     )
     names = {"Method": dp.Method}
-    exec(compile(code, str(CONTRIBUTING), "exec"), names)
+    exec(compile(code, str(CONTRIBUTING), "exec", dont_inherit=True), names)
     ((name, method),) = eval("{" + line + "}", names).items()
     monkeypatch.setitem(dp.RULES, name, method)
     assert len(code.split("class ", 1)[1].strip().splitlines()) <= 25

@@ -34,25 +34,19 @@ States = Mapping[int, Tensor]
 
 
 class Equilibrium(Protocol):
-    """A net whose states settle.
-
-    Attributes:
-        layers: the numbers of those that settle.
-        damping: λ in [0, 1), the part of its old state that a layer keeps in a sweep.
-        sweeps: how many of them may pass until all has settled.
-    """
+    """A net whose states settle."""
 
     @property
     def layers(self) -> Sequence[int]:
-        """See the class."""
+        """The numbers of the layers that settle."""
 
     @property
     def damping(self) -> float:
-        """See the class."""
+        """λ in [0, 1), the part of its old state that a layer keeps in a sweep."""
 
     @property
     def sweeps(self) -> int:
-        """See the class."""
+        """How many sweeps may pass until all has settled."""
 
     def settled(self, x: Inputs) -> dict[int, Tensor]:
         """The free states z of layers and inputs.

@@ -41,7 +41,7 @@ class Clamped:
     beta: float
 
     def __call__(self, y: States, free: Free, generator: torch.Generator) -> Contrast:
-        """See `Contrasting`."""
+        """Contrast the phases of one batch."""
         size, start = len(free.inputs[0]), dict(free.states)
         for k, loss in self.losses.items():
             output = free.outputs[k]  # of soft-max neurons the drives: what they would say next

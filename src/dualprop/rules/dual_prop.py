@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from dualprop.arguments import Count, PerLayer, Portion, Positive, checked, per_layer
 from dualprop.engines.dyads.inference import Inference, Task
@@ -100,8 +101,8 @@ class DualProp(Rule):
         """Back-propagation, and through the free equilibrium on a net with cycles."""
         return of_net(self.net, self.losses)
 
+    @override
     def plain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Rule.plain`; the schedule as a word."""
         return super().plain({**settings, "schedule": self.schedule.at_depth(len(self.net)).word})
 
     def compile(self) -> None:

@@ -72,7 +72,7 @@ class InTurn:
     noise: float
 
     def __call__(self, y: States, free: Free, generator: torch.Generator) -> Contrast:
-        """See `Contrasting`."""
+        """Contrast the phases of one batch."""
         size, count = len(free.inputs[0]), len(self.points)
         one, all_of_them = Copies(size, 0, 1), Copies(size, 0, count)
         check_complex(free.inputs[0], one)

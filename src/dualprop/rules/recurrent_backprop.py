@@ -116,7 +116,7 @@ class RecurrentBackprop(Rule):
         return self.net.packed(self.equilibrium.outputs(self.equilibrium.settled(x)))
 
     def reference(self) -> Rule:
-        """The same, not truncated."""
+        """This rule with as many terms as it takes."""
         if isinstance(self.equilibrium, OfHopfield):
             return self.of_hopfield(
                 self.net, self.equilibrium.hopfield, loss=self.losses, tolerance=self.tolerance

@@ -153,7 +153,7 @@ class SideBySide:
     points: Callable[[torch.Generator], Sequence[WeightedNudge]]
 
     def __call__(self, y: States, free: Free, generator: torch.Generator) -> Contrast:
-        """See `Contrasting`."""
+        """Contrast the phases of one batch."""
         points, size = self.points(generator), len(free.inputs[0])
         nudged = [point for point in points if point.beta]
         copies = Copies.of(size, [point.beta for point in nudged])

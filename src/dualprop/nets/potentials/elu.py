@@ -28,7 +28,7 @@ class ELU(Potential):
         return F.elu(a)
 
     def over(self, a: Tensor) -> Tensor:
-        """The same, written over a."""
+        """f(a), written over a."""
         return F.elu_(a)
 
     def module(self) -> nn.Module:

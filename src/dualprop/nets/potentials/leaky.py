@@ -33,7 +33,7 @@ class LeakyReLU(Potential):
         return F.leaky_relu(a, self.slope)
 
     def over(self, a: Tensor) -> Tensor:
-        """The same, written over a."""
+        """f(a), written over a."""
         return F.leaky_relu_(a, self.slope)
 
     def module(self) -> nn.Module:

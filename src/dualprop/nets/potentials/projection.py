@@ -7,6 +7,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from dualprop.nets.potentials.base import Potential, total
 
@@ -28,7 +29,7 @@ class Projection(Potential):
     def dyad(
         self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `Potential.dyad`, but where both states are inside, their difference is (up + down) d itself.
+        """Mean and difference; where both states are inside, the difference is (up + down) d itself.
 
         So no nudge is too small: plus minus minus would lose it in the rounding of a.
         """
@@ -39,7 +40,7 @@ class Projection(Potential):
         return minus.lerp_(plus, share), difference
 
     def raised(self, a: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Potential.raised`: with p = f(a), the rise is e + (a - p) between low - p and high - p."""
+        """f(a + e) and its rise above p = f(a), which is e + (a - p), kept between low - p and high - p."""
         p = self(a)
         rise = torch.sub(a, p).add_(e)
         rise = torch.clamp(rise, self.low - p, self.high - p, out=rise)
@@ -66,10 +67,10 @@ class HalfLine(Projection):
 
     high = math.inf
 
+    @override
     def dyad(
         self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `Potential.dyad`, by the closed form where there is one."""
         if not self.stable(up, down, share):
             return super().dyad(a, d, up, down, share, out)
         nudge = torch.abs(d)

@@ -23,7 +23,7 @@ class ReLU(HalfLine):
         return torch.relu(a)
 
     def over(self, a: Tensor) -> Tensor:
-        """The same, written over a."""
+        """f(a), written over a."""
         return a.relu_()
 
     @override

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from dualprop.arguments import Number, Positive, checked
 from dualprop.nets.potentials.base import Potential, total
@@ -46,17 +47,17 @@ class Rescaled(Potential):
         return self.base(self.inner(a))
 
     def over(self, a: Tensor) -> Tensor:
-        """The same, written over a."""
+        """f(a), written over a."""
         return self.base.over(self.inner(a, out=a))
 
+    @override
     def over_parts(self, re: Tensor, im: Tensor) -> None:
-        """As `Potential.over_parts`, by that of the base."""
         self.base.over_parts(self.inner(re, out=re), im.mul_(self.slope))
 
+    @override
     def dyad(
         self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `Potential.dyad`, by that of the base."""
         inner = self.inner(a, out=out)
         return self.base.dyad(inner, d, self.slope * up, self.slope * down, share, inner)
 

@@ -24,11 +24,11 @@ class Sigmoid(Potential):
         return logistic(a) if a.is_complex() else torch.sigmoid(a)
 
     def over(self, a: Tensor) -> Tensor:
-        """The same, written over a real a."""
+        """f(a), written over a if that is real."""
         return logistic(a) if a.is_complex() else a.sigmoid_()
 
     def over_parts(self, re: Tensor, im: Tensor) -> None:
-        """The same of re + i im, by real arithmetic."""
+        """f(re + i im) by real arithmetic, written over both parts."""
         logistic_over(re, im)
 
     def module(self) -> nn.Module:

@@ -24,11 +24,11 @@ class Tanh(Potential):
         return 2 * logistic(2 * a) - 1 if a.is_complex() else torch.tanh(a)
 
     def over(self, a: Tensor) -> Tensor:
-        """The same, written over a real a."""
+        """f(a), written over a if that is real."""
         return self(a) if a.is_complex() else a.tanh_()
 
     def over_parts(self, re: Tensor, im: Tensor) -> None:
-        """The same of re + i im, by real arithmetic."""
+        """f(re + i im) by real arithmetic, written over both parts."""
         logistic_over(re.mul_(2), im.mul_(2))
         re.mul_(2).sub_(1)
         im.mul_(2)

@@ -208,8 +208,8 @@ class AffineMap(Synapse):
     def _pooled(self, z: Tensor) -> Tensor:
         return z if self.pool is None else self.pool(z)
 
+    @override
     def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
-        """As `Synapse.linearise`: p."""
         return (z, Linearisation.of(z, z)) if self.pool is None else self.pool.linearise(z)
 
     @override

@@ -43,5 +43,5 @@ class Identity(AffineMap):
         return self._behind_pool()
 
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The same."""
+        """That of the state."""
         return shape

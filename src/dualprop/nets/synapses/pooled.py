@@ -86,7 +86,7 @@ class Pooled(Synapse):
         return self.synapse.adjoint_at(self.behind.adjoint(delta, behind), inside)
 
     def add_grad(self, delta: Tensor, z: Tensor) -> None:
-        """As `Synapse.add_grad`; the map is computed once more, to see where delta goes through the pool."""
+        """Its gradients; the map is computed once more, to see where delta goes through the pool."""
         p, _ = self.synapse.linearise(z)
         _, behind = self.behind.linearise(self.synapse.affine(p))
         self.synapse.hebbian(self.behind.adjoint(delta, behind), p)
