@@ -196,8 +196,8 @@ SABOTAGES = {
     ),
     "energies: a loop's bias is felt twice": Sabotage(
         "engines/hopfield/contrasts.py",
-        "synapse.learn(half, torch.zeros_like(z))",
-        "synapse.learn(half, z)",
+        "copies.beside(z, torch.zeros_like(z))",
+        "copies.beside(z, z)",
         "engines/hopfield/test_graph_twin.py -k tied-skip",
     ),
     "energies: an output that drives others is read out": Sabotage(

@@ -269,3 +269,17 @@ def test_kolen_pollack_weights_on_a_skip() -> None:
     for name in ("weight", "feedback"):
         torch.testing.assert_close(gradient[f"layers.2.also.from_h.{name}"], skip, rtol=1e-11, atol=1e-13)
     assert rule.reference() is None
+
+
+def test_a_weight_takes_its_gradient_once_whatever_edges_it_is_on() -> None:
+    """So hooks see the whole: of a tied pair, of a loop, and of two edges that share one."""
+    for name in ("tied-skip", "shared-weights"):
+        net, x, y = energy_net(name)
+        rule, seen = dp.EquilibriumProp(net), []
+        expected = rule.gradients(x, y)
+        for p in net.parameters():
+            p.register_post_accumulate_grad_hook(lambda p, seen=seen: seen.append((p, p.grad.clone())))
+        rule.backward(x, y)
+        assert len(seen) == len(expected) == len({id(p) for p, _ in seen})
+        names = {id(p): name for name, p in net.named_parameters()}
+        assert_same({names[id(p)]: g for p, g in seen}, expected, rtol=1e-14)

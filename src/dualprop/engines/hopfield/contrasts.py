@@ -13,12 +13,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dualprop.engines.hopfield.copies import CopiedSynapse, Copies
+from dualprop.engines.hopfield.copies import Copies
 from dualprop.engines.hopfield.net import HopfieldNet
 from dualprop.engines.hopfield.phases import Free, Phase
 from dualprop.engines.hopfield.relaxation import Relaxation, Settled
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import Loss
+from dualprop.nets.synapses import Synapse
 
 States = Mapping[int, Tensor]
 """A tensor for each of some layers or inputs, by number."""
@@ -60,7 +61,7 @@ class Contrast:
                 if source <= 0:
                     synapse.add_grad(copies.total(deltas[k]), inputs[source])
                 elif source == k:
-                    _learn_loop(copies.on(synapse), deltas[k], self.states[k])
+                    _learn_loop(synapse, copies, deltas[k], self.states[k])
                 else:
                     copies.on(synapse).learn(deltas[k], self.states[source])
 
@@ -71,11 +72,10 @@ class Contrast:
         return net.by_number({**inputs, **{k: z[rows] for k, z in self.states.items()}})
 
 
-def _learn_loop(synapse: CopiedSynapse, delta: Tensor, z: Tensor) -> None:
+def _learn_loop(synapse: Synapse, copies: Copies, delta: Tensor, z: Tensor) -> None:
     """The gradient of ½ <δ, A(z) + A(0)>: weights meet the state at both ends, a bias at one."""
-    half = delta / 2
-    synapse.learn(half, z)
-    synapse.learn(half, torch.zeros_like(z))
+    twice, half = copies.doubled, delta / 2
+    twice.on(synapse).learn(copies.beside(half, half), copies.beside(z, torch.zeros_like(z)))
 
 
 class Contrasting(Protocol):

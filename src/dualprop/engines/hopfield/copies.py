@@ -61,6 +61,16 @@ class Copies:
             return parts[0]
         return torch.cat([*parts[:-1], parts[-1].real, parts[-1].imag])
 
+    @property
+    def doubled(self) -> Copies:
+        """Twice as many."""
+        return Copies(self.batch, 2 * self.reals, 2 * self.complexes)
+
+    def beside(self, z: Tensor, other: Tensor) -> Tensor:
+        """The copies of both, as `doubled` has them."""
+        parts = zip(self.parts(z), self.parts(other), strict=True)
+        return self.doubled.joined([torch.cat(pair) for pair in parts])
+
     def apply(self, f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         """f of every copy."""
         return self.joined([f(part) for part in self.parts(z)])
