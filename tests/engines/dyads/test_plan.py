@@ -113,3 +113,20 @@ def test_layers_that_are_never_updated_learn_before_all_others() -> None:
     steps = planner(RESIDUAL).plan([Update((1,))], learn=True)
     assert steps[0].learnings == (Learning(4, says=True),)  # it reads c, which stays at zero
     assert [learning.layer for learning in steps[1].learnings] == [3, 2, 1]
+
+
+def test_it_prints_as_lines() -> None:
+    """x -0-> a -1-> b -2-> c -4-> y, and a -3-> c; the second nudge of y comes from nothing new."""
+    updates = [*dp.Sweep().plan(RESIDUAL, torch.Generator()), Update((4,)), Update((1, 4))]
+    assert str(planner(RESIDUAL).plan(updates, learn=True)).splitlines() == [
+        "0  -",
+        "1  a (up x -> a)",
+        "2  b (up a -> b)",
+        "3  c (up b -> c, up a -> c)",
+        "4  y nudged (up c -> y)",
+        "5  c (down c -> y)",
+        "6  b (down b -> c)",
+        "7  a (down a -> b, down a -> c)",
+        "8  y nudged (up c -> y)",
+        "9  learn y, c, b, a",
+    ]

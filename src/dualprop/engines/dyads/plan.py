@@ -7,7 +7,7 @@ layer's edges learn as soon as the layer and all below those edges have made the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from dualprop.engines.dyads.schedules import Update
@@ -57,6 +57,47 @@ class Step(NamedTuple):
     learnings: tuple[Learning, ...] = ()
 
 
+class Plan(tuple[Step, ...]):
+    """The steps of an inference, which print as lines: what is driven up, sent down and learnt in each.
+
+    Example:
+        >>> from dualprop.engines.dyads.schedules import Update
+        >>> wiring = Wiring.chain(2)
+        >>> Planner(wiring, [Trait()] * 2).plan([Update((k,)) for k in (1, 2, 1)], learn=True)
+        0  -
+        1  layer1 (up x -> layer1)
+        2  layer2 nudged (up layer1 -> layer2)
+        3  layer1 (down layer1 -> layer2); learn layer2, layer1
+    """
+
+    wiring: Wiring
+
+    @classmethod
+    def of(cls, steps: Iterable[Step], wiring: Wiring) -> Plan:
+        """These steps, whose layers and edges have their names there."""
+        plan = cls(steps)
+        plan.wiring = wiring
+        return plan
+
+    def __str__(self) -> str:
+        width = len(str(len(self) - 1))
+        return "\n".join(f"{n:>{width}}  {self._words(step)}" for n, step in enumerate(self))
+
+    __repr__ = __str__
+
+    def _words(self, step: Step) -> str:
+        name, arrow = self.wiring.name, self.wiring.arrow
+        parts = []
+        for block in step.blocks:
+            moves = [f"up {arrow(e)}" for e in block.drives] + [f"down {arrow(e)}" for e in block.feedbacks]
+            nudged = " nudged" if block.nudged else ""
+            parts.append(f"{name(block.layer)}{nudged} ({', '.join(moves) or 'drives as they were'})")
+        words = ["; ".join(parts)] if parts else []
+        if step.learnings:
+            words.append(f"learn {', '.join(name(learning.layer) for learning in step.learnings)}")
+        return "; ".join(words) or "-"
+
+
 class Planner:
     """Follows what is fresh while it plans the updates of one inference.
 
@@ -85,7 +126,7 @@ class Planner:
         self._different = list(different or [False] * layers)  # z^+ is not z^-
         self._settled: list[bool | None] = [None] * layers  # was the last update nudged; None: it would be another
 
-    def plan(self, updates: Sequence[Update], *, learn: bool = False) -> tuple[Step, ...]:
+    def plan(self, updates: Sequence[Update], *, learn: bool = False) -> Plan:
         """The steps of these updates, from where the ones before have left off.
 
         Args:
@@ -97,11 +138,12 @@ class Planner:
         """
         steps = [self._updated(update) for update in updates]
         if not learn:
-            return tuple(steps)
+            return Plan.of(steps, self.wiring)
         learnings = self._learnings(self._last(updates))
-        return tuple(
+        learning = (
             step._replace(learnings=tuple(learnings.get(n, ()))) for n, step in enumerate([Step(()), *steps], -1)
         )
+        return Plan.of(learning, self.wiring)
 
     def _last(self, updates: Sequence[Update]) -> list[int]:
         """The number of each layer's last update, -1 for none."""
