@@ -160,6 +160,7 @@ class Branching(Encoder):
 
 def test_what_no_forward_pass_met_is_said():
     module = dp.convert(Branching())
+    assert dp.conversion(module).converted == {"": "GELU, Sigmoid", "layer.1": "Tanh"}  # as the code names them
     module(torch.randn(3, 6))
     assert dp.conversion(module).converted == {"": "Sigmoid", "layer.1": "Tanh"}
     assert dp.conversion(module).not_met == {"": "GELU"}

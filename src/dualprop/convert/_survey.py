@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from inspect import isfunction
 from types import CodeType
 from typing import Any
@@ -36,13 +36,12 @@ def activations_of(module: nn.Module) -> list[str]:
 
 
 def activations_outside_forward(module: nn.Module) -> dict[str, list[str]]:
-    """The activations named in the code of methods that forward does not run, by the method's name."""
-    if not has_own_code(type(module)):
-        return {}
-    methods = _methods(module)
-    run = _run_by_forward(module, methods)
-    others = {name: _named_activations(_used_by([f], module)) for name, f in methods.items() if f not in run}
-    return {name: sorted(found) for name, found in others.items() if found}
+    """The activations named in the code of public methods that forward does not run, by the method's name."""
+    methods = _methods(module) if has_own_code(type(module)) else {}
+    run = _run_by(("forward", "__call__"), module, methods)
+    others = [name for name, own in methods.items() if not run.intersection(own) and not name.startswith("_")]
+    found = {name: _named_activations(_used_by(_run_by((name,), module, methods), module)) for name in others}
+    return {name: sorted(kinds) for name, kinds in found.items() if kinds}
 
 
 def unknown_to(module: nn.Module) -> list[str]:
@@ -76,34 +75,32 @@ def _named_activations(names: set[str]) -> set[str]:
     return {_FUNCTIONS[name] for name in names if name in _FUNCTIONS}
 
 
-def _methods(module: nn.Module) -> dict[str, Any]:
-    """The functions that the methods of a module's classes are, the most special class first."""
+def _methods(module: nn.Module) -> dict[str, list[Any]]:
+    """The functions that the methods of a module's classes are: several where one overrides another."""
     classes = [base for base in type(module).__mro__ if issubclass(base, nn.Module) and has_own_code(base)]
-    methods: dict[str, Any] = {}
+    methods: dict[str, list[Any]] = {}
     for base in classes:
         for name, value in vars(base).items() if base is not nn.Module else ():
             f = getattr(value, "__func__", getattr(value, "fget", value))  # of static methods and properties
             if isfunction(f):
-                methods.setdefault(name, f)
+                methods.setdefault(name, []).append(f)
     return methods
 
 
-def _run_by_forward(module: nn.Module, methods: Mapping[str, Any]) -> set[Any]:
-    """Forward, and the methods that it names, and those that these name; and what the module holds."""
-    run = {value for value in _held(vars(module)) if isfunction(value)}
-    todo = [methods[name] for name in ("forward", "__call__") if name in methods] + list(run)
+def _run_by(names: Iterable[str], module: nn.Module, methods: Mapping[str, Sequence[Any]]) -> set[Any]:
+    """The methods of these names, and those that they name, and so on."""
+    run, todo = set[Any](), [f for name in names for f in methods.get(name, ())]
     while todo:
         f = todo.pop()
         run.add(f)
-        called = (methods[name] for name in _used_by([f], module) if name in methods)
-        todo += [other for other in called if other not in run]
+        todo += [other for name in _used_by([f], module) for other in methods.get(name, ()) if other not in run]
     return run
 
 
 def _named_in(module: nn.Module) -> set[str]:
-    """Every name that the code which forward runs uses, but those of the module's submodules."""
-    methods = _methods(module)
-    return _used_by(_run_by_forward(module, methods), module)
+    """Every name that the code uses which forward runs or the module holds, but those of its submodules."""
+    held = {value for value in _held(vars(module)) if isfunction(value)}
+    return _used_by(held | _run_by(("forward", "__call__"), module, _methods(module)), module)
 
 
 def _used_by(functions: Iterable[Any], module: nn.Module) -> set[str]:
