@@ -343,17 +343,17 @@ def test_a_comparison_goes_on_where_it_stopped(dualprop, tmp_path, monkeypatch):
 
     original, trained = comparison.train, []
 
-    def train(settings, path, **own):
+    def train(settings, path, **others):
         if len(trained) == 2:
             raise Interrupted("stopped after step 1")
         trained.append(path.name)
-        return original(settings, path)
+        return original(settings, path, **others)
 
     monkeypatch.setattr(comparison, "train", train)
     code, _, err = dualprop("compare", "--rules", "bp,dp", "--seeds", "0,1", *QUICK, "--out", "c")
     assert code == 130
     assert "dualprop compare --resume c" in err
-    monkeypatch.setattr(comparison, "train", lambda s, p, **own: (trained.append(p.name), original(s, p))[1])
+    monkeypatch.setattr(comparison, "train", lambda s, p, **o: (trained.append(p.name), original(s, p, **o))[1])
     assert dualprop("compare", "--resume", "c")[0] == 0
     assert trained == ["bp-seed0", "bp-seed1", "dp-seed0", "dp-seed1"]
     assert (tmp_path / "c" / "table.md").exists()

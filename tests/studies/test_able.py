@@ -4,7 +4,7 @@ import pytest
 
 import dualprop as dp
 from dualprop.runs.settings import Settings
-from dualprop.studies.comparison import able
+from dualprop.studies.comparison import able, compare
 from dualprop.training.experiment import build
 from dualprop.training.recipes import Recipe
 from tests.slow import but_slow
@@ -50,3 +50,12 @@ def test_on_a_graph_those_make_a_step_that_were_not_refused(net):
     assert ("bp" in rules) is (net != "hopfield_mlp")
     assert {"kp-dp", "dtp"} <= set(left_out)
     assert all("\n" not in why and why.startswith(("net: ", "feedback=")) for why in left_out.values())
+
+
+def test_a_comparison_that_nobody_watches_says_one_line_a_run(tmp_path, capfd):
+    compare(["bp", "dp"], [0], {"hidden": [4], "epochs": 3, "alignment": False}, tmp_path / "c")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert [line.split("  ")[:2] for line in err.splitlines()] == [
+        [f"{rule} on digits, seed 0", "3 epochs"] for rule in ("bp", "dp")
+    ]

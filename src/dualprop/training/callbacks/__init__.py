@@ -5,7 +5,7 @@ A trainer has them in one list, and their order there is the order in which they
 
 from dualprop.training.callbacks.base import Callback
 from dualprop.training.callbacks.checkpoints import Checkpoints
-from dualprop.training.callbacks.display import Display
+from dualprop.training.callbacks.display import Display, RunLine
 from dualprop.training.callbacks.evaluation import Alignment, Best, FinalTest, Validation
 from dualprop.training.callbacks.gradients import AverageGradients, ClipGradients
 from dualprop.training.callbacks.records import BestWeights, Records, Results
@@ -22,5 +22,6 @@ __all__ = [
     "FinalTest",
     "Records",
     "Results",
+    "RunLine",
     "Validation",
 ]

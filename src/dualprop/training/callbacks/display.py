@@ -28,6 +28,31 @@ def epoch_line(title: str, epoch: int, epochs: int, numbers: Mapping[str, float]
     return "  ".join(parts)
 
 
+def stderr() -> Console:
+    """Where what a person sees is shown."""
+    return Console(stderr=True, soft_wrap=True)
+
+
+class RunLine(Callback):
+    """One line for a finished run, where there are many.
+
+    Args:
+        title: what is trained, for example "dp on mnist".
+        console: where to show it; stderr by default.
+    """
+
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self.title, self._console = title, console or stderr()
+
+    def end(self, trainer: Trainer) -> None:
+        """Print it, once the test has been made."""
+        parts = [f"{self.title}  {trainer.epoch} epochs  test loss {trainer.numbers['loss']:.4f}"]
+        if "accuracy" in trainer.numbers:
+            parts.append(f"test {trainer.numbers['accuracy']:.2%}")
+        parts.append(f"{trainer.seconds:.1f} s")
+        self._console.print("  ".join(parts), highlight=False, markup=False)
+
+
 class Display(Callback):
     """The line of every finished epoch; in a terminal a bar with loss, accuracy and images/s below them.
 
@@ -38,7 +63,7 @@ class Display(Callback):
 
     def __init__(self, title: str, console: Console | None = None) -> None:
         self.title = title
-        console = Console(stderr=True, soft_wrap=True) if console is None else console
+        console = stderr() if console is None else console
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
