@@ -273,6 +273,12 @@ SABOTAGES = {
         "penalty = _total(rise * (z - a - rise))",
         "engines/lifted/test_lifted.py",
     ),
+    "lifted: feedback by the inverse ratio of the nudges": Sabotage(
+        "engines/lifted/objective.py",
+        "(self.beta[source - 1] / self.beta[target - 1])",
+        "(self.beta[target - 1] / self.beta[source - 1])",
+        "engines/lifted/test_lifted_graphs.py",
+    ),
     "feedback maps: noise on one side alone": Sabotage(
         "engines/feedback_maps.py",
         ".sub_(outer(u, dx.to(dtype)))",

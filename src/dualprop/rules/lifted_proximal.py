@@ -7,7 +7,8 @@ References:
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor
@@ -16,17 +17,18 @@ from dualprop.arguments import Count, PerLayer, Portion, Positive, checked, per_
 from dualprop.engines.dyads.states import Nudge
 from dualprop.engines.lifted.descent import Descent, Minimum
 from dualprop.engines.lifted.objective import Lifted
-from dualprop.engines.states import State
+from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError
 from dualprop.nets.counting import counting
-from dualprop.nets.losses import LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import frozen_weights
-from dualprop.rules.base import Rule, Step
+from dualprop.rules.base import AnyLoss, Rule, Step, in_order
 
 
 class LiftedProximal(Rule):
     """A lifted net with Fenchel-Young penalties, solved by descent for every sample: slow iterative inference.
+
+    On a graph without cycles a_k = Σ_{j→k} A_jk(z_j), and ℓ is the sum of the outputs' losses.
 
     With D_k(z, a) = G_k(z) + G_k*(a) - z·a >= 0, zero where z = f_k(a), and a_k = A_k(z_{k-1}), inference solves
 
@@ -48,7 +50,7 @@ class LiftedProximal(Rule):
 
     Args:
         net: the net to train, with symmetric feedback and convex potentials.
-        loss: a name in `LOSSES` or a `Loss`.
+        loss: a name in `LOSSES` or a `Loss`, or one for each output.
         alpha: 1 or 0.
         beta: the strength of the nudges, positive: one number, or one for each layer 1..L.
         tolerance: a sample is done when in every layer another update would move z_k by no more than this part of
@@ -67,12 +69,14 @@ class LiftedProximal(Rule):
         (True, tensor(True))
     """
 
+    graphs = True
+
     @checked
     def __init__(
         self,
         net: Net,
         *,
-        loss: LossOrName = "mse",
+        loss: AnyLoss = "mse",
         alpha: Annotated[Portion, Field(multiple_of=1)] = 1.0,
         beta: PerLayer[Positive] = 0.1,
         tolerance: Positive = 1e-3,
@@ -81,45 +85,56 @@ class LiftedProximal(Rule):
         super().__init__(net, loss=loss)
         self.nudge = Nudge(alpha, per_layer("beta", beta, len(net)))
         self.tolerance, self.max_iterations = tolerance, max_iterations
-        self.loss.check(net.chain[-1].potential, self.nudge.at(len(net))[1])
+        for k, each in zip(net.wiring.outputs, self.losses, strict=True):
+            each.check(net.stack[k - 1].potential, self.nudge.at(k)[1])
         if net.feedback != "symmetric":
             raise DualpropError(
                 f"net: its feedback is {net.feedback}, but the descent needs the gradient: feedback='symmetric'"
             )
-        for k, layer in enumerate(net.chain, 1):
+        for k, layer in enumerate(net.stack, 1):
             if not layer.potential.convex:
                 raise DualpropError(f"net: layer {k}'s potential {layer.potential} is not convex")
 
-    def inference(self, x: Tensor, y: Tensor) -> State:
+    def inference(self, x: Any, y: Any) -> State:
         """The minimiser, or at α = 0 the maximiser, beside what the drives alone would make of every layer.
 
         The mean is that minimiser or maximiser. Arguments as in `Rule.inference`.
         """
-        minimum, _ = self._solved(x, y)
-        lifted = (x, *(level.state.to(x.dtype) for level in minimum.levels))
-        plain = (x, *((level.state - level.rise).to(x.dtype) for level in minimum.levels))
+        inputs = self.net.inputs(x)
+        minimum, _ = self._solved(inputs, y)
+        states = [(level.state, level.state - level.rise) for level in minimum.levels]
+        lifted, plain = (
+            ByLayer.of(
+                self.net.wiring, {**inputs, **{k: pair[n].to(inputs[0].dtype) for k, pair in enumerate(states, 1)}}
+            )
+            for n in (0, 1)
+        )
         return State(*((lifted, plain) if self.nudge.alpha else (plain, lifted)), self.nudge.share)
 
-    def update(self, x: Tensor, y: Tensor) -> Step:
+    def update(self, x: Any, y: Any) -> Step:
         """One inference and its gradient; arguments as in `Rule.update`."""
+        inputs, wiring, synapses = self.net.inputs(x), self.net.wiring, self.net.synapses
         with counting() as counts:
-            minimum, problem = self._solved(x, y)
-        below = [x, *(level.state for level in minimum.levels)]
+            minimum, problem = self._solved(inputs, y)
+        states = {**inputs, **{k: level.state for k, level in enumerate(minimum.levels, 1)}}
         for k in range(len(self.net), 0, -1):
-            scale = -problem.sign / (self.nudge.beta[k - 1] * len(x))
+            scale = -problem.sign / (self.nudge.beta[k - 1] * len(inputs[0]))
             delta = (minimum.levels[k - 1].rise * scale).to(problem.product_dtype)
-            self.net.chain[k - 1].synapse.add_grad(delta, below[k - 1].to(problem.product_dtype))
-        output = minimum.output.to(x.dtype)
+            for e in wiring.into[k]:
+                synapses[e].add_grad(delta, states[wiring.edges[e][0]].to(problem.product_dtype))
+        outputs = [output.to(inputs[0].dtype) for output in minimum.outputs]
         measures = {
             "iterations": float(minimum.iterations.double().mean()),
             "most_iterations": float(minimum.iterations.max()),
             "objective": problem.sign * float(minimum.objective.mean()),
             "residual": float(minimum.residual.max()),
         }
-        return Step(self.loss.value(output, y).mean(), output, counts.total.products, measures)
+        loss = self.value(outputs, in_order(y))
+        return Step(loss, self.net.packed(outputs), counts.total.products, measures)
 
-    def _solved(self, x: Tensor, y: Tensor) -> tuple[Minimum, Lifted]:
+    def _solved(self, inputs: Mapping[int, Tensor], y: Any) -> tuple[Minimum, Lifted]:
         sign = 1.0 if self.nudge.alpha else -1.0
-        problem = Lifted(self.net, self.loss, sign, self.nudge.beta, x)
-        with frozen_weights(layer.synapse for layer in self.net.chain):
-            return Descent(problem, self.tolerance, self.max_iterations).run(x, y.to(problem.dtype)), problem
+        problem = Lifted(self.net, self.losses, sign, self.nudge.beta, inputs[0])
+        targets = [each.to(problem.dtype) for each in in_order(y)]
+        with frozen_weights(self.net.synapses):
+            return Descent(problem, self.tolerance, self.max_iterations).run(inputs, targets), problem

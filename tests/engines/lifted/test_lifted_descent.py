@@ -30,9 +30,9 @@ def problem(activation="tanh", sizes=(6, 8, 7, 4), n=5, seed=0):
 
 
 def descend(net, x, y, *, loss="mse", alpha=1, beta=0.1, tolerance=1e-6, max_iterations=500, watch=None):
-    lifted = Lifted(net, dp.LOSSES[loss], 1.0 if alpha else -1.0, [beta] * len(net), x)
+    lifted = Lifted(net, [dp.LOSSES[loss]], 1.0 if alpha else -1.0, [beta] * len(net), x)
     with torch.no_grad():
-        return Descent(lifted, tolerance, max_iterations, watch).run(x, y), lifted
+        return Descent(lifted, tolerance, max_iterations, watch).run({0: x}, [y]), lifted
 
 
 class Journal:
@@ -147,14 +147,15 @@ def test_the_error_of_the_gradient_is_about_the_tolerance(tolerance):
 def test_the_slope_is_the_derivative_of_the_objective_along_the_step(activation, alpha, apart):
     """For all layers together, and for every z_k by itself with the drives held."""
     net, x, y = problem(activation)
-    lifted = Lifted(net, dp.LOSSES["mse"], 1.0 if alpha else -1.0, (0.3, 0.5, 0.4), x)
+    lifted = Lifted(net, [dp.LOSSES["mse"]], 1.0 if alpha else -1.0, (0.3, 0.5, 0.4), x)
     mask = torch.full((5,), apart)
     with torch.no_grad():
-        first, _ = lifted.drive(1, x)
+        first = lifted.rest({0: x})
         noise = [0.3 * torch.randn(5, n, dtype=x.dtype) for n in (8, 7, 4)]
-        here = lifted.at(first, y, lambda k, _: noise[k - 1], mask)
+        here = lifted.at(first, [y], lambda k, _: noise[k - 1], mask)
         up, down = (
-            lifted.at(first, y, here.along(torch.full((5,), h, dtype=x.dtype), mask), mask) for h in (1e-6, -1e-6)
+            lifted.at(first, [y], here.along(torch.full((5,), h, dtype=x.dtype), mask), mask)
+            for h in (1e-6, -1e-6)
         )
     assert float(here.slope.max()) < -1e-2
     torch.testing.assert_close((up.objective - down.objective) / 2e-6, here.slope, rtol=1e-6, atol=1e-7)

@@ -9,7 +9,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,14 +35,14 @@ class Minimum(NamedTuple):
 
     Attributes:
         levels: the states of layers 1..L.
-        output: f_L(a_L) of the feed-forward pass, from which the descent has started.
+        outputs: f(a) of the output layers in the feed-forward pass, from which the descent has started.
         objective: E there, shape (B,), in double precision.
         residual: see `Point`.
         iterations: steps that were tried, shape (B,).
     """
 
     levels: list[Level]
-    output: Tensor
+    outputs: list[Tensor]
     objective: Tensor
     residual: Tensor
     iterations: Tensor
@@ -53,8 +53,8 @@ class _Samples(NamedTuple):
 
     Attributes:
         rows: where in the batch they are.
-        first: a_1.
-        y: encoded targets.
+        rest: what the inputs drive.
+        y: encoded targets, for each output.
         point: where they are.
         theta: θ of the next step; 0 asks for another Δ, without moving.
         misses: how many steps in a row were refused, or gained nothing beyond rounding.
@@ -63,8 +63,8 @@ class _Samples(NamedTuple):
     """
 
     rows: Tensor
-    first: Tensor
-    y: Tensor
+    rest: list[Tensor]
+    y: list[Tensor]
     point: Point
     theta: Tensor
     misses: Tensor
@@ -72,11 +72,11 @@ class _Samples(NamedTuple):
     stuck: Tensor
 
     @classmethod
-    def of(cls, first: Tensor, y: Tensor, point: Point) -> _Samples:
+    def of(cls, rest: list[Tensor], y: list[Tensor], point: Point) -> _Samples:
         """A whole batch, before its first step."""
-        rows = torch.arange(len(first), device=first.device)
+        rows = torch.arange(len(rest[0]), device=rest[0].device)
         no = torch.zeros_like(rows, dtype=torch.bool)
-        return cls(rows, first, y, point, torch.ones_like(point.residual), torch.zeros_like(rows), no, no)
+        return cls(rows, rest, y, point, torch.ones_like(point.residual), torch.zeros_like(rows), no, no)
 
 
 class Descent:
@@ -105,22 +105,24 @@ class Descent:
         self.lifted, self.max_iterations, self.watch = lifted, max_iterations, watch
         self.tolerance = max(tolerance, torch.finfo(lifted.product_dtype).eps)
 
-    def run(self, x: Tensor, y: Tensor) -> Minimum:
+    def run(self, inputs: Mapping[int, Tensor], y: Sequence[Tensor]) -> Minimum:
         """Descend on one batch.
 
         Args:
-            x: inputs, shape (B, ...).
-            y: encoded targets, of the output's shape.
+            inputs: by their numbers, each of shape (B, ...).
+            y: encoded targets for each output, of its shape.
 
         Raises:
             DivergenceError: if E has no minimum at s = -1, so that the states run away, or seems to have none:
                 ten times the feed-forward loss and unsettled at the last iteration.
         """
-        first, _ = self.lifted.drive(1, x)
-        start = self.lifted.at(first, y, lambda _, a: torch.zeros_like(a))
-        output = self.lifted.layers[-1].potential(start.drives[-1])
+        rest = self.lifted.rest(inputs)
+        start = self.lifted.at(rest, y, lambda _, a: torch.zeros_like(a))
+        outputs = [
+            self.lifted.layers[k - 1].potential(start.drives[k - 1]) for k in self.lifted.net.wiring.outputs
+        ]
         far = [_FAR * (1 + float(_norms(a).max())) for a in start.drives]
-        left = _Samples.of(first, y, start)
+        left = _Samples.of(rest, list(y), start)
         nudges = [torch.empty_like(e) for e in start.nudges]
         objective, residual = torch.empty_like(start.objective), torch.empty_like(start.residual)
         iterations = torch.empty_like(left.rows)
@@ -142,14 +144,14 @@ class Descent:
             left = self._step(left)
             if self.lifted.sign < 0:
                 _check(left.point.reach, far, iteration + 1)
-        levels = self.lifted.climb(first, lambda k, _: nudges[k - 1])
-        return Minimum(levels, output, objective, residual, iterations)
+        levels = self.lifted.climb(rest, lambda k, _: nudges[k - 1])
+        return Minimum(levels, outputs, objective, residual, iterations)
 
     def _step(self, at: _Samples) -> _Samples:
         """Try one step for every sample, and take it where it descends."""
         point, lifted = at.point, self.lifted
         apart = at.apart if bool(at.apart.any()) else None
-        trial = lifted.at(at.first, at.y, point.along(at.theta, apart), apart)
+        trial = lifted.at(at.rest, at.y, point.along(at.theta, apart), apart)
         left_over = torch.where(point.slope < 0, lifted.slope(point.steps, trial.bent) / point.slope, 0.0)
         falls = trial.objective <= point.objective + _ENOUGH * at.theta * point.slope
         settles = (trial.objective <= point.objective + point.rounding) & (left_over.abs() <= _SETTLES)

@@ -5,8 +5,9 @@ At α = 1 the minus states are z^- = f(a), at α = 0 the plus states are, and wh
     α = 1:  L_1 = min_z ℓ(z_L) + Σ_k (1/β_k) D_k(z_k, a_k)   <= the feed-forward loss
     α = 0:  L_0 = max_z ℓ(z_L) - Σ_k (1/β_k) D_k(z_k, a_k)   >= the feed-forward loss
 
-with a_k = A_k(z_{k-1}) and the Fenchel-Young penalty D_k(z, a) = G_k(z) + G_k*(a) - z·a >= 0, which is zero where
-z = f_k(a). Both minimise E = s ℓ(z_L) + Σ_k (1/β_k) D_k(z_k, a_k), with s = 1 and s = -1.
+with a_k = Σ_{j→k} A_jk(z_j), in a chain A_k(z_{k-1}), and the Fenchel-Young penalty D_k(z, a) = G_k(z) + G_k*(a) -
+z·a >= 0, which is zero where z = f_k(a). Both minimise E = s ℓ(z_L) + Σ_k (1/β_k) D_k(z_k, a_k), with s = 1 and
+s = -1. With several outputs ℓ is the sum of their losses.
 
 References:
     Li, Fang, Lin, *Lifted Proximal Operator Machines*, AAAI 2019. Zach, *Bilevel Programs Meet Deep Learning*,
@@ -15,7 +16,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -38,14 +40,14 @@ class Level(NamedTuple):
         nudge: e_k.
         state: z_k = f_k(a_k + e_k).
         rise: z_k - f_k(a_k).
-        linearised: what its synapse needs to know of the state below to send down to it; None for the first.
+        linearised: what each synapse into it needs to know of the state below to send down to it, by edge.
     """
 
     drive: Tensor
     nudge: Tensor
     state: Tensor
     rise: Tensor
-    linearised: Linearisation | None
+    linearised: Mapping[int, Linearisation]
 
 
 class Point(NamedTuple):
@@ -92,84 +94,112 @@ class Lifted:
     With everything above taken along, ∂E/∂e_k = -(1/β_k) f'_k(u_k) Δ_k, where
 
         Δ_L = -s β_L ∇ℓ(z_L) - e_L
-        Δ_k = r_k A_{k+1}^T (z_{k+1} - f_{k+1}(a_{k+1}) + f'_{k+1}(u_{k+1}) Δ_{k+1}) - e_k,   r_k = β_k/β_{k+1}
+        Δ_k = Σ_{k→m} (β_k/β_m) A_km^T (z_m - f_m(a_m) + f'_m(u_m) Δ_m) - e_k
 
     is, but for the curvature of f, where a top-down sweep of dual propagation would move e_k. So Δ is the
     direction of steepest descent in the metric f'/β. For β -> 0 a whole step from e = 0 on is exact.
 
     Args:
-        net: with symmetric feedback and convex potentials.
-        loss: taken as it is, not linearised.
+        net: without cycles, with symmetric feedback and convex potentials.
+        losses: of its outputs, taken as they are, not linearised.
         sign: s.
         beta: β_1 .. β_L.
-        x: inputs, whose type the products and the states are made in (states in float32 at least).
+        x: an input, whose type the products and the states are made in (states in float32 at least).
     """
 
-    def __init__(self, net: Net, loss: Loss, sign: float, beta: Sequence[float], x: Tensor) -> None:
-        self.layers, self.loss, self.sign, self.beta = net.chain, loss, sign, beta
+    def __init__(self, net: Net, losses: Sequence[Loss], sign: float, beta: Sequence[float], x: Tensor) -> None:
+        self.net, self.layers, self.losses, self.sign, self.beta = net, net.stack, losses, sign, beta
+        self._wiring, self._synapses = net.wiring, net.synapses
         self.product_dtype = product_dtype(x)
         self.dtype = torch.promote_types(x.dtype, torch.float32)
         self._eps = torch.finfo(self.product_dtype).eps
 
-    def drive(self, k: int, z: Tensor) -> tuple[Tensor, Linearisation]:
-        """a_k = A_k(z) of the state below, and what sending down needs to know of that."""
-        synapse = self.layers[k - 1].synapse
+    def rest(self, inputs: Mapping[int, Tensor]) -> list[Tensor]:
+        """What the inputs drive, for each layer that reads one, from the first up: it stays as it is."""
+        drives: dict[int, Tensor] = {}
+        for e, (source, target) in enumerate(self._wiring.edges):
+            if source <= 0:
+                a, _ = self.drive(e, inputs[source])
+                drives[target] = a if target not in drives else drives[target] + a
+        return list(drives.values())
+
+    def drive(self, e: int, z: Tensor) -> tuple[Tensor, Linearisation]:
+        """A(z) of the state below an edge, and what sending down needs to know of that."""
+        synapse = self._synapses[e]
         p, linearised = synapse.linearise(z.to(self.product_dtype))
         return synapse.affine(p).to(self.dtype), linearised
 
-    def feedback(self, k: int, delta: Tensor, linearised: Linearisation) -> Tensor:
-        """r_k A_{k+1}^T delta."""
-        sent = self.layers[k].synapse.adjoint_at(delta.to(self.product_dtype), linearised)
-        return sent.to(self.dtype) * (self.beta[k - 1] / self.beta[k])
+    def feedback(self, e: int, delta: Tensor, linearised: Linearisation) -> Tensor:
+        """(β_k/β_m) A_km^T delta."""
+        source, target = self._wiring.edges[e]
+        sent = self._synapses[e].adjoint_at(delta.to(self.product_dtype), linearised)
+        return sent.to(self.dtype) * (self.beta[source - 1] / self.beta[target - 1])
 
-    def climb(self, first: Tensor, nudge: Callable[[int, Tensor], Tensor]) -> list[Level]:
+    def climb(self, rest: Sequence[Tensor], nudge: Callable[[int, Tensor], Tensor]) -> list[Level]:
         """The states of all layers, from the first up, where every layer has the nudge that it is given.
 
         Args:
-            first: a_1, shape (B, ...).
+            rest: what the inputs drive, see `rest`, each of shape (B, ...).
             nudge: from k and a_k to e_k, which has the shape of a_k.
         """
         levels: list[Level] = []
+        resting = iter(rest)
         for k, layer in enumerate(self.layers, 1):
-            a, linearised = self.drive(k, levels[-1].state) if levels else (first, None)
-            e = nudge(k, a)
-            z, rise = layer.potential.raised(a, e)
-            levels.append(Level(a, e, z, rise, linearised))
+            sources = [(e, self._wiring.edges[e][0]) for e in self._wiring.into[k]]
+            drives = [next(resting)] if any(source <= 0 for _, source in sources) else []
+            linearised: dict[int, Linearisation] = {}
+            for e, source in sources:
+                if source > 0:
+                    drive, linearised[e] = self.drive(e, levels[source - 1].state)
+                    drives.append(drive)
+            a = reduce(torch.add, drives)
+            e_k = nudge(k, a)
+            z, rise = layer.potential.raised(a, e_k)
+            levels.append(Level(a, e_k, z, rise, linearised))
         return levels
 
     def at(
-        self, first: Tensor, y: Tensor, nudge: Callable[[int, Tensor], Tensor], apart: Tensor | None = None
+        self,
+        rest: Sequence[Tensor],
+        y: Sequence[Tensor],
+        nudge: Callable[[int, Tensor], Tensor],
+        apart: Tensor | None = None,
     ) -> Point:
         """E and its gradient where every layer has the nudge that it is given.
 
         Args:
-            first: a_1, shape (B, ...).
-            y: encoded targets, in the type of the states.
+            rest: what the inputs drive, see `rest`, each of shape (B, ...).
+            y: encoded targets for each output, in the type of the states.
             nudge: from k and a_k to e_k, which has the shape of a_k.
             apart: samples whose Δ_k shall be for z_k to move alone, without f' Δ from above: booleans of shape
                 (B,), None for no sample.
         """
-        levels = self.climb(first, nudge)
-        output = levels[-1].state
-        loss = self.loss.value(output.double(), y.double())
-        objective, rounding = self.sign * loss, _EPS * loss.abs()
+        levels = self.climb(rest, nudge)
+        outputs = zip(self._wiring.outputs, self.losses, y, strict=True)
+        said = [(k, levels[k - 1].state, loss, target) for k, loss, target in outputs]
+        values = [loss.value(z.double(), target.double()) for _, z, loss, target in said]
+        objective = self.sign * reduce(torch.add, values)
+        rounding = _EPS * reduce(torch.add, [value.abs() for value in values])
         reach = [_norm(level.rise) for level in levels]
         for layer, level, beta, rise in zip(self.layers, levels, self.beta, reach, strict=True):
             penalty, uncertain = _penalty(layer.potential, level)
             objective += penalty / beta
             rounding += (uncertain + self._eps * _norm(level.drive) * rise) / beta
-        back = self.loss.gradient(output, y) * (-self.sign * self.beta[-1])
+        pulls: dict[int, list[Tensor]] = {k: [] for k in range(1, len(levels) + 1)}
+        for k, z, loss, target in said:
+            pulls[k].append(loss.gradient(z, target) * (-self.sign * self.beta[k - 1]))
         steps, bent, residuals = [], [], []
         for k in range(len(levels), 0, -1):
             f, level = self.layers[k - 1].potential, levels[k - 1]
+            back = reduce(torch.add, pulls.pop(k)) if pulls[k] else torch.zeros_like(level.drive)
             u, delta = level.drive + level.nudge, back - level.nudge
             steps.append(delta)
             bent.append(_bend(f, u, delta))
             size = reach[k - 1] + self._eps * _norm(level.state)
             residuals.append(_norm(f.raised(u, delta)[1]) / size.clamp_min(_TINY))
-            if level.linearised is not None:
-                carried = bent[-1] if apart is None else bent[-1].masked_fill(column(apart, delta), 0)
-                back = self.feedback(k - 1, level.rise + carried, level.linearised)
+            carried = bent[-1] if apart is None else bent[-1].masked_fill(column(apart, delta), 0)
+            for e, linearised in level.linearised.items():
+                pulls[self._wiring.edges[e][0]].append(self.feedback(e, level.rise + carried, linearised))
         return Point(
             [level.nudge for level in levels],
             [level.drive for level in levels],
