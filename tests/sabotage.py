@@ -327,6 +327,18 @@ SABOTAGES = {
         "        if False:",
         "rules/test_weights.py -k share",
     ),
+    "weights: what a parameter's hook makes of its gradient is not taken": Sabotage(
+        "nets/synapses/weights.py",
+        "gradient = gradient if made is None else made",
+        "gradient = gradient if made is None else gradient",
+        "rules/test_weights.py -k mask",
+    ),
+    "convert: layers that share W have a B each": Sabotage(
+        "convert/feedback.py",
+        "        if weight not in made:",
+        "        if True:",
+        "convert/test_kolen_pollack.py -k decay_towards",
+    ),
     "losses: the nudge away is divided as the nudge towards": Sabotage(
         "nets/losses.py",
         "y, alpha=down).div_(1 - down)",

@@ -414,3 +414,15 @@ def test_a_weight_computed_without_a_graph_cannot_learn_in_silence():
     net = dp.Net([dp.Layer(OwnSynapse(nn.Linear(6, 4)), "linear")]).double()
     with pytest.raises(dp.DualpropError, match=r"^weight: of shape .4, 6., computed without autograd's graph"):
         dp.DualProp(net, beta=0.1).backward(*double_batch(5, 6, 4))
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_weights_may_be_parametrised_and_plain_again_while_a_rule_is_bound(name):
+    method = dp.RULES[name]
+    net, (x, y) = dense(method)
+    rule = method(net.float())
+    parametrizations.weight_norm(net.chain[0].synapse)
+    net.double()
+    assert {n for n, p in net.named_parameters() if p.requires_grad} == set(gradient_of(rule, x, y))
+    parametrize.remove_parametrizations(net.chain[0].synapse, "weight")
+    assert {n for n, p in net.named_parameters()} == set(gradient_of(rule, x, y))

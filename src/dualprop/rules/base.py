@@ -104,7 +104,6 @@ class Rule:
         self.loss: Loss = self.losses[0]
         self._kept: list[str] = []  # the attributes that are state
         self._out_shapes: dict[tuple[Shape, ...], list[Shape]] = {}  # by the inputs'
-        self._dtype_of = next(net.parameters(), None)  # bound at construction, as an optimizer's parameters are
         self._loss_checked = False
         self._hooks_seen = False
 
@@ -417,7 +416,8 @@ class Rule:
         x = x.detach()
         if x.ndim < 2 or not x.shape[0]:
             raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be (batch, ...) with at least one sample")
-        dtype = x.dtype if self._dtype_of is None else self._dtype_of.dtype
+        first = next(self.net.parameters(), None)  # looked up now, for a weight may have been parametrised
+        dtype = x.dtype if first is None else first.dtype
         if x.dtype != dtype or not dtype.is_floating_point:
             raise DualpropError(f"x: type {x.dtype}, but the net's parameters are {dtype}")
         return x
