@@ -385,7 +385,9 @@ def test_several_pictures_in_a_file_are_told(tree, caplog):
 def test_postscript_by_another_name_starts_no_program(tree, name, monkeypatch):
     (tree / "train" / "dog" / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\nshowpage\n")
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was asked"))
-    with pytest.raises(DataError, match=f"{name}: no image that can be read"):
+    with pytest.raises(
+        DataError, match=f"{name}: no image that can be read: its content is of no format that is op"
+    ):
         load(tree)
 
 

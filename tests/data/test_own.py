@@ -258,8 +258,11 @@ def test_a_subset_is_a_part():
     assert set(rows(dataset.train)[:, 0]) | set(rows(dataset.test)[:, 0]) == set(range(20, 40))
 
 
-def test_arrays_are_not_copied():
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("writable", [True, False])
+def test_arrays_are_not_copied(writable):
     features = np.ones((10, 3), np.float32)
+    features.flags.writeable = writable
     part = own_dataset(((features, np.arange(10)), (features, np.arange(10)))).train
     assert isinstance(part, Split)
     assert part.images.data_ptr() == features.ctypes.data

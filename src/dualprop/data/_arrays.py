@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -45,15 +47,10 @@ def of_arrays(features: Any, targets: Any, name: str) -> Split:
 
 def _tensor(values: Any, name: str) -> Tensor:
     try:
-        tensor = (
-            values.detach().cpu()
-            if isinstance(values, Tensor)
-            else torch.from_numpy(_writable(np.asarray(values)))
-        )
+        tensor = values.detach().cpu() if isinstance(values, Tensor) else _of_numpy(np.asarray(values))
     except (TypeError, ValueError) as error:
-        raise DualpropError(
-            f"data: {name} must be numbers, of one shape each ({' '.join(str(error).split())})"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise DualpropError(f"data: {name} must be numbers, of one shape each ({reason})") from None
     if tensor.is_complex() or tensor.is_sparse:
         raise DualpropError(
             f"data: {name} must be real numbers in a dense array, not {tensor.dtype}, {tensor.layout}"
@@ -61,10 +58,11 @@ def _tensor(values: Any, name: str) -> Tensor:
     return tensor
 
 
-def _writable(array: Any) -> Any:
-    """As torch wants it: writable, with strides from 0 up."""
-    contiguous = np.ascontiguousarray(array)
-    return contiguous if contiguous.flags.writeable else contiguous.copy()
+def _of_numpy(array: npt.NDArray[Any]) -> Tensor:
+    """Without a copy, a memory map that may only be read included: nobody here writes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _finite(tensor: Tensor, name: str) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dualprop.errors import DataError
 
@@ -123,6 +123,8 @@ def _opened(file: Path, content: IO[bytes]) -> Iterator[ImageFile.ImageFile]:
                 yield image
     except DataError:
         raise
+    except UnidentifiedImageError:
+        raise DataError(f"{file}: no image that can be read: its content is of no format that is opened") from None
     except Exception as error:  # a damaged file raises errors of nearly every type
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{file}: no image that can be read: {reason}") from None
