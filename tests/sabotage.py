@@ -449,7 +449,7 @@ SABOTAGES = {
     ),
     "resume: other data are taken": Sabotage(
         "training/experiment.py",
-        'if recorded and recorded.data not in ("", fingerprint):',
+        'if before not in ("", fingerprint):',
         "if False:",
         "training/test_own.py -k contradict",
     ),

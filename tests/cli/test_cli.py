@@ -52,7 +52,7 @@ FLAGS = {
     "--no-fused-update --ema",
     "schedule": "--lr-schedule --min-lr --lr-epochs --warmup-epochs --warmup-lr --epochs",
     "data": "--batch-size --val-fraction --augment --no-augment --standardise --no-standardise --std-scale "
-    "--image-size --background --data-root",
+    "--image-size --background --verify-data --no-verify-data --data-root",
     "precision": "--precision --channels-last --no-channels-last --compile --no-compile",
     "run": "--seed --alignment --no-alignment --device --threads --log-every --checkpoint-every",
 }

@@ -154,6 +154,18 @@ def test_the_fingerprint_is_of_pixels_and_labels(fake_imagenet32):
         first = changed
 
 
+def test_pixels_that_were_changed_on_disk_are_seen_when_all_are_read(fake_imagenet32):
+    first = data.fingerprint(data.load("imagenet32", fake_imagenet32), every=True)
+    (folder,) = converted(fake_imagenet32 / "imagenet32")
+    pixels = bytearray((folder / "test.pixels").read_bytes())
+    pixels[-1] ^= 1
+    (folder / "test.pixels").write_bytes(pixels)
+    dataset = data.load("imagenet32", fake_imagenet32)
+    assert data.fingerprint(dataset) == first
+    with pytest.raises(DataError, match="holds other images than were converted; delete it"):
+        data.fingerprint(dataset, every=True)
+
+
 HOSTILE_COPIES = {
     "deep": ("about.json", b"[" * 100_000),
     "numbers": ("about.json", b'{"mean": [1' + b"0" * 5000 + b'], "std": 5, "fingerprint": "x"}'),

@@ -149,6 +149,30 @@ def test_other_data_contradict_the_run():
             build(settings(), recorded=first.resolved, own=Own(changed))
 
 
+class Many(TensorDataset):
+    """More samples than a fingerprint is of; one that no thousand of them may have."""
+
+    def __init__(self, last: float = 0.0) -> None:
+        x = torch.zeros(3000, 4)
+        x[:, 0] = torch.arange(3000)
+        drawn = torch.randperm(3000 - 600, generator=torch.Generator().manual_seed(0))[:1000]
+        order = torch.randperm(3000, generator=torch.Generator().manual_seed(0))[600:].sort().values
+        unseen = sorted(set(range(2400)) - set(drawn.tolist()))[0]
+        x[order[unseen], 1] = last
+        super().__init__(x, torch.arange(3000) % 2)
+
+
+def test_all_samples_are_compared_where_that_was_asked_for():
+    sampled = build(settings(), own=Own(Many())).resolved
+    build(settings(), recorded=sampled, own=Own(Many(1.0)))  # not seen, as is said
+    with pytest.raises(dp.DualpropError, match="verify_data: the run was started without it"):
+        build(settings(verify_data=True), recorded=sampled, own=Own(Many()))
+    whole = build(settings(verify_data=True), own=Own(Many())).resolved
+    build(settings(), recorded=whole, own=Own(Many()))
+    with pytest.raises(dp.DualpropError, match="contradicts the run, which was started with other content"):
+        build(settings(), recorded=whole, own=Own(Many(1.0)))
+
+
 def test_a_named_data_set_is_known_by_its_content_too():
     first = build(settings(data="digits")).resolved
     assert len(first.data) == 32

@@ -11,7 +11,7 @@ from dualprop.data.batches import Batches
 from dualprop.data.cifar import CIFAR10, CIFAR100
 from dualprop.data.dataset import Dataset, Part, Split, train_validation
 from dualprop.data.digits import DIGITS
-from dualprop.data.fingerprint import fingerprint
+from dualprop.data.fingerprint import ALL, fingerprint
 from dualprop.data.folder import WHITE, folder_source
 from dualprop.data.imagenet32 import IMAGENET32
 from dualprop.data.items import ItemBatches, Items, batched
@@ -22,6 +22,7 @@ from dualprop.errors import DualpropError
 from dualprop.registry import Registry
 
 __all__ = [
+    "ALL",
     "DATASETS",
     "Batches",
     "Dataset",

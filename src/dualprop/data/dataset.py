@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -157,6 +158,7 @@ class Dataset:
             [0, 1], or of features; empty where it is not known.
         std: per channel, their standard deviation; likewise.
         fingerprint: a digest of all that was read, to tell it from other content; "" where none is kept.
+        verify: refuses, by a DataError, what is not what the fingerprint says, where reading does not show it.
 
     Raises:
         DualpropError: an empty part, samples or targets of two shapes, a label that is no class, or a mean or std
@@ -170,6 +172,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str = ""
+    verify: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         """Check what the fields must have in common."""

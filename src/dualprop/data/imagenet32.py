@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,13 +22,14 @@ from dualprop.data.sources import Source
 from dualprop.errors import DataError
 from dualprop.files import open_regular, read_regular
 
-_FORMAT = 2
+_FORMAT = 3
 """Of the converted files."""
 
 _FOLDER = "imagenet32"
 _TRAIN = tuple(f"{_FOLDER}/train_data_batch_{number}" for number in range(1, 11))
 _TEST = (f"{_FOLDER}/val_data",)
 _LABELS = range(1, 1001)
+_TOGETHER = 10_000  # images that are verified at once
 _LARGEST_ABOUT, _LARGEST_LABELS, _LARGEST_PIXELS = 2**20, 2**25, 2**33  # bytes, for 1.28 million images
 _IMAGE_SHAPE = (3, 32, 32)
 _ADVICE = (
@@ -91,10 +93,11 @@ def _write_part(paths: list[Path], stem: Path, digest: hashlib.blake2b) -> Momen
             content = np.ascontiguousarray(images).data
             pixels.write(content)
             digest.update(content)
-            digest.update(labels.tobytes())
             moments.add(images)
             all_labels.append(labels)
-    np.save(stem.with_suffix(".npy"), np.concatenate(all_labels))
+    together = np.concatenate(all_labels)
+    digest.update(together.tobytes())
+    np.save(stem.with_suffix(".npy"), together)
     return moments
 
 
@@ -111,7 +114,19 @@ def _opened(converted: Path) -> Dataset:
         raise DataError(f"{converted}: damaged ({reason}); delete it to have it made again") from None
     num_classes = 1 + int(train.labels.max())
     classes = tuple(str(label) for label in _LABELS[:num_classes])
-    return Dataset("imagenet32", train, test, classes, mean, std, fingerprint)
+    verify = partial(_verify, converted, (train, test), fingerprint)
+    return Dataset("imagenet32", train, test, classes, mean, std, fingerprint, verify)
+
+
+def _verify(converted: Path, parts: tuple[Split, Split], fingerprint: str) -> None:
+    """Read all pixels of the converted copy, which otherwise stay on disk until their batch is asked for."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        for images in torch.split(part.images, _TOGETHER):
+            digest.update(images.numpy().data)
+        digest.update(part.labels.numpy().tobytes())
+    if digest.hexdigest() != fingerprint:
+        raise DataError(f"{converted}: holds other images than were converted; delete it to have it made again")
 
 
 def _mapped(stem: Path) -> Split:

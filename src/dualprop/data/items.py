@@ -100,13 +100,16 @@ class Items:
         ):
             yield _checked(sample)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, every: bool = False) -> str:
         """A digest of the number of samples and of a thousand of them, drawn by a fixed seed.
 
         Where making a sample twice gives two, it is of their targets alone.
+
+        Args:
+            every: of all of them instead.
         """
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
-        rows = self.rows[order[:SAMPLED]]
+        rows = self.rows if every else self.rows[order[:SAMPLED]]
         digest = hashlib.blake2b(f"{len(self)} {self.shape} {self.target_shape}".encode(), digest_size=16)
         with torch.random.fork_rng(devices=[]):
             twice = [self._made_first()[0] for _ in range(2)]

@@ -68,6 +68,8 @@ class Settings:
         std_scale: multiplies the standard deviations that standardise divides by.
         image_size: side to which the images of a folder are resized.
         background: grey level, 0..255, that transparent images of a folder are laid on.
+        verify_data: read all data before training, also the pixels that imagenet32 keeps on disk and every sample
+            of a torch Dataset, of which else a thousand say whether it is the same.
         precision: float32, or bf16 for autocast of the products.
         channels_last: keep images and convolutions' weights in channels-last order.
         compile: let torch.compile speed up what the rule can have compiled.
@@ -116,6 +118,7 @@ class Settings:
     std_scale: Positive = _setting("data", 1.0)
     image_size: Count | None = _setting("data", None)
     background: Grey = _setting("data", 255)
+    verify_data: bool = _setting("data", False, identity=False)
     precision: str = _setting("precision", "float32")
     channels_last: bool = _setting("precision", False)
     compile: bool = _setting("precision", False)

@@ -107,8 +107,13 @@ def _found(settings: Settings, recorded: Resolved | None, own: Own) -> tuple[Dat
         DualpropError: if it is another.
     """
     dataset = _loaded(settings, recorded is not None) if own.data is None else data.own_dataset(own.data)
-    fingerprint = data.fingerprint(dataset)
-    if recorded and recorded.data not in ("", fingerprint):
+    before = recorded.data if recorded else ""
+    fingerprint = data.fingerprint(dataset, settings.verify_data or before.startswith(data.ALL))
+    if before and fingerprint.startswith(data.ALL) and not before.startswith(data.ALL):
+        raise DualpropError(
+            "verify_data: the run was started without it, and has kept nothing to compare all with"
+        )
+    if before not in ("", fingerprint):
         raise DualpropError(
             f"data={dataset.name!r}: contradicts the run, which was started with other content or in another order"
         )
