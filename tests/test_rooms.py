@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,16 @@ def test_imports_go_down(file):
     for module in imported(file):
         other = module.split(".")[0]
         assert other == room or FLOOR[other] < FLOOR[room], f"{room} imports {module}"
+
+
+def test_contributing_shows_every_room_and_files_that_are_there():
+    page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [row.split("|")[1:4] for row in re.findall(r"^\| .* \|$", page, flags=re.MULTILINE)[2:]]
+    rooms = {room.strip("/").removesuffix(".py") for row in rows for room in re.findall(r"`([\w/.]+)`", row[0])}
+    assert rooms == set(FLOOR)
+    for row in rows:
+        (first, *_), shown = re.findall(r"`([\w/.]+)`", row[0]), re.findall(r"`([\w/.]+)`", row[2])
+        files = {file.relative_to(SRC / first).as_posix() for file in (SRC / first).rglob("*.py")}
+        names = files | {file.rpartition("/")[2] for file in files} | {"RULES"}
+        folders = {f"{part}/" for file in files for part in file.split("/")[:-1]} | {"recipes/"}
+        assert [name for name in shown if name not in names | folders] == [], first
