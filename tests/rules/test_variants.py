@@ -100,7 +100,7 @@ def test_a_smaller_batch_uses_the_first_slots_and_leaves_the_others():
     before = rule.state_dict()
     rule.backward(x[:2] + 1, y[:2])
     after = rule.state_dict()
-    for side in ("plus", "minus"):
+    for side in ("means", "differences"):
         for k, (old, new) in enumerate(zip(before[side], after[side], strict=True)):
             assert new.shape == old.shape == (6, SIZES[k + 1])
             assert torch.equal(new[2:], old[2:])
@@ -128,19 +128,19 @@ def test_a_larger_batch_gets_new_slots_at_zero():
         torch.testing.assert_close(state.plus[k][2:], fresh.plus[k][2:], rtol=1e-12, atol=1e-14)
     assert not torch.allclose(state.plus[1][:2], fresh.plus[1][:2], rtol=1e-6)
     rule.backward(x, y)
-    assert all(len(z) == 6 for z in rule.state_dict()["plus"])
+    assert all(len(z) == 6 for z in rule.state_dict()["means"])
 
 
 def test_lazy_states_wait_for_training_not_for_inference():
     rule = built("l-dp")
-    assert rule.state_dict()["plus"] == []
+    assert rule.state_dict()["means"] == []
     rule.infer(*batch())
     rule.predict(batch()[0])
     rule.gradients(*batch())
     dp.alignment(rule, *batch())
-    assert rule.state_dict()["plus"] == []
+    assert rule.state_dict()["means"] == []
     rule.backward(*batch())
-    assert [tuple(z.shape) for z in rule.state_dict()["plus"]] == [(4, 6), (4, 4), (4, 3)]
+    assert [tuple(z.shape) for z in rule.state_dict()["means"]] == [(4, 6), (4, 4), (4, 3)]
 
 
 def test_kept_states_are_the_rules_own():
@@ -305,7 +305,7 @@ def test_a_lazy_rule_refuses_states_of_a_net_of_other_sizes():
         other = dp.RULES["l-dp"](double_net(sizes))
         with refused("state"):
             other.load_state_dict(rule.state_dict())
-        assert other.state_dict()["plus"] == []
+        assert other.state_dict()["means"] == []
 
 
 def test_a_rule_that_keeps_no_states_takes_none():

@@ -99,8 +99,8 @@ def test_one_process_writes(folder, tmp_path):
 
 def test_a_lazy_rule_s_states_are_kept_for_every_process(folder):
     states = Run.open(folder / "l-dp").load()["rule"]
-    assert [len(state["plus"][0]) for state in states] == [38, 37]
-    assert not torch.equal(states[0]["plus"][0][:37], states[1]["plus"][0])
+    assert [len(state["means"][0]) for state in states] == [38, 37]
+    assert not torch.equal(states[0]["means"][0][:37], states[1]["means"][0])
 
 
 def test_one_process_asked_to_stop_stops_both_and_they_resume_to_the_same_bits(folder):

@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dualprop.arguments import Count, PerLayer, Portion, Positive, checked, per_layer
-from dualprop.engines.dyads.inference import Inference, Task
+from dualprop.engines.dyads.inference import LASTING, NOTHING, STATES, Inference, Lasting, Names, Task
 from dualprop.engines.dyads.schedules import Schedule, Update, parse
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.slots import Ages, Slots
@@ -64,8 +64,8 @@ class DualProp(Rule):
     cycles = True
 
     generator: torch.Generator
-    plus: Slots
-    minus: Slots
+    means: Slots
+    differences: Slots
     ages: Ages
 
     @checked
@@ -91,8 +91,8 @@ class DualProp(Rule):
         self.lazy, self.rounds = lazy, rounds
         self.add_state("generator", torch.Generator().manual_seed(self.schedule.seed))
         if lazy:
-            self.add_state("plus", Slots(net))
-            self.add_state("minus", Slots(net))
+            self.add_state("means", Slots(net))
+            self.add_state("differences", Slots(net))
             self.add_state("ages", Ages())
         self._idle = Idle()
         self._fixed: tuple[Update, ...] | None = None
@@ -113,7 +113,7 @@ class DualProp(Rule):
         """The dyadic states after the schedule has run once; arguments as in `Rule.inference`."""
         inputs, targets = in_order(x), in_order(y)
         with self._inferring() as inference:
-            self._run(inference, inputs, targets, self._start(inputs), learn=False, keep=True)
+            self._run(inference, inputs, targets, self._start(inputs), learn=False, keep=STATES)
             return inference.state()
 
     def updates(self, x: Inputs, y: Inputs) -> Iterator[Step]:
@@ -121,14 +121,14 @@ class DualProp(Rule):
         inputs, targets = in_order(x), in_order(y)
         start = self._start(inputs)
         for left in reversed(range(self.rounds)):
-            keep = self.lazy or left > 0
+            keep = LASTING if self.lazy or left > 0 else NOTHING
             with self._inferring() as inference:
                 measures = self._run(inference, inputs, targets, start, learn=True, keep=keep)
                 outputs, products = inference.outputs, inference.products
-                start = inference.state() if keep else None
+                start = inference.lasting() if keep else None
                 if self.lazy and start is not None:
-                    self.plus.keep(start.plus[1:])
-                    self.minus.keep(start.minus[1:])
+                    self.means.keep([mean for mean, _ in start])
+                    self.differences.keep([torch.zeros_like(mean) if d is None else d for mean, d in start])
                     self.ages.add(inference.updates, len(inputs[0]))
             yield Step(self.value(outputs, targets), self.net.packed(outputs), products, measures)
 
@@ -150,10 +150,10 @@ class DualProp(Rule):
         inference: Inference,
         inputs: Sequence[Tensor],
         targets: Sequence[Tensor],
-        start: DyadicState | None,
+        start: Lasting | None,
         *,
         learn: bool,
-        keep: bool,
+        keep: Names,
     ) -> dict[str, float]:
         """Run the schedule once, and say what it measured on its way."""
         wiring, schedule = self.net.wiring, self.schedule
@@ -176,12 +176,11 @@ class DualProp(Rule):
             self._fixed = order
         return order
 
-    def _start(self, inputs: Sequence[Tensor]) -> DyadicState | None:
+    def _start(self, inputs: Sequence[Tensor]) -> Lasting | None:
         """Where the states of a batch start: lazily where the last batch left them, otherwise at zero."""
-        if not self.lazy or not self.plus.kept:
+        if not self.lazy or not self.means.kept:
             return None
-        x = inputs[0]
-        return DyadicState((x, *self.plus.start(*inputs)), (x, *self.minus.start(*inputs)), nudge=self.nudge)
+        return list(zip(self.means.start(*inputs), self.differences.start(*inputs), strict=True))
 
 
 class Idle(list[Inference]):

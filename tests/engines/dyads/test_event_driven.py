@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dualprop as dp
-from dualprop.engines.dyads.inference import Inference, Task
+from dualprop.engines.dyads.inference import STATES, Inference, Task
 from dualprop.engines.dyads.plan import Planner
 from dualprop.engines.dyads.schedules import Update
 from tests.oracles.builders import assert_same, double_batch, double_net, gradient_of
@@ -133,7 +133,7 @@ def engine(net: dp.Net, order: Sequence[int], kind: type[Inference] = Inference)
     target = rule.loss.encode(y, torch.Size((3, 4)), x.dtype)
     with torch.no_grad():
         inference = kind(net, rule.nudge).begin([x], {len(net): Task(rule.loss, target)})
-        inference.run(dp.Random(order).updates(len(net), torch.Generator()), learn=False, keep=True)
+        inference.run(dp.Random(order).updates(len(net), torch.Generator()), learn=False, keep=STATES)
     return inference
 
 

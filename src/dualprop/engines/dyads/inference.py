@@ -41,6 +41,21 @@ class Task(NamedTuple):
     y: Tensor
 
 
+Names = frozenset[str]
+"""Of registers of layers."""
+
+Lasting = Sequence[tuple[Tensor, Tensor | None]]
+"""Mean and difference of layers k = 1..L, from which another inference can start; None for no difference."""
+
+STATES = Names({"states", "mean", "difference"})
+"""What is kept to be looked at."""
+
+LASTING = Names({"mean", "difference"})
+"""What is kept to start from."""
+
+NOTHING = Names()
+
+
 class _Change(NamedTuple):
     """How far a state has moved in a round."""
 
@@ -132,14 +147,14 @@ class Inference:
         return same and all(map(operator.is_, self.net.synapses, self._synapses))
 
     def begin(
-        self, inputs: Sequence[Tensor], tasks: Mapping[int, Task], start: DyadicState | None = None
+        self, inputs: Sequence[Tensor], tasks: Mapping[int, Task], start: Lasting | None = None
     ) -> Inference:
         """A batch.
 
         Args:
             inputs: one for each input of the net, shape (B, ...).
             tasks: what each output layer is to learn, by its number.
-            start: the states to start from, all but the inputs'; at zero if there are none.
+            start: what another inference has left; states start at zero if there is nothing.
 
         Returns:
             Itself.
@@ -150,9 +165,10 @@ class Inference:
         for number, x in enumerate(inputs):
             neurons = self.neurons[-number]
             neurons.mean, neurons.states = x.to(self.dtype), (x, x)
-        for k in range(1, self.wiring.depth + 1) if start is not None else ():
-            assert start is not None
-            self._move(self.neurons[k], start.plus[k], start.minus[k])
+        for k, (mean, difference) in enumerate(start or (), 1):
+            neurons = self.neurons[k]
+            neurons.mean = mean.to(self.dtype)
+            neurons.difference = None if difference is None else difference.to(self.dtype)
         return self
 
     def end(self) -> None:
@@ -160,15 +176,16 @@ class Inference:
         self._forget()
         del self.x, self.tasks, self._inputs
 
-    def run(self, updates: Iterable[Update], *, learn: bool, keep: bool) -> None:
+    def run(self, updates: Iterable[Update], *, learn: bool, keep: Names) -> None:
         """Update the blocks that a schedule names, in its order.
 
         Args:
             updates: which layers next, and whether the losses nudge the outputs.
             learn: whether each layer's edges add the batch mean of (1/β_k) (z_k^- - z_k^+) z̄_j^T to `.grad` as
                 soon as all their ends have made their last update.
-            keep: whether `state` will be asked for; without it z^+ and z^- of a layer are not computed where mean
-                and difference, which are all that learning needs, can be had without.
+            keep: what is read of the layers afterwards: `STATES` for `state`, `LASTING` for `lasting`, or
+                `NOTHING`. z^+ and z^- are computed only where somebody will look at them: mean and difference are
+                all that learning needs.
         """
         updates = tuple(updates)
         self.updates += len(updates)
@@ -176,7 +193,7 @@ class Inference:
         self._follow(self._planned(updates, different, learn, keep))
 
     def settle(
-        self, rounds: Iterable[Sequence[Update]], tolerance: float, *, learn: bool, keep: bool
+        self, rounds: Iterable[Sequence[Update]], tolerance: float, *, learn: bool, keep: Names
     ) -> tuple[int, float]:
         """Update in rounds until no state moves by more than the tolerance in one, or all are done.
 
@@ -184,7 +201,7 @@ class Inference:
             rounds: the updates of each.
             tolerance: the largest relative change ‖Δz‖/‖z‖ of a layer's states, over the batch, that ends it.
             learn: whether all edges learn in the end.
-            keep: whether `state` will be asked for.
+            keep: what is read of the layers afterwards.
 
         Returns:
             How many rounds there were, and the residual: the largest change in the last of them.
@@ -236,22 +253,31 @@ class Inference:
         return [output for output in outputs if output is not None]
 
     def state(self) -> DyadicState:
-        """The states as they are now, in full precision; asks for `keep`."""
+        """The states as they are now, in full precision, if `STATES` were kept."""
         pairs = {k: self._pair(k) for k in self.neurons}
         plus, minus = (ByLayer.of(self.wiring, {k: pair[i] for k, pair in pairs.items()}) for i in (0, 1))
         return DyadicState(plus, minus, nudge=self.nudge)
 
+    def lasting(self) -> Lasting:
+        """What the next inference can start from, in full precision, if `LASTING` or `STATES` were kept."""
+        lasting = []
+        for k in range(1, self.wiring.depth + 1):
+            n = self.neurons[k]
+            mean = (self._zeros(k) if n.mean is None else n.mean).to(self.x.dtype)
+            lasting.append((mean, None if n.difference is None else n.difference.to(self.x.dtype)))
+        return lasting
+
     def _planner(self, different: Sequence[bool] | None = None) -> Planner:
         return Planner(self.wiring, self._linear, different=different, damped=self.damping > 0)
 
-    def _plan(self, updates: tuple[Update, ...], different: tuple[bool, ...], learn: bool, keep: bool) -> _Bound:
+    def _plan(self, updates: tuple[Update, ...], different: tuple[bool, ...], learn: bool, keep: Names) -> _Bound:
         """The calls of one inference; the same for every batch on which a schedule says the same."""
         return self._bind(self._planner(different).plan(updates, learn=learn), self._kept(keep))
 
-    def _kept(self, states: bool) -> frozenset[Register]:
+    def _kept(self, names: Names) -> frozenset[Register]:
         """What is read after the last update."""
         outputs = {Register("output", k) for k in self.wiring.outputs}
-        return frozenset(outputs | {Register("states", k) for k in self.neurons if states})
+        return frozenset(outputs | {Register(name, k) for name in names for k in self.neurons})
 
     def _follow(self, bound: _Bound) -> None:
         for register in bound.needs:
@@ -288,7 +314,7 @@ class Inference:
             case Do.SAY:
                 return partial(self._say, self.neurons[number])
             case Do.SCALE:
-                return partial(self._scale, self.neurons[number], self.nudge.beta[number - 1])
+                return partial(self._scale, self.neurons[number], self.nudge.beta[number - 1], instruction.spend)
             case Do.UPDATE:
                 return self._updating(instruction)
 
@@ -304,14 +330,14 @@ class Inference:
     def _updating(self, update: Instruction) -> Call:
         """What updates a layer."""
         n, unread = self.neurons[update.number], {register.name for register in update.frees}
-        keep = "states" not in unread or self.damping > 0
+        keep, mean = "states" not in unread or self.damping > 0, "mean" not in unread
         if update.number in self.wiring.outputs:
-            call: Call = partial(self._update_output, n, update)
+            call: Call = partial(self._update_output, n, update, mean)
         elif update.fed:
             call = self._nudged(n, update.spend, keep)
         else:
             call = self._resting(n, keep)
-        return partial(self._damped, n, call) if self.damping else call
+        return partial(self._damped, n, call, mean) if self.damping else call
 
     def _resting(self, n: Neurons, keep: bool) -> Call:
         """z^+ = z^- = f(a)."""
@@ -344,7 +370,7 @@ class Inference:
 
         return update
 
-    def _update_output(self, n: Neurons, update: Instruction) -> None:
+    def _update_output(self, n: Neurons, update: Instruction, mean: bool) -> None:
         """The update of an output layer, by its loss and what comes down to it from other layers."""
         assert n.potential is not None
         assert n.total is not None
@@ -358,13 +384,13 @@ class Inference:
         if update.nudged:
             up, down = self.nudge.at(n.number)
             pulled = ((toward, away),) if update.fed else ()  # a loss of one's own may know nothing of them
-            self._move(n, *task.loss.output_step(f, a, task.y, up, down, *pulled))
+            self._move(n, *task.loss.output_step(f, a, task.y, up, down, *pulled), mean)
         elif update.fed:
-            self._move(n, f.over(toward), f.over(away))  # in memory of their own
+            self._move(n, f.over(toward), f.over(away), mean)  # in memory of their own
         else:
-            self._move(n, output, output)
+            self._move(n, output, output, mean)
 
-    def _damped(self, n: Neurons, update: Call) -> None:
+    def _damped(self, n: Neurons, update: Call, mean: bool) -> None:
         """The update that keeps a part λ of the old states."""
         old = self._pair(n.number)
         update()
@@ -374,13 +400,13 @@ class Inference:
             torch.lerp(z.to(self.x.dtype), before, self.damping) for z, before in zip(new, old, strict=True)
         )
         nudged = new[0] is not new[1] or old[0] is not old[1]
-        self._move(n, plus, minus if nudged else plus)
+        self._move(n, plus, minus if nudged else plus, mean)
 
-    def _move(self, n: Neurons, plus: Tensor, minus: Tensor) -> None:
+    def _move(self, n: Neurons, plus: Tensor, minus: Tensor, mean: bool) -> None:
         """Mean and difference, computed in the states' precision and rounded once to that of the products."""
         nudged = plus is not minus
         n.difference = (plus - minus).to(self.dtype) if nudged else None
-        if n.out:
+        if mean:
             n.mean = (self.nudge.mean(plus, minus) if nudged else plus).to(self.dtype)
         n.states = plus, minus
 
@@ -390,16 +416,27 @@ class Inference:
         assert n.total is not None
         n.output = n.potential(n.total.to(self.x.dtype))
 
-    def _scale(self, n: Neurons, beta: float) -> None:
+    def _scale(self, n: Neurons, beta: float, spend: bool) -> None:
         """(1/β_k) (z_k^- - z_k^+) for the batch mean; what the edges learn from."""
         scale = -1 / (beta * self._samples)
-        n.delta = self._zeros(n.number) if n.difference is None else n.difference.mul_(scale)
+        if n.difference is None:
+            n.delta = self._zeros(n.number)
+        else:
+            n.delta = n.difference.mul_(scale) if spend else n.difference.mul(scale)
 
     def _pair(self, k: int) -> tuple[Tensor, Tensor]:
         """z^+ and z^- in full precision; one tensor where nothing has nudged the layer."""
-        plus, minus = self.neurons[k].states or (self._zeros(k),) * 2
+        n = self.neurons[k]
+        plus, minus = n.states or self._apart(n.mean, n.difference) or (self._zeros(k),) * 2
         wide = plus.to(self.x.dtype)
         return wide, wide if plus is minus else minus.to(self.x.dtype)
+
+    def _apart(self, mean: Tensor | None, difference: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """z^+ and z^- that have this mean and this difference."""
+        if mean is None or difference is None:
+            return None if mean is None else (mean, mean)
+        mean, difference, share = mean.to(self.x.dtype), difference.to(self.x.dtype), self.nudge.share
+        return torch.add(mean, difference, alpha=1 - share), torch.sub(mean, difference, alpha=share)
 
     def _zeros(self, k: int) -> Tensor:
         """The state of a layer that has never been updated."""

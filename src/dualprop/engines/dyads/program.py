@@ -74,7 +74,7 @@ class Instruction(NamedTuple):
         edges: those whose drives or feedbacks are summed.
         fed: of an update: whether anything comes down to the layer.
         nudged: of an update: whether a loss acts on the layer.
-        spend: of an update: whether drive and feedback may be written over.
+        spend: of an update: whether drive and feedback may be written over; of a scaling: whether the difference.
         frees: the registers that nobody reads afterwards.
     """
 
@@ -167,7 +167,8 @@ def assembled(
     alive, done = set(keep), list[Instruction]()
     for each in reversed(listed):
         reads, writes = each.reads(wiring, damped=damped), each.writes
-        spend = each.do is Do.UPDATE and each.number not in wiring.outputs and not alive & each.summed
+        update = each.do is Do.UPDATE and each.number not in wiring.outputs and not alive & each.summed
+        spend = update or (each.do is Do.SCALE and not alive & reads)
         frees = tuple(sorted((reads | writes) - alive))
         done.append(each._replace(spend=spend, frees=frees))
         alive = (alive - writes) | reads
