@@ -76,10 +76,20 @@ def test_convolutions_pools_and_modules() -> None:
         net.draw((1, 8, 8), (3,))
 
 
-@pytest.mark.parametrize("name", {**GRAPHS, **ENERGIES})
+def both_ways() -> dp.Net:
+    """From i an edge up the page and one down it."""
+    g = dp.Graph()
+    h = g.layer("h", {g.input("x"): dp.Dense(4, 3)})
+    i = g.layer("i", {h: dp.Dense(3, 3)})
+    j = g.layer("j", {i: dp.Dense(3, 3)})
+    g.connect(i, h, dp.Dense(3, 3))
+    return g.net([g.layer("y", {j: dp.Dense(3, 2), i: dp.Dense(3, 2)}, "linear")])
+
+
+@pytest.mark.parametrize("name", [*{**GRAPHS, **ENERGIES}, "both ways"])
 def test_every_edge_is_in_the_picture_once(name: str) -> None:
     """Between two lines or beside them, in columns that do not meet; and SVG draws the same."""
-    net = named_net(name)
+    net = both_ways() if name == "both ways" else named_net(name)
     drawing = net.draw()
     text, edges = str(drawing), net.wiring.edges
     assert text.count("↓") + text.count("←") == len(edges)

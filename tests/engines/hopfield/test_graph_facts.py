@@ -130,6 +130,8 @@ def test_the_energy_falls_in_every_order_that_is_not_synchronous(name: str, orde
             p.mul_(8)
         start = {k: torch.full_like(z, 0.4) for k, z in hopfield.zeros(inputs).items()}
         groups = ORDERS[order](hopfield.neighbours)
+        assert sorted(k for group in groups for k in group) == list(hopfield.potentials)
+        assert not any(j in hopfield.neighbours[k] for group in groups for k in group for j in group)
         relaxing = Relaxation(hopfield, hopfield.drives(inputs), start, Copies(len(inputs[0]), 1), groups=groups)
         energies = [hopfield.energy({**inputs, **relaxing.z})]
         for _ in range(12):
