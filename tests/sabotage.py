@@ -459,6 +459,36 @@ SABOTAGES = {
         'if record["step"] < step and',
         "runs/test_runs.py",
     ),
+    "resume: settings edited meanwhile are taken": Sabotage(
+        "runs/folder.py",
+        'if checkpoint.pop("settings", None) != self.digest:',
+        'if checkpoint.pop("settings", None) is None:',
+        "runs/test_hostile.py -k edited",
+    ),
+    "resume: momenta of any shape": Sabotage(
+        "rules/state.py",
+        "or state.shape != kept.shape",
+        "",
+        "runs/test_hostile.py -k momentum",
+    ),
+    "resume: a loader's order is drawn anew": Sabotage(
+        "training/repeated.py",
+        'restored({"global": torch.default_generator, **self._own}, self._begun, "data")',
+        "self._begun",
+        "training/test_going_on.py -k loader",
+    ),
+    "records: an invented result is believed": Sabotage(
+        "training/result.py",
+        "if tests[-1].get(name) != ours:",
+        "if tests[-1].get(name) is None:",
+        "runs/test_hostile.py -k invented",
+    ),
+    "records: links are written through": Sabotage(
+        "files.py",
+        "os.replace(draft, path)",
+        "path.write_bytes(draft.read_bytes()), draft.unlink()",
+        "test_files.py -k link",
+    ),
     "records: a net is made from today's defaults": Sabotage(
         "training/experiment.py",
         "arguments = recorded.net if recorded else",
