@@ -40,7 +40,7 @@ FORMER = "checkpoint.pt"
 SMALL = 2**16
 """Bytes of a file of settings, at most."""
 LARGE = 2**30
-"""Of metrics."""
+"""Of metrics, and of measurements."""
 
 
 class Run:
@@ -307,14 +307,18 @@ def write_text(path: Path, text: str) -> None:
     replace_file(path, lambda f: f.write(text.encode("utf-8", "backslashreplace")))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, limit: int = SMALL) -> dict[str, Any]:
     """Read a JSON file that holds one object.
+
+    Args:
+        path: where it is.
+        limit: the most bytes that it may hold.
 
     Raises:
         CheckpointError: if it is missing or damaged.
     """
     try:
-        values = files.parse_json(files.read_regular(path, SMALL))
+        values = files.parse_json(files.read_regular(path, limit))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged or unreadable ({_reason(error)})") from None
     if not isinstance(values, dict):

@@ -143,3 +143,10 @@ def test_the_chart_is_a_picture(report, tmp_path, ending, begins):
     path = tmp_path / f"chart.{ending}"
     draw(report, path)
     assert path.read_bytes().startswith(begins)
+
+
+def test_many_measurements_are_read_again(report, tmp_path):
+    """More than the 64 KiB that a file of settings may hold."""
+    numbers = {**report.as_dict(), "left_out": ["why"] * 20_000}
+    (tmp_path / "bench.json").write_text(json.dumps(numbers))
+    assert len(Measurements.read(tmp_path / "bench.json").left_out) == 20_000
