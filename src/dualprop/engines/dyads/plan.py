@@ -63,7 +63,7 @@ class Plan(tuple[Step, ...]):
     Example:
         >>> from dualprop.engines.dyads.schedules import Update
         >>> wiring = Wiring.chain(2)
-        >>> Planner(wiring, [Trait()] * 2).plan([Update((k,)) for k in (1, 2, 1)], learn=True)
+        >>> Planner(wiring, [True] * 2).plan([Update((k,)) for k in (1, 2, 1)], learn=True)
         0  -
         1  layer1 (up x -> layer1)
         2  layer2 nudged (up layer1 -> layer2)
