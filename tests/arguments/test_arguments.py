@@ -229,7 +229,6 @@ def test_an_error_of_the_body_is_the_body_s():
         ("256,128", Several[Count], (256, 128)),
         ("256", Several[Count] | None, (256,)),
         ("", Several[Count] | None, ""),
-        ("[]", Several[Count] | None, ()),
         ("1,0.5", PerLayer[Positive], [1.0, 0.5]),
         ("0.5", PerLayer[Positive], 0.5),
         ("7", str, "7"),
