@@ -7,10 +7,11 @@ import random
 import pytest
 
 from tests.cli.fuzz import drawn, tried
+from tests.slow import but_slow
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", but_slow("0123", *"123"))
 def test_lists_of_options_are_run_or_refused(seed, tmp_path):
     rng = random.Random(f"suite {seed}")
     for number in range(4):

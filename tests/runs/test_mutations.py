@@ -8,6 +8,7 @@ import pytest
 
 from tests.runs import mutations
 from tests.runs.mutations import READERS, sound, tried
+from tests.slow import but_slow
 
 KINDS = sorted(READERS)
 
@@ -19,7 +20,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", but_slow(KINDS, *(set(KINDS) - {"state", "metrics"})))
 def test_damaged_files_are_read_or_refused(kind, folder, tmp_path):
     for number in range(18):
         shutil.copytree(folder, tmp_path / "its")
