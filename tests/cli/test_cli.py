@@ -374,3 +374,13 @@ main()
 
 def test_the_version_is_the_package_s(dualprop):
     assert dualprop("--version") == (0, f"{__version__}\n", "")
+
+
+def test_one_command_starts_and_goes_on(dualprop):
+    words = ("train", *QUICK, "--run", "r", "--resume", "auto")
+    first, again = dualprop(*words), dualprop(*words)
+    assert first[0] == again[0] == 0
+    assert first[1] == again[1]
+    assert dualprop(*words, "--lr", "0.5")[2].startswith("dualprop: error: lr=0.5: contradicts the run")
+    assert dualprop("train", "--resume", "r", "--epochs", "2")[0] == 0
+    assert dualprop("train", *QUICK, "--init-from", "r", "--run", "s")[0] == 0
