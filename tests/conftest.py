@@ -1,5 +1,6 @@
 """Settings of the whole suite: property tests without a deadline, the same examples in every run; GPU tests."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -22,12 +23,16 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _one_thread_one_seed() -> Iterator[None]:
-    """For every test: small matrices, bit-exact comparisons."""
-    threads = torch.get_num_threads()
+    """For every test: small matrices, bit-exact comparisons; the loggers as they were, which commands set."""
+    threads, root, ours = torch.get_num_threads(), logging.getLogger(), logging.getLogger("dualprop")
+    handlers, levels = list(root.handlers), (root.level, ours.level)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+    root.handlers[:] = handlers
+    for logger, level in zip((root, ours), levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture
