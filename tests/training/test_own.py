@@ -200,3 +200,28 @@ def test_a_trainer_takes_a_torch_data_set():
     trainer = dp.Trainer(net, dp.DualProp(net), torch.optim.Adam(net.parameters()), samples, batch_size=25)
     assert len(trainer.data) == 3
     assert "accuracy" in trainer.fit(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("net", lambda net: {"net": dp.nets.mlp([6, 4, 2], "sigmoid")}),
+        ("rule", lambda net: {"rule": dp.DualProp(net, beta=0.9)}),
+        ("rule", lambda net: {"rule": dp.DualProp(net, beta=0.5, loss="cross_entropy")}),
+        ("optimizer", lambda net: {"optimizer": torch.optim.SGD(net.parameters(), lr=5.0)}),
+        ("optimizer", lambda net: {"optimizer": torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)}),
+    ],
+)
+def test_an_object_of_other_settings_is_another(name, other):
+    net = dp.nets.mlp([6, 4, 2], "tanh")
+    given = {
+        "net": net,
+        "rule": dp.DualProp(net, beta=0.5),
+        "optimizer": torch.optim.SGD(net.parameters(), lr=0.1),
+    }
+    if name == "net":
+        del given["rule"], given["optimizer"]
+    before = Own((X, Y), **given).described()
+    Own((X, Y), **given).check_again(before)
+    with pytest.raises(dp.DualpropError, match=f"{name}: of .*, but the run was started with"):
+        Own((X, Y), **{**given, **other(net)}).check_again(before)

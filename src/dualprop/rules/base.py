@@ -51,12 +51,14 @@ class Step:
 
 
 def _remembered(init: Callable[Concatenate[Rule, P], None]) -> Callable[Concatenate[Rule, P], None]:
-    """A constructor after which the rule knows the settings that it was given, for `repr`."""
+    """A constructor after which the rule knows the settings that it was given, and they stand."""
 
     @functools.wraps(init)
     def constructor(self: Rule, /, *args: P.args, **settings: P.kwargs) -> None:
-        vars(self).setdefault("_given", settings)  # the outermost constructor is the one that was called
+        outermost = vars(self).setdefault("_given", settings) is settings  # the one that was called
         init(self, *args, **settings)
+        if outermost:
+            self._standing = frozenset(inspect.signature(type(self)).parameters)
 
     return constructor
 
@@ -121,6 +123,16 @@ class Rule:
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
             setattr(cls, "__init__", _remembered(cls.__init__))  # noqa: B010 - mypy lets no method be assigned
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Settings stand once the rule is made, for what follows from them is worked out then.
+
+        Raises:
+            DualpropError: for one that is changed all the same, unless `add_state` has declared it.
+        """
+        if name in vars(self).get("_standing", ()) and name not in self._kept:
+            raise DualpropError(f"{name}: a rule's settings stand once it is made; make another rule")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         """The rule's class and the settings that are not its defaults."""
@@ -203,6 +215,8 @@ class Rule:
             ...     opt.step()
             ...     opt.zero_grad()
         """
+        if torch.is_inference_mode_enabled() or any(type(z) is Tensor and z.is_inference() for z in in_order(x)):
+            raise DualpropError("x: inference mode leaves no gradients; use torch.no_grad() in its place")
         x, y = self._checked(x, y)
         self._warn_of_hooks()
         return self._steps(self.updates(x, y))

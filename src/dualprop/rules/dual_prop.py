@@ -137,7 +137,7 @@ class DualProp(Rule):
         """An inference that nobody else uses meanwhile: one that is idle, if there is any."""
         idle = self._idle
         inference = idle.pop() if idle else None
-        if inference is None or not inference.fits:
+        if inference is None or not inference.fits or inference.nudge is not self.nudge:
             inference = Inference(self.net, self.nudge, damping=self.schedule.damping, dyad=idle.dyad)
         try:
             yield inference
@@ -197,5 +197,5 @@ class Idle(list[Inference]):
     def __deepcopy__(self, memo: object) -> Idle:
         return Idle(self.dyad)
 
-    def __reduce__(self) -> tuple[type[Idle], tuple[Callable[..., tuple[Tensor, Tensor]]]]:
-        return Idle, (self.dyad,)
+    def __reduce__(self) -> tuple[type[Idle], tuple[()]]:
+        return Idle, ()  # a compiled function cannot be pickled; what is loaded is as it was before `compile`

@@ -165,6 +165,7 @@ class Relaxing(Rule):
     def _settled(self, x: Any, warm: bool) -> Free:
         """The free phase on a batch, from zero or warm, from where the batch before ended it."""
         hopfield, inputs = self.hopfield, self.net.inputs(x)
+        hopfield.check_parts()
         drives, start = hopfield.drives(inputs), hopfield.zeros(inputs)
         kept = self.free.start(*inputs.values()) if warm else []
         if kept:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,15 +50,21 @@ class Own:
         return self.net if self.rule is None else self.rule.net
 
     def described(self) -> dict[str, str]:
-        """In a word or two, what of it was given; of a net also the digest of its weights' names and shapes."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        words = {name: f"{type(value).__module__}.{type(value).__qualname__}" for name, value in given.items()}
+        """What was given: rule and optimizer with their settings, a net by a digest of all but its weights."""
+        words = {} if self.data is None else {"data": "arrays"}
         if self.trained is not None:
-            shapes = {name: list(weight.shape) for name, weight in self.trained.state_dict().items()}
-            words["net"] = (
-                f"{len(shapes)} weights {hashlib.blake2b(repr(shapes).encode(), digest_size=8).hexdigest()}"
+            weights = {name: list(weight.shape) for name, weight in self.trained.state_dict().items()}
+            made = _without_addresses(f"{weights} {self.trained!r} {self.trained.wiring!r}")
+            digest = hashlib.blake2b(made.encode(), digest_size=8).hexdigest()
+            words["net"] = f"{len(weights)} weights {digest}"
+        if self.rule is not None:
+            words["rule"] = _without_addresses(f"{type(self.rule).__module__}.{self.rule!r}")
+        if self.optimizer is not None:
+            settings = ", ".join(f"{name}={value!r}" for name, value in sorted(self.optimizer.defaults.items()))
+            words["optimizer"] = (
+                f"{type(self.optimizer).__module__}.{type(self.optimizer).__qualname__}({settings})"
             )
-        return {**words, "data": "arrays"} if "data" in words else words
+        return words
 
     def check_again(self, before: Mapping[str, str]) -> None:
         """Refuse to go on with a run by other objects than it was started with.
@@ -80,3 +87,8 @@ class Own:
                 raise DualpropError(f"{name}: the run was started without one of its own")
             if before[name] != value:
                 raise DualpropError(f"{name}: of {value}, but the run was started with {before[name]}")
+
+
+def _without_addresses(text: str) -> str:
+    """What objects say of themselves, without where in memory they are."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)

@@ -64,7 +64,7 @@ def counted(depth: int, schedule: dp.Schedule) -> tuple[dp.Step, Ledger]:
     """What the engine says it made, and what was needed."""
     net = double_net([4] * (depth + 1), "tanh")
     rule = dp.DualProp(net, beta=0.5)
-    rule.schedule = schedule  # also one that a new rule refuses, for nothing learns in it
+    vars(rule)["schedule"] = schedule  # also one that a new rule refuses, for nothing learns in it
     rule.generator.manual_seed(schedule.seed)
     step = rule.backward(*double_batch(3, 4, 4))
     ledger = Ledger(depth)

@@ -6,6 +6,7 @@ E(z) = Σ_k c_k (G_k(z_k) - Σ_{j→k} z_k·A_jk(z_j)), with c_k = 1 unless the 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -76,9 +77,24 @@ class HopfieldNet:
     neurons: Mapping[int, Potential] = field(default_factory=dict)
     gain: float = 1.0
     terms: tuple[Term, ...] = field(init=False)
+    _parts: list[list[object]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", tuple(_terms(self.net)))
+        object.__setattr__(self, "_parts", _parts(self.net))
+
+    def check_parts(self) -> None:
+        """Refuse a net in which a synapse or a potential has been replaced since.
+
+        Raises:
+            DualpropError: naming the layer.
+        """
+        for k, (now, before) in enumerate(zip(_parts(self.net), self._parts, strict=True), 1):
+            if any(map(operator.is_not, now, before)):
+                raise DualpropError(
+                    f"net: a synapse or the potential of {self.net.wiring.name(k)} has been replaced since the "
+                    "rule was made; make the rule anew"
+                )
 
     @cached_property
     def potentials(self) -> dict[int, Potential]:
@@ -216,3 +232,8 @@ def _is_tied(net: Net, e: int, other: int) -> bool:
         return synapse.tied is back and synapse.scale == 1
     both = isinstance(synapse, Identity) and isinstance(back, Identity)
     return both and synapse.self_adjoint and back.self_adjoint and source > target
+
+
+def _parts(net: Net) -> list[list[object]]:
+    """What each layer is made of."""
+    return [[layer.potential, *layer.synapses] for layer in net.stack]
