@@ -73,7 +73,7 @@ def test_what_was_one_s_own_is_recorded(tmp_path):
     dp.train(settings(), tmp_path / "run", data=(X, Y), **objects, progress=False)
     resolved = json.loads((tmp_path / "run" / "resolved.json").read_text())
     assert resolved["own"].keys() == {"data", "net", "rule", "optimizer"}
-    assert resolved["own"]["rule"] == "dualprop.rules.dual_prop.DualProp"
+    assert resolved["own"]["rule"] == "dualprop.rules.dual_prop.DualProp(beta=0.3)"
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["data"] == "data of one's own"
     with pytest.raises(
         dp.DualpropError, match=r"its net is one of its own; give it one: load_net\(run, net=...\)"

@@ -23,6 +23,8 @@ class Backprop(Rule):
         torch.Size([5, 3])
     """
 
+    differentiates = True
+
     graphs = True
     calls_hooks = True
 

@@ -78,7 +78,7 @@ class Rule:
     pass is `net(x)`: the others warn of them.
 
     A rule for chains reads `net.chain`. One that runs on other graphs says so by `graphs`, and by `cycles` if also
-    on those with cycles.
+    on those with cycles. One that asks autograd for gradients says so by `differentiates`.
 
     Args:
         net: the net to train. Its parameters are read at every call; the rule holds no copies.
@@ -91,6 +91,7 @@ class Rule:
 
     graphs = False
     cycles = False
+    differentiates = False
     calls_hooks = False  # those of modules, as net(x) does
 
     @_remembered
@@ -215,7 +216,10 @@ class Rule:
             ...     opt.step()
             ...     opt.zero_grad()
         """
-        if torch.is_inference_mode_enabled() or any(type(z) is Tensor and z.is_inference() for z in in_order(x)):
+        seen = torch.is_inference_mode_enabled() or any(
+            type(z) is Tensor and z.is_inference() for z in in_order(x)
+        )
+        if seen and self.differentiates:
             raise DualpropError("x: inference mode leaves no gradients; use torch.no_grad() in its place")
         x, y = self._checked(x, y)
         self._warn_of_hooks()

@@ -69,6 +69,8 @@ class LiftedProximal(Rule):
         (True, tensor(True))
     """
 
+    differentiates = True
+
     graphs = True
 
     @checked

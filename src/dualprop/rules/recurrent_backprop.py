@@ -49,6 +49,8 @@ class RecurrentBackprop(Rule):
         (torch.Size([5, 3]), True)
     """
 
+    differentiates = True
+
     graphs = True
     cycles = True
 

@@ -76,6 +76,8 @@ class DifferenceTargetProp(Rule):
         (torch.Size([5, 8]), ['feedback_loss'])
     """
 
+    differentiates = True
+
     maps: list[FeedbackMap]
     optimizers: list[torch.optim.Optimizer]
     generator: torch.Generator
