@@ -415,3 +415,32 @@ def test_a_transpose_is_of_an_edge_and_scaled_by_a_number(scale):
         dp.Transposed(dp.Dense(3, 4), scale=scale)
     with refused("^edge"):
         dp.Transposed(3)
+
+
+class _Constant(torch.nn.Module):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(z), 5)
+
+
+class _Pair(torch.nn.Module):
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return z, z
+
+
+@pytest.mark.parametrize("rule", ["bp", "dp", "rbp"])
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        (torch.nn.ReLU(inplace=True), "module: ReLU works in place on what it is given"),
+        (_Constant(), "module: _Constant makes a tensor without a graph"),
+        (_Pair(), "module: _Pair makes a tuple, but it must make one tensor that depends on its input"),
+    ],
+)
+def test_a_module_that_is_no_edge_is_one_line(module: torch.nn.Module, line: str, rule: str) -> None:
+    g = dp.Graph()
+    h = g.layer("h", {g.input("x"): dp.Dense(4, 5)}, "tanh")
+    r = g.layer("r", {h: dp.Local(module)}, "tanh")
+    net = g.net([g.layer("y", {r: dp.Dense(5, 3)}, "linear")])
+    with refused(line):
+        dp.RULES[rule](net).backward(torch.randn(2, 4), torch.tensor([0, 1]))
+    assert all(p.grad is None for p in net.parameters())

@@ -225,3 +225,9 @@ def test_an_object_of_other_settings_is_another(name, other):
     Own((X, Y), **given).check_again(before)
     with pytest.raises(dp.DualpropError, match=f"{name}: of .*, but the run was started with"):
         Own((X, Y), **{**given, **other(net)}).check_again(before)
+
+
+@pytest.mark.parametrize("shape", [(0, 6), (5, 0)])
+def test_data_that_hold_nothing_are_refused(shape):
+    with pytest.raises(dp.DualpropError, match=r"data: train X of shape .* holds nothing"):
+        build(settings(), own=Own((torch.zeros(shape), torch.zeros(shape[0]).long())))

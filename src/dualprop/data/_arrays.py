@@ -68,6 +68,8 @@ def _of_numpy(array: npt.NDArray[Any]) -> Tensor:
 def _finite(tensor: Tensor, name: str) -> Tensor:
     """As float32, every number finite."""
     values = tensor.to(torch.float32)
+    if not values.numel():
+        raise DualpropError(f"data: {name} of shape {_sizes(tensor)} holds nothing")
     bad = ~values.isfinite().view(len(values), -1).all(1)
     if bool(bad.any()):
         raise DualpropError(f"data: {name} has a NaN or infinite number in row {int(bad.nonzero()[0])}")

@@ -108,18 +108,33 @@ class Local(Synapse):
         """
         raise DualpropError(f"{type(self.module).__name__} is no affine map, which this rule needs on every edge")
 
-    @torch.no_grad()
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of one sample of module(z)."""
+        """The shape of one sample of module(z), seen from a pass on zeros.
+
+        Raises:
+            DualpropError: if the module does not take such a z, works in place on it, or makes of it anything but
+                one tensor that autograd can differentiate by z.
+        """
         shape = tuple(in_shape)
         if shape not in self._shapes:
-            like = next(self.module.parameters(), torch.empty(0))
+            like, name = next(self.module.parameters(), torch.empty(0)).detach(), type(self.module).__name__
             try:
                 with buffers_kept(self.module):
-                    self._shapes[shape] = tuple(self.module(like.new_zeros(1, *shape)).shape[1:])
+                    made = self.module(like.new_zeros(1, *shape).requires_grad_())
             except (RuntimeError, ValueError, TypeError) as error:
-                name = type(self.module).__name__
+                if "in-place" in str(error):
+                    raise DualpropError(
+                        f"module: {name} works in place on what it is given, which others read (inplace=False)"
+                    ) from None
                 raise DualpropError(
                     f"module: {name} does not take {shape} ({str(error).splitlines()[0]})"
                 ) from None
+            if not isinstance(made, Tensor) or not made.requires_grad:
+                what = "a tensor without a graph" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+                raise DualpropError(
+                    f"module: {name} makes {what}, but it must make one tensor that depends on its input"
+                )
+            self._shapes[shape] = tuple(made.shape[1:])
         return self._shapes[shape]
