@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dualprop import NETS, RULES, cli, data
+from dualprop import NETS, RULES, data
 
 RULE = '''
 import torch
@@ -58,21 +58,6 @@ def file(tmp_path, monkeypatch):
         registry.clear()
         registry.update(entries)
     sys.modules.pop("my_rules", None)
-
-
-@pytest.fixture
-def dualprop(monkeypatch, capsys, tmp_path):
-    """Run the command line in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dualprop", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        out, err = capsys.readouterr()
-        return exit.value.code or 0, out, err
-
-    return run
 
 
 @pytest.mark.parametrize("word", [("--import", "my_rules.py"), ("--import=my_rules.py",)])
