@@ -123,9 +123,9 @@ SABOTAGES = {
         "engines/dyads/test_twin.py",
     ),
     "settling: rounding at a fixed point passes for growth": Sabotage(
-        "engines/dyads/inference.py",
-        "last.relative > least and",
-        "last.relative > tolerance and",
+        "engines/dyads/settling.py",
+        "last.relative > self._least and",
+        "last.relative > self.tolerance and",
         "nets/test_graph_nets.py -k rounding",
     ),
     "schedules: a skip connection takes the place of the long way": Sabotage(
@@ -165,7 +165,7 @@ SABOTAGES = {
         "engines/dyads/test_graph_facts.py -k skew",
     ),
     "graphs: states that grow by a factor pass for settling": Sabotage(
-        "engines/dyads/inference.py",
+        "engines/dyads/settling.py",
         "last.norm > half.norm > early.norm",
         "last.relative > half.relative > early.relative",
         "nets/test_graph.py -k settle",

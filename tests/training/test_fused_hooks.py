@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import dualprop as dp
-from dualprop.engines.dyads.inference import Inference
+from dualprop.engines.dyads.binding import Binding
+from dualprop.engines.dyads.program import every_register
 from tests.oracles.builders import assert_identical, gradient_of, image_batch, image_net, small_conv_net, suited
 
 pytestmark = pytest.mark.filterwarnings("ignore:schedule")  # not every order here lets every layer learn
@@ -36,11 +37,11 @@ def deep_net(activation: str = "relu", feedback: str = "symmetric") -> dp.Net:
     return image_net(synapses, activation)
 
 
-class Hoarder(Inference):
+class Hoarder(Binding):
     """Frees nothing, and writes nothing over."""
 
-    def _bind(self, steps, keep):
-        return super()._bind(steps, self._every)
+    def bind(self, steps, keep):
+        return super().bind(steps, every_register(self._wiring))
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["fresh", "lazy"])
@@ -48,8 +49,8 @@ class Hoarder(Inference):
 @pytest.mark.parametrize("alpha", [0.25, 0.5])
 def test_what_is_freed_changes_no_gradient(alpha, schedule, lazy, monkeypatch):
     net, results = deep_net(), []
-    for inference in (Inference, Hoarder):
-        monkeypatch.setattr("dualprop.rules.dual_prop.Inference", inference)
+    for binding in (Binding, Hoarder):
+        monkeypatch.setattr("dualprop.engines.dyads.inference.Binding", binding)
         rule = dp.DualProp(net, alpha=alpha, beta=0.5, schedule=schedule, lazy=lazy)
         results.append([gradient_of(rule, *image_batch(2, seed=seed)) for seed in range(2)])
     for ours, theirs in zip(*results, strict=True):
@@ -59,18 +60,18 @@ def test_what_is_freed_changes_no_gradient(alpha, schedule, lazy, monkeypatch):
 def test_means_are_freed_as_soon_as_nobody_will_read_them(monkeypatch):
     """On the way up each once its drive is there, on the way down once the edges above have learnt from it."""
     held = []
-    updating = Inference._updating
+    updating = Binding._updating
 
     def watched(self, update):
         call = updating(self, update)
 
         def then():
-            held.append([k for k, neurons in self.neurons.items() if neurons.mean is not None])
+            held.append([k for k, neurons in self._neurons.items() if neurons.mean is not None])
             call()
 
         return then
 
-    monkeypatch.setattr(Inference, "_updating", watched)
+    monkeypatch.setattr(Binding, "_updating", watched)
     dp.DualProp(deep_net(), beta=0.5).backward(*image_batch(2))
     assert held == [[0]] * 7
 
@@ -125,13 +126,13 @@ def test_hooks_are_called_from_the_top_down(name):
 def test_a_synapse_learns_before_those_below_it_have_been_updated(monkeypatch):
     """So that a gradient need not outlive its layer's turn: hooks between updates, not all at the end."""
     net, events = small_conv_net("tanh"), []
-    updating = Inference._updating
+    updating = Binding._updating
 
     def watched(self, update):
         call = updating(self, update)
         return lambda: events.append(update.number) or call()
 
-    monkeypatch.setattr(Inference, "_updating", watched)
+    monkeypatch.setattr(Binding, "_updating", watched)
     for k, layer in enumerate(net.chain, 1):
         layer.synapse.weight.register_post_accumulate_grad_hook(lambda p, k=k: events.append(f"W{k}"))
     dp.DualProp(net, beta=0.5).backward(*image_batch(2))

@@ -16,7 +16,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from dualprop.arguments import Count, PerLayer, Portion, Positive, checked, per_layer
-from dualprop.engines.dyads.inference import LASTING, NOTHING, STATES, Inference, Lasting, Names, Task
+from dualprop.engines.dyads.blocks import Task
+from dualprop.engines.dyads.inference import LASTING, NOTHING, STATES, Inference, Lasting, Names
 from dualprop.engines.dyads.schedules import Schedule, Update, parse
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.slots import Ages, Slots

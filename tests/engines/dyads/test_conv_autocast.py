@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import dualprop as dp
-from dualprop.engines.dyads.inference import Inference
+from dualprop.engines.dyads.binding import Binding
 from dualprop.nets.kernels import products
 from dualprop.rules.relaxing import Relaxing
 from tests.oracles.builders import gradient_of, suited
@@ -53,10 +53,10 @@ def test_the_gradient_is_close_to_that_of_single_precision(name):
 def test_everything_stays_channels_last_and_the_small_maps_go_over_patches(name, monkeypatch):
     net, x, y = problem(name)
     seen: list[torch.Tensor] = []
-    updating, unfold, unfolded = Inference._updating, products._patches, []
+    updating, unfold, unfolded = Binding._updating, products._patches, []
 
     def watched(self, update):
-        call, n = updating(self, update), self.neurons[update.number]
+        call, n = updating(self, update), self._neurons[update.number]
 
         def then():
             call()
@@ -69,7 +69,7 @@ def test_everything_stays_channels_last_and_the_small_maps_go_over_patches(name,
         unfolded.append(args[0])
         return unfold(*args)
 
-    monkeypatch.setattr(Inference, "_updating", watched)
+    monkeypatch.setattr(Binding, "_updating", watched)
     monkeypatch.setattr(products, "_patches", counted)
     rule = dp.RULES[name](net, loss="cross_entropy")
     with bf16():

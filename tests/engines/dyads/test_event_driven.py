@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dualprop as dp
-from dualprop.engines.dyads.inference import STATES, Inference, Task
+from dualprop.engines.dyads.blocks import Task
+from dualprop.engines.dyads.inference import STATES, Inference
 from dualprop.engines.dyads.plan import Planner
 from dualprop.engines.dyads.schedules import Update
 from tests.oracles.builders import assert_same, double_batch, double_net, gradient_of
@@ -178,8 +179,8 @@ class Forgetful(Inference):
         updates = list(updates)
         self.updates += len(updates)
         for update in updates:
-            self._follow(self._bind(self._knowing_nothing().plan([update]), self._every))
-        self._follow(self._bind(self._knowing_nothing().plan((), learn=learn), self._every))
+            self._follow(self._binding.bind(self._knowing_nothing().plan([update]), self._every))
+        self._follow(self._binding.bind(self._knowing_nothing().plan((), learn=learn), self._every))
 
     def _knowing_nothing(self) -> Planner:
         planner = self._planner([self.neurons[k].difference is not None for k in range(self.wiring.depth + 1)])

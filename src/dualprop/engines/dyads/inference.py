@@ -1,45 +1,28 @@
-"""Inference on one batch: a program bound to layers of dyadic neurons and the links between them.
+"""Inference on one batch: the dyadic states of all layers, and what the edges learn from them.
 
-What is computed, kept, freed and learnt when is the program's alone; here each of its instructions becomes a call,
-made once and used for every batch of the same form. No autograd graph is made that spans two layers.
+What is computed, kept, freed and learnt when is the program's alone; `binding.py` makes calls of its instructions.
+No autograd graph is made that spans two layers.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from functools import lru_cache, partial
-from typing import NamedTuple
+from functools import lru_cache
 
-import torch
 from torch import Tensor
 
+from dualprop.engines.dyads.binding import Binding, Bound
+from dualprop.engines.dyads.blocks import Batch, Blocks, Task
 from dualprop.engines.dyads.neurons import Link, Neurons
-from dualprop.engines.dyads.plan import Planner, Step
-from dualprop.engines.dyads.program import Do, Instruction, Program, Register, assembled, every_register
+from dualprop.engines.dyads.plan import Planner
+from dualprop.engines.dyads.program import Register, every_register
 from dualprop.engines.dyads.schedules import Update
-from dualprop.engines.dyads.states import DyadicState, Nudge, both, dyad
+from dualprop.engines.dyads.settling import Settling
+from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.states import ByLayer
-from dualprop.errors import DivergenceError
-from dualprop.nets.counting import counting
-from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net, zeros
-from dualprop.nets.synapses import Synapse, frozen_weights, product_dtype
-
-Call = Callable[[], object]
-
-ROUNDING = 16
-"""Units of the last place that a state at a fixed point still moves by, and no more."""
-
-
-class Task(NamedTuple):
-    """What an output layer is to learn: its loss and the encoded targets, of the output's shape."""
-
-    loss: Loss
-    y: Tensor
-
+from dualprop.nets.synapses import Synapse, frozen_weights
 
 Names = frozenset[str]
 """Of registers of layers."""
@@ -54,44 +37,6 @@ LASTING = Names({"mean", "difference"})
 """What is kept to start from."""
 
 NOTHING = Names()
-
-
-class _Change(NamedTuple):
-    """How far a state has moved in a round."""
-
-    relative: float  # ‖Δz‖/‖z‖
-    norm: float  # ‖Δz‖
-
-
-class _Bound:
-    """The calls that do what a program says.
-
-    Args:
-        program: the program.
-        calls: one for each instruction, with whether its products are of the inference, not of what edges learn.
-    """
-
-    def __init__(self, program: Program, calls: Sequence[tuple[Call, bool]]) -> None:
-        self.needs = program.needs
-        self.calls = [call for call, _ in calls]
-        self._counted = calls
-        self._products: int | None = None
-
-    def __call__(self) -> int:
-        """Do it, and say how many products the inference has made; the same at every call."""
-        if self._products is None:
-            self._products = self._count()
-        else:
-            for call in self.calls:
-                call()
-        return self._products
-
-    def _count(self) -> int:
-        counts = counting()
-        for call, counted in self._counted:
-            with counts if counted else nullcontext():
-                call()
-        return counts.total.products
 
 
 class Inference:
@@ -110,9 +55,6 @@ class Inference:
         updates: how many the schedule has asked for.
     """
 
-    x: Tensor
-    tasks: Mapping[int, Task]
-
     def __init__(
         self,
         net: Net,
@@ -121,14 +63,16 @@ class Inference:
         damping: float = 0.0,
         dyad: Callable[..., tuple[Tensor, Tensor]] = dyad,
     ) -> None:
-        self.net, self.wiring, self.nudge, self.damping, self._dyad = net, net.wiring, nudge, damping, dyad
+        self.net, self.wiring, self.nudge, self.damping = net, net.wiring, nudge, damping
         self._layers, self._synapses = net.stack, net.synapses
         self.neurons = {k: Neurons(k, self._layers[k - 1].potential if k > 0 else None) for k in net.wiring.out_of}
         self.links = [self._link(e, synapse) for e, synapse in enumerate(self._synapses)]
         self._linear = [link.synapse.linear for link in self.links]
+        self._blocks = Blocks(net.wiring, nudge, damping, dyad)
+        self._blocks.zeros = self._zeros
+        self._binding = Binding(net.wiring, self.neurons, self.links, self._blocks, damped=damping > 0)
         self._every = every_register(net.wiring)
-        self._forget = self._freeing(self._every)
-        self._bound_to = lru_cache(maxsize=64)(self._bind)
+        self._forget = self._binding.freeing(self._every)
         self._planned = lru_cache(maxsize=64)(self._plan)
         self.products = self.updates = 0
 
@@ -159,22 +103,21 @@ class Inference:
         Returns:
             Itself.
         """
-        self.x, self.tasks, self._inputs, self._samples = inputs[0], tasks, inputs, len(inputs[0])
-        self.dtype = product_dtype(self.x)
+        batch = self._blocks.batch = Batch(inputs, tasks)
         self.products = self.updates = 0
         for number, x in enumerate(inputs):
             neurons = self.neurons[-number]
-            neurons.mean, neurons.states = x.to(self.dtype), (x, x)
+            neurons.mean, neurons.states = x.to(batch.low), (x, x)
         for k, (mean, difference) in enumerate(start or (), 1):
             neurons = self.neurons[k]
-            neurons.mean = mean.to(self.dtype)
-            neurons.difference = None if difference is None else difference.to(self.dtype)
+            neurons.mean = mean.to(batch.low)
+            neurons.difference = None if difference is None else difference.to(batch.low)
         return self
 
     def end(self) -> None:
         """Forget the batch."""
         self._forget()
-        del self.x, self.tasks, self._inputs
+        del self._blocks.batch
 
     def run(self, updates: Iterable[Update], *, learn: bool, keep: Names) -> None:
         """Update the blocks that a schedule names, in its order.
@@ -209,42 +152,21 @@ class Inference:
         Raises:
             DivergenceError: if a state is not finite, or the residual still grows after the last round.
         """
-        planner = self._planner()
-        moves: list[dict[int, _Change]] = []
-        for number, updates in enumerate(rounds, 1):
-            before = {k: self._pair(k) for k in range(1, self.wiring.depth + 1)}
+        planner, settling = self._planner(), Settling(tolerance, self._blocks.batch.low)
+        for updates in rounds:
+            before = self._pairs()
             self.updates += len(updates)
-            self._follow(self._bound_to(planner.plan(updates), self._every))
-            moves.append({k: _change(self._pair(k), pair) for k, pair in before.items()})
-            for k, change in moves[-1].items():
-                if not math.isfinite(change.relative):
-                    raise DivergenceError(
-                        f"inference diverged at step {number}, layer {k}: a state became NaN or infinite"
-                    )
-            residual = max(change.relative for change in moves[-1].values())
-            if residual <= tolerance:
+            self._follow(self._binding.again(planner.plan(updates), self._every))
+            settling.see(before, self._pairs())
+            if settling.settled:
                 break
-        self._check_growth(moves, tolerance)
+        settling.check_growth()
         if learn:
-            bound = self._bound_to(planner.plan((), learn=True), self._kept(keep))
-            self._freeing(self._every - bound.needs - self._kept(keep))()
+            kept = self._kept(keep)
+            bound = self._binding.again(planner.plan((), learn=True), kept)
+            self._binding.freeing(self._every - bound.needs - kept)()
             self._follow(bound)
-        return len(moves), residual
-
-    def _check_growth(self, moves: Sequence[Mapping[int, _Change]], tolerance: float) -> None:
-        """Stop if a layer moves further in the last round than half way, where it did than after a quarter.
-
-        States that grow by a factor in every round move by the same part of their norm, but ever further. What
-        rounding moves is no growth.
-        """
-        steps, least = len(moves), max(tolerance, ROUNDING * torch.finfo(self.dtype).eps)
-        for k, last in moves[-1].items():
-            early, half = moves[steps // 4][k], moves[steps // 2][k]
-            if steps >= 8 and last.relative > least and last.norm > half.norm > early.norm:
-                raise DivergenceError(
-                    f"inference does not settle by step {steps}, layer {k}: its states moved by {half.norm:.3g} "
-                    f"half way and by {last.norm:.3g} in the end; give the schedule more damping"
-                )
+        return settling.rounds, settling.residual
 
     @property
     def outputs(self) -> list[Tensor]:
@@ -254,201 +176,43 @@ class Inference:
 
     def state(self) -> DyadicState:
         """The states as they are now, in full precision, if `STATES` were kept."""
-        pairs = {k: self._pair(k) for k in self.neurons}
+        pairs = {k: self._blocks.pair(n) for k, n in self.neurons.items()}
         plus, minus = (ByLayer.of(self.wiring, {k: pair[i] for k, pair in pairs.items()}) for i in (0, 1))
         return DyadicState(plus, minus, nudge=self.nudge)
 
     def lasting(self) -> Lasting:
         """What the next inference can start from, in full precision, if `LASTING` or `STATES` were kept."""
-        lasting = []
+        full, lasting = self._blocks.batch.full, []
         for k in range(1, self.wiring.depth + 1):
             n = self.neurons[k]
-            mean = (self._zeros(k) if n.mean is None else n.mean).to(self.x.dtype)
-            lasting.append((mean, None if n.difference is None else n.difference.to(self.x.dtype)))
+            mean = (self._zeros(k) if n.mean is None else n.mean).to(full)
+            lasting.append((mean, None if n.difference is None else n.difference.to(full)))
         return lasting
 
     def _planner(self, different: Sequence[bool] | None = None) -> Planner:
         return Planner(self.wiring, self._linear, different=different, damped=self.damping > 0)
 
-    def _plan(self, updates: tuple[Update, ...], different: tuple[bool, ...], learn: bool, keep: Names) -> _Bound:
+    def _plan(self, updates: tuple[Update, ...], different: tuple[bool, ...], learn: bool, keep: Names) -> Bound:
         """The calls of one inference; the same for every batch on which a schedule says the same."""
-        return self._bind(self._planner(different).plan(updates, learn=learn), self._kept(keep))
+        return self._binding.bind(self._planner(different).plan(updates, learn=learn), self._kept(keep))
 
     def _kept(self, names: Names) -> frozenset[Register]:
         """What is read after the last update."""
         outputs = {Register("output", k) for k in self.wiring.outputs}
         return frozenset(outputs | {Register(name, k) for name in names for k in self.neurons})
 
-    def _follow(self, bound: _Bound) -> None:
+    def _follow(self, bound: Bound) -> None:
         for register in bound.needs:
             if register.name == "mean" and self.neurons[register.number].mean is None:
                 self.neurons[register.number].mean = self._zeros(register.number)
         with frozen_weights(self._synapses):
             self.products += bound()
 
-    def _bind(self, steps: Sequence[Step], keep: frozenset[Register]) -> _Bound:
-        program = assembled(steps, self.wiring, keep, damped=self.damping > 0)
-        calls: list[tuple[Call, bool]] = []
-        for instruction in program.instructions:
-            calls.append((self._call(instruction), instruction.do is not Do.LEARN))
-            if instruction.frees:
-                calls.append((self._freeing(instruction.frees), False))
-        return _Bound(program, calls)
-
-    def _call(self, instruction: Instruction) -> Call:
-        """What does it."""
-        number, edges = instruction.number, [self.links[e] for e in instruction.edges]
-        match instruction.do:
-            case Do.DRIVE:
-                return self.links[number].drive
-            case Do.SEE:
-                return self.links[number].see
-            case Do.SEND:
-                return self.links[number].send
-            case Do.LEARN:
-                return self.links[number].learn
-            case Do.GATHER:
-                return self.neurons[number].gather
-            case Do.COLLECT:
-                return partial(self.neurons[number].collect, edges)
-            case Do.SAY:
-                return partial(self._say, self.neurons[number])
-            case Do.SCALE:
-                return partial(self._scale, self.neurons[number], self.nudge.beta[number - 1], instruction.spend)
-            case Do.UPDATE:
-                return self._updating(instruction)
-
-    def _freeing(self, registers: Iterable[Register]) -> Call:
-        places = [(self.links[r.number] if r.of_edge else self.neurons[r.number], r.name) for r in registers]
-
-        def free() -> None:
-            for owner, name in places:
-                setattr(owner, name, None)
-
-        return free
-
-    def _updating(self, update: Instruction) -> Call:
-        """What updates a layer."""
-        n, unread = self.neurons[update.number], {register.name for register in update.frees}
-        keep, mean = "states" not in unread or self.damping > 0, "mean" not in unread
-        if update.number in self.wiring.outputs:
-            call: Call = partial(self._update_output, n, update, mean)
-        elif update.fed:
-            call = self._nudged(n, update.spend, keep)
-        else:
-            call = self._resting(n, keep)
-        return partial(self._damped, n, call, mean) if self.damping else call
-
-    def _resting(self, n: Neurons, keep: bool) -> Call:
-        """z^+ = z^- = f(a)."""
-        f = n.potential
-        assert f is not None
-
-        def update() -> None:
-            assert n.total is not None
-            z = f(n.total)
-            n.mean, n.difference = z.to(self.dtype), None
-            if keep:
-                n.states = z, z
-
-        return update
-
-    def _nudged(self, n: Neurons, spend: bool, keep: bool) -> Call:
-        """z^+ = f(a + α r d) and z^- = f(a - ᾱ r d)."""
-        f, dyad, share = n.potential, self._dyad, self.nudge.share
-        up, down = self.nudge.steps(self.wiring, n.number)
-        assert f is not None
-
-        def update() -> None:
-            a, d = n.total, n.pull
-            assert a is not None
-            assert d is not None
-            if keep:
-                n.states = both(f, a.to(self.x.dtype), d.to(self.x.dtype), up, down)
-            mean, n.difference = dyad(f, a, d, up, down, share, spend)
-            n.mean = mean.to(self.dtype)
-
-        return update
-
-    def _update_output(self, n: Neurons, update: Instruction, mean: bool) -> None:
-        """The update of an output layer, by its loss and what comes down to it from other layers."""
-        assert n.potential is not None
-        assert n.total is not None
-        f, task, a = n.potential, self.tasks[n.number], n.total.to(self.x.dtype)
-        output = n.output = f(a)
-        toward = away = a
-        if update.fed:
-            assert n.pull is not None
-            d, (up, down) = n.pull.to(a.dtype), self.nudge.steps(self.wiring, n.number)
-            toward, away = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down)
-        if update.nudged:
-            up, down = self.nudge.at(n.number)
-            pulled = ((toward, away),) if update.fed else ()  # a loss of one's own may know nothing of them
-            self._move(n, *task.loss.output_step(f, a, task.y, up, down, *pulled), mean)
-        elif update.fed:
-            self._move(n, f.over(toward), f.over(away), mean)  # in memory of their own
-        else:
-            self._move(n, output, output, mean)
-
-    def _damped(self, n: Neurons, update: Call, mean: bool) -> None:
-        """The update that keeps a part λ of the old states."""
-        old = self._pair(n.number)
-        update()
-        assert n.states is not None
-        new = n.states
-        plus, minus = (
-            torch.lerp(z.to(self.x.dtype), before, self.damping) for z, before in zip(new, old, strict=True)
-        )
-        nudged = new[0] is not new[1] or old[0] is not old[1]
-        self._move(n, plus, minus if nudged else plus, mean)
-
-    def _move(self, n: Neurons, plus: Tensor, minus: Tensor, mean: bool) -> None:
-        """Mean and difference, computed in the states' precision and rounded once to that of the products."""
-        nudged = plus is not minus
-        n.difference = (plus - minus).to(self.dtype) if nudged else None
-        if mean:
-            n.mean = (self.nudge.mean(plus, minus) if nudged else plus).to(self.dtype)
-        n.states = plus, minus
-
-    def _say(self, n: Neurons) -> None:
-        """What an output layer says that has never been updated."""
-        assert n.potential is not None
-        assert n.total is not None
-        n.output = n.potential(n.total.to(self.x.dtype))
-
-    def _scale(self, n: Neurons, beta: float, spend: bool) -> None:
-        """(1/β_k) (z_k^- - z_k^+) for the batch mean; what the edges learn from."""
-        scale = -1 / (beta * self._samples)
-        if n.difference is None:
-            n.delta = self._zeros(n.number)
-        else:
-            n.delta = n.difference.mul_(scale) if spend else n.difference.mul(scale)
-
-    def _pair(self, k: int) -> tuple[Tensor, Tensor]:
-        """z^+ and z^- in full precision; one tensor where nothing has nudged the layer."""
-        n = self.neurons[k]
-        plus, minus = n.states or self._apart(n.mean, n.difference) or (self._zeros(k),) * 2
-        wide = plus.to(self.x.dtype)
-        return wide, wide if plus is minus else minus.to(self.x.dtype)
-
-    def _apart(self, mean: Tensor | None, difference: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """z^+ and z^- that have this mean and this difference."""
-        if mean is None or difference is None:
-            return None if mean is None else (mean, mean)
-        mean, difference, share = mean.to(self.x.dtype), difference.to(self.x.dtype), self.nudge.share
-        return torch.add(mean, difference, alpha=1 - share), torch.sub(mean, difference, alpha=share)
+    def _pairs(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """z^+ and z^- of layers 1..L."""
+        return {k: self._blocks.pair(self.neurons[k]) for k in range(1, self.wiring.depth + 1)}
 
     def _zeros(self, k: int) -> Tensor:
         """The state of a layer that has never been updated."""
-        return zeros(self.x, self.net.state_shapes([tuple(x.shape[1:]) for x in self._inputs])[k], self.dtype)
-
-
-def _change(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> _Change:
-    """Of the two states, the one that has moved more, relatively, or is not finite."""
-    changes = [_moved_by(z, before) for z, before in zip(new, old, strict=True)]
-    return max(changes, key=lambda change: (not math.isfinite(change.relative), change.relative))
-
-
-def _moved_by(z: Tensor, before: Tensor) -> _Change:
-    norm = float(torch.linalg.vector_norm(z - before, dtype=torch.float64))
-    return _Change(norm / float(torch.linalg.vector_norm(z, dtype=torch.float64)) if norm else 0.0, norm)
+        batch = self._blocks.batch
+        return zeros(batch.x, self.net.state_shapes([tuple(x.shape[1:]) for x in batch.inputs])[k], batch.low)
