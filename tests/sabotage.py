@@ -117,7 +117,7 @@ SABOTAGES = {
         "engines/dyads/test_twin.py",
     ),
     "schedules: the way down ends one layer early": Sabotage(
-        "engines/dyads/schedules.py",
+        "engines/dyads/schedules/passes.py",
         "for k in range(wiring.depth, 0, -1):",
         "for k in range(wiring.depth, 1, -1):",
         "engines/dyads/test_twin.py",
@@ -141,7 +141,7 @@ SABOTAGES = {
         "engines/dyads/test_graph_twin.py",
     ),
     "graphs: an output in the middle is nudged on the first way up": Sabotage(
-        "engines/dyads/schedules.py",
+        "engines/dyads/schedules/passes.py",
         "nudged=not (first and k in wiring.outputs)",
         "nudged=True",
         "engines/dyads/test_graph_twin.py -k two-outputs",
@@ -496,7 +496,7 @@ SABOTAGES = {
         "training/test_resolved.py -k stopped",
     ),
     "records: a schedule without its seed": Sabotage(
-        "engines/dyads/schedules.py",
+        "engines/dyads/schedules/base.py",
         "for _, value in values)",
         "for _, value in values[:1])",
         "training/test_resolved.py -k words",

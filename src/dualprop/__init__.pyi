@@ -8,6 +8,11 @@ from .convert import scaled_loss as scaled_loss
 from .convert import unconvert as unconvert
 from .engines.dyads import schedules as schedules
 from .engines.dyads.schedules import SCHEDULES as SCHEDULES
+from .engines.dyads.schedules import Backward as Backward
+from .engines.dyads.schedules import EvenOdd as EvenOdd
+from .engines.dyads.schedules import Forward as Forward
+from .engines.dyads.schedules import OddEven as OddEven
+from .engines.dyads.schedules import Order as Order
 from .engines.dyads.schedules import Parallel as Parallel
 from .engines.dyads.schedules import Random as Random
 from .engines.dyads.schedules import Schedule as Schedule

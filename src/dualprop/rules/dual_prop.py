@@ -38,9 +38,11 @@ class DualProp(Rule):
         loss: a name in `LOSSES` or a `Loss`. "mse" nudges exactly and needs (1-α)β_L < 1.
         alpha: α in [0, 1]. ½ makes the gradient's error second order in β, anything else first.
         beta: the strength of the nudges, positive: one number, or one for each layer 1..L.
-        schedule: the order of updates: a `Sweep`, `Parallel` or `Random`, or a word for one, as "random:100". A
-            warning names the layers that cannot learn in it.
-        transpose: DP-transpose, z̄ = ᾱ z^+ + α z^-: stable under repeated sweeps for every α.
+        schedule: the order of updates, a `Schedule` or a word for one: sweep:N, forward:N, backward:N, even-odd:N,
+            odd-even:N, parallel:TICKS, random:UPDATES, or an order of one's own as random:[1,3,2] or
+            order:[2,[1,3]]:N. A warning names the layers that cannot learn in it.
+        transpose: DP-transpose, z̄ = ᾱ z^+ + α z^-: stable under repeated sweeps for every α. Its authors swap the
+            nudges in place of the mean: their α is 1 - ours.
         lazy: start from the states that the batch before left, not from zero. States belong to the slots of
             the batch: sample i starts from what the last batch of more than i samples left in slot i. A
             smaller batch uses the first slots and leaves the others; new slots start at zero.

@@ -59,8 +59,50 @@ def test_a_listed_order_is_taken_as_it_is():
     assert dp.Random((2, 1)) == dp.Random([2, 1])
 
 
+UP = [(1,), (2,), (3,), (4,), (5,)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "again"),
+    [
+        (dp.Forward(3), [], UP),
+        (dp.Backward(3), UP, UP[::-1]),
+        (dp.EvenOdd(3), UP, [(2, 4), (1, 3, 5)]),
+        (dp.OddEven(3), UP, [(1, 3, 5), (2, 4)]),
+        (dp.Order([4, [1, 5]], 3), [], [(4,), (1, 5)]),
+    ],
+    ids=repr,
+)
+def test_passes_come_again_and_again_after_a_feed_forward_one(schedule, first, again):
+    made = blocks(schedule, 5)
+    assert [layers for layers, _ in made] == first + 3 * again
+    nudges = [(layers, nudged) for layers, nudged in made if 5 in layers]
+    assert [nudged for _, nudged in nudges] == [False] * bool(first) + [True] * sum(
+        5 in each for each in 3 * again
+    )
+
+
+def test_single_layers_have_no_even_ones():
+    assert [layers for layers, _ in blocks(dp.EvenOdd(), 1)] == [(1,), (1,)]
+
+
+@pytest.mark.parametrize("passes", range(1, 7))
+def test_forward_passes_bring_the_nudge_down_a_layer_each(passes):
+    assert dp.Forward(passes).learning(5) == {k for k in range(1, 6) if 5 - k + 1 <= passes}
+
+
+@pytest.mark.parametrize(
+    "word", ["order:[]", "order:[0]", "order:[[1,1]]", "forward:0", "even-odd:1:2:3:4", "order"]
+)
+def test_words_that_say_nothing_sensible_are_refused(word):
+    with pytest.raises(dp.DualpropError) as caught:
+        dp.DualProp(dp.nets.mlp([3, 4, 2]), schedule=word)
+    assert "\n" not in str(caught.value)
+
+
 def test_schedules_are_values():
     assert dp.Sweep() == dp.Sweep(1)
     assert dp.Sweep(1) != dp.Sweep(2)
+    assert dp.Sweep(2) != dp.Forward(2)
     assert len({dp.Sweep(), dp.Parallel(), dp.Random(5), dp.Random([1]), dp.Sweep(1)}) == 4
     assert "Parallel(ticks=3)" in repr(dp.Parallel(3))

@@ -63,6 +63,70 @@ def test_every_schedule_alpha_mean_and_loss(alpha: float, transpose: bool, loss:
     compare(rule, ["tanh"] * 3 + ["linear"], loss, schedule)
 
 
+def in_passes(count: int, *order: tuple[int, ...], first: bool = True) -> Callable[[Twin, np.ndarray], None]:
+    """A feed-forward pass, then the same order again and again."""
+
+    def infer(twin: Twin, y: np.ndarray) -> None:
+        if first:
+            twin.feed_forward()
+            twin.update([twin.L], None)
+        for layers in count * order:
+            twin.update(layers, y)
+
+    return infer
+
+
+PASSES: dict[str, Callable[[Twin, np.ndarray], None]] = {
+    "forward:1": in_passes(1, (1,), (2,), (3,), (4,)),
+    "forward:5": in_passes(5, (1,), (2,), (3,), (4,)),
+    "backward:2": in_passes(2, (4,), (3,), (2,), (1,)),
+    "even-odd:3": in_passes(3, (2, 4), (1, 3)),
+    "odd-even:3": in_passes(3, (1, 3), (2, 4)),
+    "order:[4,[2,3,1]]:3": in_passes(3, (4,), (1, 2, 3), first=False),
+}
+
+
+@pytest.mark.parametrize("schedule", PASSES)
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+@pytest.mark.parametrize(("alpha", "transpose"), [(0.25, False), (1.0, True)])
+def test_passes(alpha: float, transpose: bool, loss: str, schedule: str) -> None:
+    net = double_net(SIZES, "tanh")
+    rule = dp.DualProp(net, loss=loss, alpha=alpha, beta=BETA, transpose=transpose, schedule=schedule)
+    x, y = double_batch(3, SIZES[0], SIZES[-1])
+    twin = twin_of(rule, ["tanh"] * 3 + ["linear"], loss)
+    twin.start(x.numpy())
+    PASSES[schedule](twin, one_hot(y))
+    assert_states(rule.infer(x, y), twin)
+    assert_gradients(gradient_of(rule, x, y), twin)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+def test_dp_transpose_is_that_of_its_authors_at_one_minus_alpha(alpha: float) -> None:
+    """Theirs: z^+ = f(a + (1-α) d), z^- = f(a - α d), z̄ = α z^+ + (1-α) z^-, β at the output alone."""
+    net = double_net(SIZES, "tanh")
+    x, y = double_batch(3, SIZES[0], SIZES[-1])
+    rule = dp.DualProp(net, loss="cross_entropy", alpha=1 - alpha, beta=0.3, transpose=True, schedule="forward:6")
+    layers, n = [(layer.synapse.weight.detach(), layer.synapse.bias.detach()) for layer in net.chain], 4
+    z: list[Tensor] = [x]
+    for k, (weight, bias) in enumerate(layers, 1):
+        z.append(z[-1] @ weight.T + bias if k == n else torch.tanh(z[-1] @ weight.T + bias))
+    plus, minus = list(z), list(z)
+    for _ in range(6):
+        for k in range(1, n + 1):
+            below = alpha * plus[k - 1] + (1 - alpha) * minus[k - 1]
+            a = below @ layers[k - 1][0].T + layers[k - 1][1]
+            if k == n:
+                force = 0.3 * (torch.softmax(a, 1) - torch.eye(SIZES[-1], dtype=a.dtype)[y])
+                plus[k], minus[k] = a - (1 - alpha) * force, a + alpha * force
+            else:
+                d = (plus[k + 1] - minus[k + 1]) @ layers[k][0]
+                plus[k], minus[k] = torch.tanh(a + (1 - alpha) * d), torch.tanh(a - alpha * d)
+    state = rule.infer(x, y)
+    for k in range(1, n + 1):
+        torch.testing.assert_close(state.plus[k], plus[k], rtol=0, atol=1e-14)
+        torch.testing.assert_close(state.minus[k], minus[k], rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("schedule", ["sweep-2", "parallel", "listed"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation(activation: str, schedule: str) -> None:
