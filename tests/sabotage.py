@@ -483,6 +483,12 @@ SABOTAGES = {
         "if tests[-1].get(name) is None:",
         "runs/test_hostile.py -k invented",
     ),
+    "records: pictures of another sample": Sabotage(
+        "training/callbacks/pictures.py",
+        "_thinned(layers[k][0], room)",
+        "_thinned(layers[k][-1], room)",
+        "training/test_pictures.py",
+    ),
     "records: links are written through": Sabotage(
         "files.py",
         "os.replace(draft, path)",

@@ -7,6 +7,7 @@ metrics.jsonl           one line of numbers at a time
 events.out.*            the same for TensorBoard
 checkpoint.safetensors  all that is needed to go on; replaced as a whole, never half-written
 best.safetensors        the weights with the best validation accuracy
+pictures.safetensors    filters and states to be looked at, in 8 bits
 result.json             the test result, when the run is finished
 .lock                   held by the process that trains; what holds it ends with that
 """

@@ -44,6 +44,7 @@ class Experiment:
         dataset: what is trained on.
         trainer: trains it, with all callbacks that need no run folder.
         validation: the one of them that keeps the best weights.
+        test: the one of them that tests those.
     """
 
     settings: Settings
@@ -51,6 +52,7 @@ class Experiment:
     dataset: Dataset
     trainer: Trainer
     validation: Validation
+    test: FinalTest
 
 
 def device(name: str) -> torch.device:
@@ -271,13 +273,14 @@ def build(
         batches(held_out, EVALUATION_BATCH) if len(held_out) else None,
         average.in_place if average else nullcontext,
     )
+    test = FinalTest(validation, batches(dataset.test, EVALUATION_BATCH))
     ours = [
         AverageGradients(),
         ClipGradients(settings.clip_norm) if settings.clip_norm else None,
         average,
         validation,
         Alignment() if settings.alignment else None,
-        FinalTest(validation, batches(dataset.test, EVALUATION_BATCH)),
+        test,
     ]
     trainer = Trainer(
         net,
@@ -289,4 +292,4 @@ def build(
         autocast=_autocast(chosen, precision),
         processes=processes,
     )
-    return Experiment(settings, resolved, dataset, trainer, validation)
+    return Experiment(settings, resolved, dataset, trainer, validation, test)

@@ -18,7 +18,7 @@ from dualprop.nets.net import Net
 from dualprop.rules import Rule
 from dualprop.runs.folder import CHECKPOINT, ReadOnlyRun, Run, check_free
 from dualprop.runs.settings import Settings
-from dualprop.training.callbacks import BestWeights, Callback, Checkpoints, Display, Records, Results
+from dualprop.training.callbacks import BestWeights, Callback, Checkpoints, Display, KeptPictures, Records, Results
 from dualprop.training.experiment import Experiment, build
 from dualprop.training.own import Own
 from dualprop.training.processes.group import Alone, join
@@ -225,6 +225,7 @@ def fit(experiment: Experiment, run: Run, progress: bool = True) -> Result:
     trainer.callbacks += [
         Records(run, s.log_every, validation),
         BestWeights(run, validation, in_shape=list(dataset.in_shape), num_classes=dataset.num_classes),
+        KeptPictures(run, experiment.test.batches),
         results,
         *([Display(f"{s.rule} on {s.data}, seed {s.seed}")] if shown and trainer.processes.leads else []),
         Checkpoints(run, s.checkpoint_every),

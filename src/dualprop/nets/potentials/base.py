@@ -74,6 +74,10 @@ class Potential(ABC):
         """Whether `dyad` loses nothing in low precision: it never subtracts numbers that are nearly equal."""
         return False
 
+    def piece(self, z: Tensor) -> Tensor | None:
+        """Which smooth piece of f every state is on, as a number of its shape; None where f has no kinks."""
+        return None
+
     def module(self) -> nn.Module:
         """f as a PyTorch module: PyTorch's own, where it has one."""
         return Activation(self)

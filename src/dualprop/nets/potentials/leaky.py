@@ -36,6 +36,10 @@ class LeakyReLU(Potential):
         """f(a), written over a."""
         return F.leaky_relu_(a, self.slope)
 
+    def piece(self, z: Tensor) -> Tensor:
+        """Which of the two lines."""
+        return (z > 0).int()
+
     def module(self) -> nn.Module:
         """`torch.nn.LeakyReLU`."""
         return nn.LeakyReLU(self.slope)

@@ -46,6 +46,12 @@ class Projection(Potential):
         rise = torch.clamp(rise, self.low - p, self.high - p, out=rise)
         return self.over(p.add_(rise)), rise
 
+    def piece(self, z: Tensor) -> Tensor | None:
+        """At the lower bound, between them, or at the upper one; None without bounds."""
+        if math.isinf(self.low) and math.isinf(self.high):
+            return None
+        return (z > self.low).int() + (z >= self.high).int()
+
     def energy(self, z: Tensor) -> Tensor:
         """½‖z‖² per sample, ∞ outside the interval."""
         outside = (z < self.low) | (z > self.high)

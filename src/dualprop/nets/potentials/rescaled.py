@@ -61,6 +61,10 @@ class Rescaled(Potential):
         inner = self.inner(a, out=out)
         return self.base.dyad(inner, d, self.slope * up, self.slope * down, share, inner)
 
+    @override
+    def piece(self, z: Tensor) -> Tensor | None:
+        return self.base.piece(z)
+
     def module(self) -> nn.Module:
         """The shift of the drive, then the module of the base."""
         return nn.Sequential(Shift(self), self.base.module())

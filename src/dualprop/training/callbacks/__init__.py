@@ -8,6 +8,7 @@ from dualprop.training.callbacks.checkpoints import Checkpoints
 from dualprop.training.callbacks.display import Display, RunLine
 from dualprop.training.callbacks.evaluation import Alignment, Best, FinalTest, Validation
 from dualprop.training.callbacks.gradients import AverageGradients, ClipGradients
+from dualprop.training.callbacks.pictures import KeptPictures
 from dualprop.training.callbacks.records import BestWeights, Records, Results
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ClipGradients",
     "Display",
     "FinalTest",
+    "KeptPictures",
     "Records",
     "Results",
     "RunLine",
