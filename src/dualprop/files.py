@@ -2,7 +2,7 @@
 
 What is read is a regular file of a limited size, never a pipe or a device that could hang or fill the memory. What
 is written goes to a draft of its own first, which takes the file's name when it is whole: no link is followed.
-JSON may not be deeper, nor its numbers longer, than those who read it can take.
+JSON and TOML may not be deeper, nor their numbers longer, than those who read them can take.
 """
 
 from __future__ import annotations
@@ -10,11 +10,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import stat
+import sys
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import IO, Any, BinaryIO
+
+from dualprop.errors import DualpropError
+from dualprop.registry import Registry
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # no waiting for a pipe's writer
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # never through a link
@@ -112,6 +123,48 @@ def parse_json(content: bytes | str) -> Any:
     """
     text = content if isinstance(content, str) else content.decode("utf-8")
     return shallow(lambda: json.loads(text, parse_int=_whole))
+
+
+def shipped(kind: str, package: str) -> Registry[Any]:
+    """The TOML files that ship in a package, by name.
+
+    Args:
+        kind: what they are, for errors.
+        package: where they lie, as it is imported.
+    """
+    files = sorted(resources.files(package).iterdir(), key=lambda file: file.name)
+    return Registry(kind, {f.name.removesuffix(".toml"): f for f in files if f.name.endswith(".toml")})
+
+
+def read_toml(name: str | Path, known: Registry[Any], limit: int) -> dict[str, Any]:
+    """What a TOML file says, one that ships with the package or one's own.
+
+    Args:
+        name: of one in `known`, or the path of a file that ends in .toml.
+        known: as `shipped` gives them.
+        limit: the most bytes that one's own may hold.
+
+    Raises:
+        DualpropError: for an unknown name, or a file that is missing or no TOML.
+    """
+    file = None if str(name).endswith(".toml") else known[str(name)]
+    try:
+        content = read_regular(name, limit) if file is None else file.read_bytes()
+        return _toml(content.decode("utf-8"))
+    except FileNotFoundError:
+        raise DualpropError(f"{name}: no such file") from None
+    except (OSError, ValueError) as error:  # what TOML and Unicode cannot read are ValueErrors
+        raise DualpropError(f"{name}: not a {known.kind} ({' '.join(str(error).split())})") from None
+
+
+def _toml(text: str) -> dict[str, Any]:
+    if re.search(_LONG_KEY, text):  # before tomllib takes memory by the square of its length
+        raise ValueError(f"a key of more than {DEEPEST} parts")
+    tables: dict[str, Any] = shallow(lambda: tomllib.loads(text))
+    return tables
+
+
+_LONG_KEY = rf"""(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')\s*\.\s*){{{DEEPEST}}}"""
 
 
 def shallow(parse: Callable[[], Any]) -> Any:

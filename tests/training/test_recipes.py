@@ -11,11 +11,11 @@ import dualprop as dp
 from dualprop import RULES, data, recipes
 from dualprop.data import Dataset, Split
 from dualprop.errors import DualpropError
+from dualprop.files import tomllib
 from dualprop.runs.settings import Settings
 from dualprop.studies.comparison import plan
 from dualprop.training.experiment import build
 from dualprop.training.optim.optimizers import LR_SCHEDULES
-from dualprop.training.recipes import tomllib
 from dualprop.training.resolved import make_net, net_arguments
 from tests.slow import but_slow
 
@@ -24,7 +24,7 @@ def build_net(settings, in_shape, num_classes):
     return make_net(settings.net, net_arguments(settings, in_shape, num_classes), settings.seed)
 
 
-PAPERS = ("cifar10-vgg16", "cifar100-vgg16", "mnist-mlp")
+PAPERS = ("cifar10-vgg16", "cifar100-vgg16", "mnist-mlp", "mnist-mlp-4")
 COMPARATORS = ("chl-mnist", "dtp-cifar10", "ep-cifar10", "ep-mnist", "hep-mnist", "lpom-mnist")
 GRAPHS = ("cifar10-resnet8", "cifar10-vit-tiny", "mnist-hopfield")
 
@@ -73,9 +73,10 @@ def test_cifar10_is_the_paper_s_schedule(rule, warmup_epochs, warmup_lr):
 def test_the_other_published_numbers():
     s = recipes.load("cifar100-vgg16", rule="kp-dp")
     assert (s.epochs, s.batch_size, s.lr, s.warmup_epochs) == (200, 50, 0.015, 30)
-    s = recipes.load("mnist-mlp")
-    assert (s.hidden, s.optimizer, s.lr, s.epochs) == ((1000,) * 4, "adam", 3e-5, 100)
-    assert (s.loss, s.batch_size, s.val_fraction) == ("mse", 100, 0.1)
+    for name, layers in (("mnist-mlp", 3), ("mnist-mlp-4", 4)):
+        s = recipes.load(name)
+        assert (s.hidden, s.optimizer, s.lr, s.epochs) == ((1000,) * layers, "adam", 3e-5, 100)
+        assert (s.loss, s.batch_size, s.val_fraction) == ("mse", 100, 0.1)
 
 
 @pytest.mark.parametrize("name", [*PAPERS, "mnist-comparison"])

@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,8 @@ from dualprop.runs import checkpoint as format
 from dualprop.runs.environment import environment
 from dualprop.runs.events import Events
 from dualprop.runs.settings import Settings
+
+logger = logging.getLogger("dualprop")
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMER = "checkpoint.pt"
@@ -201,17 +204,33 @@ class Run:
         Raises:
             CheckpointError: if one is no record.
         """
+        try:
+            return [_record(line) for line in self._lines() if line.endswith(b"\n")]
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.path / 'metrics.jsonl'}: damaged ({_reason(error)})") from None
+
+    def readable_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics that are records; how many are not is a warning."""
+        records, unreadable = [], 0
+        for line in self._lines():
+            try:
+                records.append(_record(line))
+            except (ValueError, TypeError):
+                unreadable += 1
+        if unreadable:
+            lines = "1 line that is no record" if unreadable == 1 else f"{unreadable} lines that are no records"
+            logger.warning("%s: %s left out", self.path / "metrics.jsonl", lines)
+        return records
+
+    def _lines(self) -> list[bytes]:
+        """The lines of metrics as they are."""
         path = self.path / "metrics.jsonl"
         try:
-            content = files.read_regular(path, LARGE)
+            return files.read_regular(path, LARGE).splitlines(keepends=True)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({_reason(error)})") from None
-        try:
-            return [_record(line) for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged ({_reason(error)})") from None
 
     def log(self, **record: Any) -> None:
         """Append one line of metrics.

@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from dualprop import data
 from dualprop.data import Batches, Dataset, ItemBatches, Part, batched
 from dualprop.errors import DataError, DualpropError
+from dualprop.nets import NETS
 from dualprop.nets.losses import LOSSES
 from dualprop.nets.net import Net
 from dualprop.registry import Registry
@@ -160,8 +161,17 @@ def _check_fits(net: Net, dataset: Dataset) -> None:
         raise DualpropError(f"net: has outputs of shape {tuple(output)}, but the data has {wanted}")
 
 
-def _check_names(settings: Settings, own: Own) -> None:
-    """Refuse what the settings name and there is not, or what an object of one's own has decided already."""
+def check_names(settings: Settings, own: Own | None = None) -> None:
+    """Refuse what the settings name and there is not, or what an object of one's own has decided already.
+
+    Raises:
+        DualpropError: for the first such thing; no data are read.
+    """
+    own = own or Own()
+    if own.data is None:
+        data.find(settings.data, settings.image_size, settings.background)
+    if own.trained is None:
+        NETS[settings.net]
     if own.rule is None:
         RULES[settings.rule].check(settings.rule_settings)
     if "loss" in settings.rule_settings:
@@ -208,7 +218,7 @@ def build(
         DualpropError: for the first thing that is wrong, before anything is written.
     """
     own = own or Own()
-    _check_names(settings, own)
+    check_names(settings, own)
     precision = PRECISIONS[settings.precision]
     processes = processes or Alone()
     if settings.batch_size < processes.count:

@@ -7,23 +7,15 @@ This module imports nothing heavy.
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dualprop import files
 from dualprop.errors import DualpropError
-from dualprop.files import DEEPEST, read_regular, shallow
 from dualprop.registry import Registry
 from dualprop.runs.settings import Settings
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 LARGEST = 2**16
 """Bytes of a recipe."""
@@ -95,8 +87,7 @@ def _scaled(name: str, table: Mapping[str, Any], epochs: int) -> float:
 
 def shipped() -> Registry[Any]:
     """The files of the recipes that ship with the package, by name."""
-    files = sorted(resources.files(__name__).iterdir(), key=lambda file: file.name)
-    return Registry("recipe", {f.name.removesuffix(".toml"): f for f in files if f.name.endswith(".toml")})
+    return files.shipped("recipe", __name__)
 
 
 def read(recipe: str | Path) -> Recipe:
@@ -111,10 +102,8 @@ def read(recipe: str | Path) -> Recipe:
     """
     from dualprop.rules import RULES  # imports torch, which the names above need not wait for
 
-    file = None if str(recipe).endswith(".toml") else shipped()[str(recipe)]
+    tables = files.read_toml(recipe, shipped(), LARGEST)
     try:
-        text = read_regular(recipe, LARGEST) if file is None else file.read_bytes()
-        tables = _parsed(text.decode("utf-8"))
         rules = tables.pop("rules", {})
         if not isinstance(rules, dict) or not all(isinstance(table, dict) for table in rules.values()):
             raise DualpropError("rules: must hold a table for each rule, as [rules.kp-dp]")
@@ -123,21 +112,8 @@ def read(recipe: str | Path) -> Recipe:
             if "rule" in table:
                 raise DualpropError(f"rules.{name}: may not name another rule")
         return Recipe(tables, rules)
-    except FileNotFoundError:
-        raise DualpropError(f"{recipe}: no such file") from None
-    except (OSError, ValueError) as error:  # what TOML and Unicode cannot read are ValueErrors, as ours are
-        raise DualpropError(f"{recipe}: not a recipe ({' '.join(str(error).split())})") from None
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    """What TOML says, or a ValueError."""
-    if re.search(_LONG_KEY, text):  # before tomllib takes memory by the square of its length
-        raise ValueError(f"a key of more than {DEEPEST} parts")
-    tables: dict[str, Any] = shallow(lambda: tomllib.loads(text))
-    return tables
-
-
-_LONG_KEY = rf"""(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')\s*\.\s*){{{DEEPEST}}}"""
+    except DualpropError as error:
+        raise DualpropError(f"{recipe}: not a recipe ({error})") from None
 
 
 def load(recipe: str | Path, **settings: Any) -> Settings:

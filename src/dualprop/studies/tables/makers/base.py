@@ -1,0 +1,148 @@
+"""What every maker of cells does."""
+
+from __future__ import annotations
+
+import functools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dualprop.rules import RULES
+from dualprop.runs.settings import Settings
+from dualprop.training.resolved import make_net, net_arguments
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the folder of a cell says.
+
+    Attributes:
+        settings: what was asked for.
+        used: what was made of it, as far as it is known: "net" and "rule", with all their settings; for a
+            measurement, "measure" with its arguments.
+        numbers: what was measured, by name; empty while it is not finished.
+        complete: whether it came to its end.
+        diverged: why it did not; empty where it did, or may yet.
+    """
+
+    settings: Settings
+    used: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    complete: bool = False
+    diverged: str = ""
+
+
+class Maker(ABC):
+    """Makes the cells of a table and reads them. Its own arguments are those of its constructor."""
+
+    @abstractmethod
+    def check(self, settings: Settings) -> None:
+        """Refuse settings that it cannot do, by their names alone; no data are read.
+
+        Raises:
+            DualpropError: for the first thing that is wrong.
+        """
+
+    @abstractmethod
+    def make(self, settings: Settings, folder: Path) -> None:
+        """Make a cell, or go on with it.
+
+        Args:
+            settings: the cell's.
+            folder: its record, which may be there.
+
+        Raises:
+            DualpropError: for whatever is wrong, before the folder is made.
+            Interrupted: on Ctrl-C or SIGTERM; what is there can be gone on with.
+        """
+
+    @abstractmethod
+    def seconds(self, settings: Settings) -> float:
+        """How long an epoch takes here, or all of it where there are no epochs, as a few steps show."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, folder: Path) -> Record | None:
+        """What a folder says, or None if it is no record of this kind.
+
+        Raises:
+            CheckpointError: if it is one, and damaged.
+        """
+
+    def differences(
+        self, full: Settings, record: Record, classes: int | None = None
+    ) -> dict[str, tuple[Any, Any]] | None:
+        """How a record differs from the full setting of a row.
+
+        Args:
+            full: the row's settings.
+            record: what `read` gave.
+            classes: that the data are to have; None for any.
+
+        Returns:
+            For each name what the record has and what the table has, where schedule or data were shortened; {} for
+            the full setting; None if the record is no cell of the row at all.
+        """
+        asked, used = record.settings, record.used
+        told = (*IMMATERIAL, *SHORTENED, *(OF_NET if "net" in used else ()), *(OF_RULE if "rule" in used else ()))
+        if any(getattr(asked, name) != getattr(full, name) for name in NAMES if name not in told):
+            return None
+        if used.get("measure", {}) != self.arguments() or not _same(used, full):
+            return None
+        both = {name: (getattr(asked, name), getattr(full, name)) for name in SHORTENED}
+        if classes is not None and "net" in used:
+            both["classes"] = used["net"]["num_classes"], classes
+        return {name: (ours, theirs) for name, (ours, theirs) in both.items() if ours != theirs}
+
+    def arguments(self) -> dict[str, Any]:
+        """Its own arguments, as JSON holds them."""
+        return {}
+
+
+IMMATERIAL = (
+    *(f.name for f in fields(Settings) if not f.metadata["identity"]),
+    *("seed", "alignment", "log_every", "precision", "channels_last", "compile", "fused_update"),
+)
+"""Settings in which two cells of a row may differ."""
+
+SHORTENED = ("epochs", "warmup_epochs", "lr_epochs", "val_fraction")
+"""Settings by which a schedule is shortened, or the data: such a cell is shown, and not compared."""
+
+OF_NET = ("hidden", "activation", "init", "pool", "net_settings")
+OF_RULE = ("rule_settings",)
+"""Settings that leave a choice to net and rule: where it is recorded, that is compared."""
+
+NAMES = [f.name for f in fields(Settings)]
+
+
+def _same(used: Mapping[str, Any], full: Settings) -> bool:
+    """Whether net and rule are those of the full setting, as far as the record says what they are."""
+    if "net" not in used:
+        return True
+    net = {name: tuple(value) if isinstance(value, list) else value for name, value in used["net"].items()}
+    ours = _used(json.dumps(full.as_dict()), net["in_shape"], net["num_classes"])
+    return all(
+        used[part].get(name, value) == value
+        for part in ("net", "rule")
+        if part in used
+        for name, value in ours[part].items()
+    )
+
+
+@functools.cache
+def _used(settings: str, in_shape: tuple[int, ...], num_classes: int) -> dict[str, Any]:
+    """Every setting of net and rule, what is left to them included, as JSON holds them."""
+    full = Settings.from_dict(json.loads(settings))
+    arguments = net_arguments(full, in_shape, num_classes)
+    method = RULES[full.rule]
+    with torch.device("meta"):  # which has shapes and no numbers
+        rule = method(make_net(full.net, arguments, 0), loss=full.loss, **full.rule_settings)
+    values: dict[str, Any] = json.loads(
+        json.dumps({"net": arguments, "rule": method.used(rule, full.rule_settings)}, default=repr)
+    )
+    return values

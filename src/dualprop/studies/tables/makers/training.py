@@ -1,0 +1,96 @@
+"""Cells that are trainings: ordinary run folders."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dualprop.errors import CheckpointError, DivergenceError, DualpropError
+from dualprop.runs.folder import Run, read_json, write_json
+from dualprop.runs.settings import Settings
+from dualprop.studies._shown import shown
+from dualprop.studies.tables.makers.base import Maker, Record
+from dualprop.training.experiment import build, check_names
+from dualprop.training.result import Result
+from dualprop.training.start import train
+from dualprop.training.threads import computing_in
+
+DIVERGED = "diverged.json"
+"""What the folder of a run that diverged has in place of a result."""
+
+
+class Training(Maker):
+    """A net trained by a rule, tested with the weights of the best validation accuracy."""
+
+    def check(self, settings: Settings) -> None:
+        """Names, and those of the rule's own settings."""
+        check_names(settings)
+
+    def make(self, settings: Settings, folder: Path) -> None:
+        """Train, or go on."""
+        try:
+            train(settings, folder, resume=True, **shown(settings))
+        except DivergenceError as error:
+            write_json(folder / DIVERGED, {"error": str(error)})
+            raise
+
+    def seconds(self, settings: Settings) -> float:
+        """Of an epoch with its validation: a step is repeated while that takes a second at most."""
+        experiment = build(settings)
+        trainer = experiment.trainer
+        x, y = next(iter(trainer.data.epoch(0)))
+        with computing_in(experiment.resolved.threads):
+            step = _least(lambda: trainer.learn(x, y))
+            tested = _least(lambda: trainer.evaluate([(x, y)])) if settings.val_fraction else 0.0
+        held_out = settings.val_fraction * len(experiment.dataset.train)
+        return step * len(trainer.data) + tested * held_out / len(x)
+
+    @classmethod
+    def read(cls, folder: Path) -> Record | None:
+        """A run folder."""
+        if not (folder / "settings.json").is_file() or not (folder / "environment.json").is_file():
+            return None
+        run = Run.open(folder)
+        used = {name: value for name, value in (run.resolved or {}).items() if name in ("net", "rule")}
+        values, why = run.result, ""
+        if (folder / DIVERGED).is_file():
+            why = str(read_json(folder / DIVERGED).get("error"))
+        if values is None:
+            return Record(run.settings, used, diverged=why)
+        try:
+            result = Result(**{**values, "run": str(folder)})
+        except DualpropError as error:
+            raise CheckpointError(f"{folder / 'result.json'}: damaged ({error})") from None
+        numbers = {name: value for name, value in asdict(result).items() if isinstance(value, int | float)}
+        numbers["hours"] = result.seconds_per_epoch * run.settings.epochs / 3600
+        return Record(run.settings, used, {**numbers, **_cosines(run)}, complete=True)
+
+
+def _least(work: Callable[[], object]) -> float:
+    """The least time that some work takes, in seconds, of as often as it can be done in one."""
+    times: list[float] = []
+    while not times or (sum(times) < 1 and len(times) < 5):
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def _cosines(run: Run) -> dict[str, float]:
+    """Mean and least of each cosine over layers and epochs."""
+    epochs = [record for record in run.readable_metrics() if record["kind"] == "epoch"]
+    numbers: dict[str, float] = {}
+    for name in ("cosine", "own", "feedback_cosine"):
+        cosines = [c for epoch in epochs for c in _numbers(epoch.get(name)) if not math.isnan(c)]
+        if cosines:
+            numbers |= {name: statistics.fmean(cosines), f"least_{name}": min(cosines)}
+    return numbers
+
+
+def _numbers(value: Any) -> Sequence[float]:
+    return value if isinstance(value, list) else []
