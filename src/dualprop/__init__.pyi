@@ -67,6 +67,7 @@ from .runs.settings import Settings as Settings
 from .studies.comparison import compare as compare
 from .studies.comparison import resume_comparison as resume_comparison
 from .training import recipes as recipes
+from .training import stream as stream
 from .training.callbacks import Callback as Callback
 from .training.optim.fused import FusedUpdate as FusedUpdate
 from .training.result import Result as Result

@@ -105,6 +105,17 @@ def report(kind: Kind, rows: int, multiply_adds: int) -> None:
         counts.add(kind, rows, multiply_adds)
 
 
+def reporting(kind: Kind, rows: int, multiply_adds: int, product: Callable[..., object]) -> Callable[..., object]:
+    """A bound product that tells the open contexts of itself each time that it is made."""
+
+    def call(*args: float) -> None:
+        product(*args)
+        if listeners():
+            report(kind, rows, multiply_adds)
+
+    return call
+
+
 @contextmanager
 def by_states_alone() -> Iterator[None]:
     """What is made here is differentiated by states, not by weights: no weight gradients are counted of it."""

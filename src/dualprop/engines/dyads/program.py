@@ -163,9 +163,9 @@ def assembled(
         keep: the registers that will be read after it.
         damped: whether an update reads the states before it.
     """
-    listed = [each for step in steps for each in _listed(step, wiring)]
+    instructions = [each for step in steps for each in listed(step, wiring)]
     alive, done = set(keep), list[Instruction]()
-    for each in reversed(listed):
+    for each in reversed(instructions):
         reads, writes = each.reads(wiring, damped=damped), each.writes
         update = each.do is Do.UPDATE and each.number not in wiring.outputs and not alive & each.summed
         spend = update or (each.do is Do.SCALE and not alive & reads)
@@ -175,7 +175,7 @@ def assembled(
     return Program(tuple(reversed(done)), frozenset(alive))
 
 
-def _listed(step: Step, wiring: Wiring) -> Iterator[Instruction]:
+def listed(step: Step, wiring: Wiring) -> Iterator[Instruction]:
     """The instructions of a step; all that its blocks read is read before one of them is updated."""
     for block in step.blocks:
         for e in block.drives:

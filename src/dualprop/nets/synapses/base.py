@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -25,6 +26,8 @@ from dualprop.nets.synapses.weights import (
     is_pruned,
 )
 from dualprop.registry import Registry
+
+Call = Callable[[], object]
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -77,6 +80,36 @@ class Synapse(nn.Module, ABC):
             delta: shape (B, *out_shape).
             z: shape (B, *in_shape).
         """
+
+    def driving(self, z: Tensor, out: Tensor) -> Call | None:
+        """A call that writes A(z) into `out`, whatever z holds then; None where there is no quicker way to `affine`.
+
+        Such a call and those of `sending` and `moving` serve as long as the weights are the same tensors. A synapse
+        has all three for the same z, or none.
+
+        Args:
+            z: shape (B, *in_shape), contiguous.
+            out: shape (B, *out_shape), contiguous.
+        """
+        return None
+
+    def sending(self, delta: Tensor, out: Tensor) -> Call | None:
+        """A call that writes A^T delta into `out`; see `driving`.
+
+        Args:
+            delta: shape (B, *out_shape), contiguous.
+            out: shape (B, *in_shape), contiguous.
+        """
+        return None
+
+    def moving(self, delta: Tensor, z: Tensor) -> Callable[[float], object] | None:
+        """A call that moves the weights by a rate times the gradient of `add_grad`; see `driving`.
+
+        Args:
+            delta: shape (B, *out_shape), contiguous.
+            z: shape (B, *in_shape), contiguous.
+        """
+        return None
 
     @abstractmethod
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:

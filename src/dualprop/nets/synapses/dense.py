@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from dualprop.arguments import Count, checked
 from dualprop.errors import DualpropError
-from dualprop.nets.counting import counted
+from dualprop.nets.counting import counted, reporting
 from dualprop.nets.kernels import products
-from dualprop.nets.synapses.base import Feedback, Weighted
+from dualprop.nets.synapses.base import Call, Feedback, Weighted
 from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import Pool
+from dualprop.nets.synapses.weights import is_computed
 
 
 class Dense(Weighted):
@@ -90,6 +94,47 @@ class Dense(Weighted):
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ_batch delta p^T, shape (out_features, in_features)."""
         return products.outer(delta, p.flatten(1))
+
+    @override
+    def driving(self, z: Tensor, out: Tensor) -> Call | None:
+        if not self._plain(z):
+            return None
+        p, W, b = z.flatten(1), self.weight.detach(), self.bias
+        product = partial(torch.mm, p, W.t(), out=out)
+        if b is not None:
+            product = partial(torch.addmm, b.detach(), p, W.t(), out=out)
+        return reporting("forward", len(z), len(z) * W.numel(), product)
+
+    @override
+    def sending(self, delta: Tensor, out: Tensor) -> Call | None:
+        if not self._plain(out):
+            return None
+        down = self.weight if self.feedback is None else self.feedback
+        product = partial(torch.mm, delta, down.detach(), out=out.flatten(1))
+        return reporting("feedback", len(delta), len(delta) * down.numel(), product)
+
+    @override
+    def moving(self, delta: Tensor, z: Tensor) -> Callable[[float], object] | None:
+        if not self._plain(z):
+            return None
+        p, turned = z.flatten(1), delta.t()
+        weights = [W.detach() for W in (self.weight, self.feedback) if W is not None and W.requires_grad]
+        bias = self.bias.detach() if self.bias is not None and self.bias.requires_grad else None
+
+        def move(rate: float) -> None:
+            for W in weights:
+                W.addmm_(turned, p, alpha=rate)
+            if bias is not None:
+                bias.add_(delta[0] if len(delta) == 1 else delta.sum(0), alpha=rate)
+
+        return reporting("gradient", len(z), len(z) * self.weight.numel(), move) if weights else move
+
+    def _plain(self, z: Tensor) -> bool:
+        """Whether it reads z itself and its weights are parameters of that type, without hooks that see gradients."""
+        own = self._parameters.values()
+        hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in own if p is not None)
+        mixed = any(p.dtype != z.dtype for p in own if p is not None)
+        return self.pool is None and not (is_computed(self) or hooked or mixed)
 
     def modules_without_weights(self) -> list[nn.Module]:
         """`torch.nn.Flatten` and `Linear`."""

@@ -1,0 +1,104 @@
+"""The labels that wait for their frames to reach the output."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dualprop.arguments import check
+from dualprop.errors import DualpropError
+from dualprop.nets.losses import Loss
+from dualprop.nets.net import Shape
+
+
+class Label(NamedTuple):
+    """What is known of a frame.
+
+    Attributes:
+        target: encoded, shape (B, ...).
+        given: the numbers of the samples that have a label.
+    """
+
+    target: Tensor
+    given: tuple[int, ...]
+
+
+class Encoder:
+    """Makes targets of labels; a class is encoded once.
+
+    Args:
+        loss: which says how.
+        samples: B, how many samples a frame has.
+        shape: of one sample of the output.
+        like: a tensor of the targets' type, on their device.
+    """
+
+    def __init__(self, loss: Loss, samples: int, shape: Shape, like: Tensor) -> None:
+        self._loss, self._samples, self._shape, self._like = loss, samples, shape, like
+        self._classes: dict[int, Tensor] = {}
+
+    def __call__(self, y: Any) -> Label:
+        """The label of a frame.
+
+        Args:
+            y: a class or a float target of the output's shape; for several samples one for each, None for one that
+                is missing.
+
+        Raises:
+            DualpropError: for anything else, or a class that the output does not have.
+        """
+        if self._samples == 1:
+            return Label(self._one(y), (0,))
+        many = y if isinstance(y, Tensor) else check("y", y, Sequence)
+        if len(many) != self._samples:
+            raise DualpropError(f"y: {len(many)} labels for {self._samples} samples")
+        given = tuple(number for number, each in enumerate(many) if each is not None)
+        rows = [self._one(each) if each is not None else self._like.new_zeros(1, *self._shape) for each in many]
+        return Label(torch.cat(rows), given)
+
+    def _one(self, y: Any) -> Tensor:
+        if isinstance(y, Tensor) and y.ndim == 0 and not y.is_floating_point() and y.dtype != torch.bool:
+            y = int(y)
+        if isinstance(y, numbers.Integral) and not isinstance(y, bool):
+            if y not in self._classes:
+                self._classes[int(y)] = self._encoded(torch.tensor([int(y)], device=self._like.device))
+            return self._classes[int(y)]
+        if not isinstance(y, Tensor) or not y.is_floating_point():
+            words = f"a tensor of {y.dtype}" if isinstance(y, Tensor) else repr(y)[:60]
+            raise DualpropError(f"y={words}: must be a class, 0..{self._shape[0] - 1}, or a float tensor")
+        return self._encoded(y[None])
+
+    def _encoded(self, y: Tensor) -> Tensor:
+        return self._loss.encode(y.detach(), torch.Size((1, *self._shape)), self._like.dtype)
+
+
+class Book(dict[int, Label]):
+    """Labels by the numbers of their frames, as long as these have not had their turn.
+
+    Attributes:
+        missed: how many came after their frames' turn.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.missed = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Frames and labels as lists."""
+        return {
+            "frames": list(self),
+            "targets": [label.target.clone() for label in self.values()],
+            "given": [list(label.given) for label in self.values()],
+            "missed": self.missed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take them back."""
+        self.clear()
+        self.missed = int(state["missed"])
+        for frame, target, given in zip(state["frames"], state["targets"], state["given"], strict=True):
+            self[frame] = Label(target.clone(), tuple(given))

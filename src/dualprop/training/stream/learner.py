@@ -1,0 +1,391 @@
+"""The learner: dyads that live as long as it, a frame at each tick, weights that move at each tick."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualprop.arguments import Count, NotNegative, PerLayer, Portion, Positive, check, checked, per_layer
+from dualprop.engines.dyads.circuit import Circuit, Memory, arrivals
+from dualprop.engines.dyads.neurons import Link
+from dualprop.engines.dyads.schedules import Parallel, Schedule, Update, parse
+from dualprop.engines.dyads.states import Nudge
+from dualprop.errors import DualpropError
+from dualprop.nets.losses import LOSSES, Loss, LossOrName
+from dualprop.nets.net import Net, Shape
+from dualprop.nets.synapses import buffers_kept, one_step
+from dualprop.rules.state import restored, saved
+from dualprop.training.stream.labels import Book, Encoder, Label
+from dualprop.training.stream.pairing import Delayed, Pairing
+from dualprop.training.stream.steps import STEPS, Gradients, WeightStep
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What a learner saw of a frame when that was at the output, before its label acted.
+
+    Attributes:
+        frame: its number; frame t came in at the t-th tick, counted from 0. None before the first is there.
+        output: what the net said of it, shape of one sample (several samples: (B, ...)); None before the first.
+        target: its label, encoded, shape (B, ...), if that has come by now.
+        given: which of its samples have a label.
+        loss: ℓ(output, target), the mean over the samples that have a label, a tensor without dimensions; None
+            where there is none yet (computed when it is asked for).
+        correct: how many of those samples are classified as their labels say.
+    """
+
+    frame: int | None
+    output: Tensor | None
+    target: Tensor | None = None
+    given: tuple[int, ...] = ()
+    rule: Loss | None = None
+
+    @cached_property
+    def loss(self) -> Tensor | None:
+        """The mean loss of the samples that have a label."""
+        output, target = self._judged
+        return None if output is None or self.rule is None else self.rule.value(output, target).mean()
+
+    @cached_property
+    def correct(self) -> int | None:
+        """How many samples have their largest output where their target is largest."""
+        output, target = self._judged
+        return None if output is None else int((output.flatten(1).argmax(1) == target.flatten(1).argmax(1)).sum())
+
+    @property
+    def _judged(self) -> tuple[Tensor | None, Tensor]:
+        """Outputs and targets of the samples that have a label."""
+        if self.output is None or self.target is None:
+            return None, torch.empty(0)
+        output = self.output.reshape(self.target.shape)
+        whole = len(self.given) == len(output)
+        return (output, self.target) if whole else (output[list(self.given)], self.target[list(self.given)])
+
+
+class Learner:
+    """Continuous dual propagation on a stream: a frame at each tick, every layer updated once, no resets.
+
+    At a tick every layer of dyads moves on from where it is, by its neighbours as the tick before has left them,
+    and the weights move by the errors that have arrived. A frame is at the output L - 1 ticks after it came in. It
+    is judged there, before its label acts; then its label nudges the output, and its error goes down a layer a
+    tick.
+
+    Args:
+        net: a chain. Its weights are changed in place.
+        loss: a name in `LOSSES` or a `Loss`.
+        alpha: α in [0, 1].
+        beta: the strength of the nudges, positive: one number, or one for each layer.
+        pairing: what an error is paired with: `Delayed()`, or `Present()`.
+        step: "normalised" or "sgd", by the rate `lr`, or an optimizer over the net's parameters, or a `WeightStep`.
+        lr: the rate of the first two, 0.3 by default.
+        schedule: the updates of one tick: every layer once, all from the tick before, by default. Any that draws
+            nothing, with `Present()`.
+        samples: how many samples come in at a tick, side by side; more than one have a batch dimension.
+
+    Attributes:
+        ticks: how many there have been.
+        latency: ticks from a frame's own to the one at which it is at the output.
+        missed: labels that came when their frames had had their turn, and were skipped.
+
+    Raises:
+        DualpropError: for a value out of range, or a net, schedule or loss that do not fit.
+
+    Example:
+        >>> import torch, dualprop as dp
+        >>> net = dp.nets.mlp([4, 8, 8, 3])
+        >>> learner = dp.stream.Learner(net, loss="cross_entropy", beta=0.1)
+        >>> learner.latency
+        2
+        >>> x = torch.ones(4)
+        >>> [learner.tick(x, y=2).frame for _ in range(4)]
+        [None, None, 0, 1]
+        >>> learner.predict(x).shape
+        torch.Size([3])
+
+    References:
+        Ernoult et al., *Equilibrium Propagation with Continual Weight Updates* (arXiv 2005.04168); Haider et al.,
+        *Latent Equilibrium* (arXiv 2110.14549); Ellenberger et al., *Backpropagation through space, time and the
+        brain* (GLE, arXiv 2403.16933); Meloni et al., *PARTIME* (arXiv 2210.09147); Malinowski et al., *Sideways*
+        (arXiv 2001.06232): others that infer and learn without end.
+    """
+
+    @checked
+    def __init__(
+        self,
+        net: Net,
+        *,
+        loss: LossOrName = "cross_entropy",
+        alpha: Portion = 0.5,
+        beta: PerLayer[Positive] = 0.1,
+        pairing: Pairing | None = None,
+        step: WeightStep | torch.optim.Optimizer | str = "normalised",
+        lr: NotNegative | None = None,
+        schedule: Schedule | str | None = None,
+        samples: Count = 1,
+    ) -> None:
+        depth = len(net.chain)
+        self.net, self.samples = net, samples
+        self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
+        self.pairing = pairing or Delayed()
+        self.step = _step(step, lr)
+        self._nudge = Nudge(alpha, per_layer("beta", beta, depth))
+        self.loss.check(net.stack[-1].potential, self._nudge.at(depth)[1])
+        self._updates = _updates(schedule, net)
+        self._lags = self.pairing.lags(self._updates, depth)
+        backs = arrivals(self._updates, depth)
+        if not backs:
+            raise DualpropError(f"schedule={schedule!r}: does not update the output layer")
+        self.latency, self._turn = list(backs.values())[-1], max(backs.values()) + self.pairing.late
+        self._book, self.ticks = Book(), 0
+        self._owned = [module._parameters for module in net.modules() if module._parameters]
+        self._ground: list[Any] = []
+        self._begin(None)
+
+    @torch.no_grad()
+    def tick(self, x: Tensor | None, y: Any = None) -> Tick:
+        """One tick: a frame comes in, every layer is updated, every edge learns to whose layer an error has come.
+
+        Args:
+            x: the frame, of the shape of one sample, in the parameters' type; (B, ...) for several samples. None
+                if it was dropped: the input stays as it was.
+            y: its label: a class, or a float target of the output's shape; None for not yet. For several samples
+                one for each, None where it is missing.
+
+        Returns:
+            What was measured of the frame that is at the output now.
+
+        Raises:
+            DualpropError: for a frame or a label that does not fit, NaN or infinite; nothing has happened then.
+        """
+        batch = None if x is None else self._checked(x)
+        if batch is not None and self._shape != batch.shape[1:]:
+            self._take(tuple(batch.shape[1:]))
+        elif self._shape is None:
+            raise DualpropError("x=None: the first frame cannot be dropped")
+        label = None if y is None else self._encoder(y)
+        tick = self.ticks
+        if label is not None:
+            self._book[tick] = label
+        circuit = self._circuit
+        for back, slot in circuit.labels.items():
+            known = self._book.get(tick - back)
+            slot.gate.open = known is not None
+            if known is not None:
+                slot.target.copy_(known.target)
+                if self.samples > 1:
+                    slot.weight.zero_()
+                    slot.weight[list(known.given)] = 1
+        circuit.enter(tick, batch)
+        self.step.begin(self.net)
+        with one_step(self.net.synapses) if self.step.by_grad or not circuit.fixed else nullcontext():
+            circuit.run(tick)
+        self.step.finish(self.net)
+        self.ticks += 1
+        seen = self._seen(tick - self.latency, tick)
+        self._book.pop(tick - self._turn, None)
+        return seen
+
+    def label(self, frame: int, y: Any) -> Tick | None:
+        """The label of a frame that has come in.
+
+        Args:
+            frame: its number.
+            y: as in `tick`.
+
+        Returns:
+            What was measured of the frame when it was at the output, if it has been there; None if it has not, or
+            if the label came too late: it is counted in `missed` and skipped.
+
+        Raises:
+            DualpropError: for a frame that has not come in yet, or a label that does not fit.
+        """
+        frame = check("frame", frame, Count | int)
+        if not 0 <= frame < self.ticks:
+            last = f"the last that came in is {self.ticks - 1}" if self.ticks else "none has come in"
+            raise DualpropError(f"frame={frame}: {last}")
+        label = self._encoder(y)
+        if frame < self.ticks - self._turn:
+            self._book.missed += 1
+            return None
+        self._book[frame] = label
+        at_output = frame + self.latency
+        return self._seen(frame, at_output) if at_output < self.ticks else None
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """What the net says of x in a forward pass, with the weights as they are; changes nothing.
+
+        Args:
+            x: as in `tick`.
+
+        Returns:
+            The output of the shape of one sample; of several samples (B, ...).
+
+        Raises:
+            DualpropError: for an x that the net cannot take.
+        """
+        checked_x = self._checked(x)
+        self.net.shapes(tuple(checked_x.shape[1:]))
+        with buffers_kept(self.net), one_step(self.net.synapses):
+            output = self.net(checked_x)
+        made: Tensor = output[0] if self.samples == 1 else output
+        return made
+
+    @property
+    def memory(self) -> Memory:
+        """The states and delay lines.
+
+        Raises:
+            DualpropError: before the first frame, whose shape they have.
+        """
+        if self._shape is None:
+            raise DualpropError("memory: there is none before the first frame")
+        return self._circuit.memory
+
+    @property
+    def missed(self) -> int:
+        """Labels that came when their frames had had their turn."""
+        return self._book.missed
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next tick depends on: weights, step, states, delay lines, labels that wait."""
+        return {
+            "ticks": self.ticks,
+            "shape": None if self._shape is None else list(self._shape),
+            "net": saved(self.net),
+            "step": self.step.state_dict(),
+            "labels": self._book.state_dict(),
+            "memory": None if self._shape is None else self._circuit.memory.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave; the stream goes on to the bit.
+
+        Raises:
+            DualpropError: if it is another net's or another kind of learner's; the learner is then as it was.
+        """
+        check("state", state, Mapping[str, Any])
+        own = self.state_dict()
+        if set(state) != set(own):
+            raise DualpropError(f"state: holds {sorted(map(str, state))}, but a learner keeps {sorted(own)}")
+        before = self._shape
+        try:
+            self._restore(state)
+        except (DualpropError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            self._begin(before)
+            self._restore(own)
+            raise DualpropError(f"state: does not fit this learner ({error})") from None
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        restored(self.net, state["net"], "state: net")
+        self.step.load_state_dict(state["step"])
+        self._begin(None if state["shape"] is None else tuple(state["shape"]))
+        if self._shape is not None:
+            memory = self._circuit.memory
+            memory.load_state_dict(restored(memory.state_dict(), state["memory"], "state: memory"))
+            self._circuit.see()
+        self._book.load_state_dict(state["labels"])
+        self.ticks = int(restored(self.ticks, state["ticks"], "state: ticks"))
+
+    def _take(self, shape: Shape) -> None:
+        """Frames of this shape come in."""
+        if self._shape is not None:
+            raise DualpropError(f"x: shape {shape}, but the frames before had {self._shape}")
+        self.net.shapes(shape)
+        self._begin(shape)
+
+    def _begin(self, shape: Shape | None) -> None:
+        """Dyads at zero, for frames of this shape."""
+        self._shape = shape
+        self._bound: Circuit | None = None
+        out = () if shape is None else self.net.shapes(shape)[-1]
+        self._encoder = Encoder(self.loss, self.samples, out, self._like)
+
+    @property
+    def _circuit(self) -> Circuit:
+        """The dyads, bound to the weights as they lie in memory now."""
+        ground = [None if p is None else (p.data_ptr(), p.requires_grad) for own in self._owned for p in own.values()]
+        if self._bound is None or ground != self._ground:
+            self._bound, self._ground = self._made(self._bound), ground
+        return self._bound
+
+    @property
+    def _like(self) -> Tensor:
+        """A tensor of the parameters' type, where they are."""
+        return next(p for own in self._owned for p in own.values() if p is not None)
+
+    def _made(self, before: Circuit | None) -> Circuit:
+        assert self._shape is not None
+        circuit = Circuit(
+            self.net,
+            self._nudge,
+            self.loss,
+            self._updates,
+            lags=self._lags,
+            forward=self.pairing.forward,
+            learns=self._learns,
+            shapes=self.net.shapes(self._shape),
+            samples=self.samples,
+            like=self._like,
+        )
+        if before is not None:
+            circuit.memory.load_state_dict(before.memory.state_dict())
+            circuit.see()
+        return circuit
+
+    def _learns(self, link: Link) -> Any:
+        return self.step.bind(link, 1 / (self._nudge.beta[link.above.number - 1] * self.samples))
+
+    def _seen(self, frame: int, tick: int) -> Tick:
+        """What the output said at a tick of the frame that was there."""
+        if frame < 0:
+            return Tick(None, None)
+        output, label = self._circuit.output(tick), self._book.get(frame)
+        output = output[0] if self.samples == 1 else output
+        return Tick(frame, output, *(label or (None, ())), rule=self.loss)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """A frame as a batch."""
+        if type(x) is not Tensor:
+            check("x", x, Tensor)
+        like = self._like
+        if x.dtype != like.dtype or x.device != like.device:
+            raise DualpropError(
+                f"x: {x.dtype} on {x.device}, but the net's parameters are {like.dtype} on {like.device}"
+            )
+        x = x[None] if self.samples == 1 else x
+        if x.ndim < 2 or len(x) != self.samples:
+            raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be ({self.samples}, ...)")
+        if not math.isfinite(x.sum()) and not bool(torch.isfinite(x).all()):
+            raise DualpropError("x: NaN or infinite")
+        return x.detach()
+
+
+def _step(step: WeightStep | torch.optim.Optimizer | str, lr: float | None) -> WeightStep:
+    """What moves the weights."""
+    if isinstance(step, str):
+        return STEPS[step](0.3 if lr is None else lr)
+    if lr is not None:
+        raise DualpropError(f"lr={lr:g}: the step that is given has a rate of its own")
+    return step if isinstance(step, WeightStep) else Gradients(step)
+
+
+def _updates(schedule: Schedule | str | None, net: Net) -> Sequence[Update]:
+    """The updates of a tick, the same for each."""
+    order = parse(schedule) if isinstance(schedule, str) else schedule or Parallel(1)
+    if order.tolerance or order.damping:
+        raise DualpropError(f"schedule={order!r}: a tick settles nothing; give no tolerance and no damping")
+    generator = torch.Generator().manual_seed(order.seed)
+    before = generator.get_state()
+    updates = order.plan(net.wiring, generator)
+    if not torch.equal(before, generator.get_state()):
+        raise DualpropError(f"schedule={order!r}: draws its order, but that of a tick must stand")
+    return updates
