@@ -537,6 +537,48 @@ SABOTAGES = {
         "torch.stack(parts, 0)",
         "training/test_parallel.py -k parts",
     ),
+    "streams: an error learns with what is below now": Sabotage(
+        "engines/dyads/circuit.py",
+        "link = self._links[(slot - self._lags[number + 1]) % self.slots][number]",
+        "link = self._links[slot][number]",
+        "training/stream/test_learner.py -k reverse",
+    ),
+    "streams: a difference is taken at the drive of now": Sabotage(
+        "engines/dyads/circuit.py",
+        "own = self._neurons[(slot - self._lags[k]) % self.slots][k].total",
+        "own = a",
+        "training/stream/test_learner.py -k reverse",
+    ),
+    "streams: feedback through pools as they are now": Sabotage(
+        "engines/dyads/circuit.py",
+        "seen = self._links[(slot - ago) % self.slots][number]",
+        "seen = self._links[slot][number]",
+        "training/stream/test_nets.py -k pools",
+    ),
+    "streams: what comes down is looked at after the update above": Sabotage(
+        "engines/dyads/circuit.py",
+        "if instruction.do is Do.UPDATE and not latched:",
+        "if instruction.do is Do.LEARN and not latched:",
+        "training/stream/test_learner.py",
+    ),
+    "streams: a label acts a tick late": Sabotage(
+        "training/stream/learner.py",
+        "known = self._book.get(tick - back)",
+        "known = self._book.get(tick - back - 1)",
+        "training/stream/test_learner.py -k twins",
+    ),
+    "streams: one step length for all samples of a tick": Sabotage(
+        "training/stream/steps.py",
+        "flat.square().sum(1)",
+        "flat.square().sum()",
+        "training/stream/test_learner.py -k normalised",
+    ),
+    "streams: labels that wait are not kept": Sabotage(
+        "training/stream/learner.py",
+        'self._book.load_state_dict(state["labels"])',
+        "self._book.load_state_dict(Book().state_dict())",
+        "training/stream/test_resume.py -k bit",
+    ),
 }
 
 

@@ -25,8 +25,8 @@ def cross_entropy(output: np.ndarray, y: int) -> np.ndarray:
 class StreamTwin:
     """A chain of dyads on a stream, by full histories.
 
-    Frame s is the one that came in at tick s; layer k sees it at tick s + k - 1, and its error is in layer k at tick
-    s + (L - 1) + late + (L - k). Weights of tick t are those that tick t - 1 has left.
+    Frame s is the one that came in at tick s; layer k sees it at tick s + k - 1, and its error is in layer k at
+    tick s + (L - 1) + late + (L - k). Weights of tick t are those that tick t - 1 has left.
 
     Args:
         weights: W_1 .. W_L.

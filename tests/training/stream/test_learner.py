@@ -34,7 +34,9 @@ def test_weights_and_outputs_are_the_twins(f, delayed, step):
         assert tick.correct == (None if expected is None else int(tick.output.argmax()) == known[1])
 
 
-@pytest.mark.parametrize(("sizes", "late"), [(SIZES, 0), (SIZES, 3), ((5, 4), 0), ((5, 4), 2), ((5, 6, 7, 8, 6, 4), 1)])
+@pytest.mark.parametrize(
+    ("sizes", "late"), [(SIZES, 0), (SIZES, 3), ((5, 4), 0), ((5, 4), 2), ((5, 6, 7, 8, 6, 4), 1)]
+)
 def test_delayed_gives_the_reverse_mode_gradient_of_each_frame(sizes, late):
     """One tick a frame, frozen weights: what `convert` gives with finite differences, to rounding."""
     learner, twin = pair(sizes, "tanh", step="torch", lr=0.0, beta=0.3, late=late)
@@ -76,7 +78,9 @@ def test_present_on_a_held_frame_settles_where_the_schedule_does():
         close(memory.differences[k - 1], state.difference[k].numpy(), 1e-14)
         if k < 3:
             close(memory.means[k][0], state.mean[k].numpy(), 1e-14)
-    fixed = dp.DualProp(learner.net, loss="cross_entropy", beta=0.5, schedule=dp.Sweep(200)).infer(x, torch.tensor(y))
+    fixed = dp.DualProp(learner.net, loss="cross_entropy", beta=0.5, schedule=dp.Sweep(200)).infer(
+        x, torch.tensor(y)
+    )
     close(memory.differences[0], fixed.difference[1].numpy(), 1e-10)
 
 
@@ -88,7 +92,7 @@ def test_present_in_any_schedule_is_a_lazy_rule_that_is_nudged_when_its_frame_is
     rule = dp.DualProp(net, loss="cross_entropy", beta=0.1, schedule=schedule, lazy=True)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
     x, y = frames(1)
-    for t in range(12):
+    for _ in range(12):
         tick = learner.tick(x[0], y[0])
         optimizer.zero_grad()
         step = rule.backward(x, torch.tensor(y))
@@ -97,7 +101,7 @@ def test_present_in_any_schedule_is_a_lazy_rule_that_is_nudged_when_its_frame_is
         optimizer.step()
         for own, theirs in zip(learner.net.parameters(), net.parameters(), strict=True):
             close(own, theirs.detach().numpy())
-    assert tick.frame == t - learner.latency
+    assert tick.frame == 11 - learner.latency
     assert learner.latency == {"Parallel(ticks=1)": 2, "Parallel(ticks=2)": 1}.get(repr(schedule), 0)
 
 
@@ -152,7 +156,9 @@ def test_a_label_for_a_frame_long_gone_is_counted_and_skipped():
     assert learner.missed == 1
     assert learner.label(5, ys[5]).frame == 5
     learner.tick(xs[0])
-    agree_not = [torch.equal(p, q) for p, q in zip(learner.net.parameters(), double_net(SIZES).parameters(), strict=True)]
+    agree_not = [
+        torch.equal(p, q) for p, q in zip(learner.net.parameters(), double_net(SIZES).parameters(), strict=True)
+    ]
     assert agree_not == [True] * 4 + [False] * 2
 
 

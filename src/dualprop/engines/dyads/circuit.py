@@ -138,9 +138,7 @@ class Circuit:
         backs = arrivals(updates, depth)
         target, rows = self.memory.differences[-1], self.memory.differences[-1].new_ones
         self.labels = {
-            back + lags[-1]: Label(
-                Gate(), torch.zeros_like(target), rows(samples, *(1 for _ in shapes[-1]))
-            )
+            back + lags[-1]: Label(Gate(), torch.zeros_like(target), rows(samples, *(1 for _ in shapes[-1])))
             for back in backs.values()
         }
         self._nudged_for = {number: self.labels[back + lags[-1]] for number, back in backs.items()}
@@ -279,7 +277,11 @@ class Circuit:
         """The update of a hidden layer: z^± = f(a ± {α, ᾱ} r d), or f(a) where nothing comes down."""
         n, memory = self._neurons[slot][k], self.memory
         f, a, d, mean, difference = n.potential, n.total, n.pull, n.mean, n.difference
-        assert f is not None and a is not None and d is not None and mean is not None and difference is not None
+        assert f is not None
+        assert a is not None
+        assert d is not None
+        assert mean is not None
+        assert difference is not None
         own = self._neurons[(slot - self._lags[k]) % self.slots][k].total
         assert own is not None
         up, down = self._nudge.steps(self._wiring, k)
@@ -308,7 +310,9 @@ class Circuit:
         depth = self._wiring.depth
         n = self._neurons[(slot - self._lags[depth]) % self.slots][depth]
         f, a, difference, erring = n.potential, n.total, n.difference, self.memory.erring[depth - 1]
-        assert f is not None and a is not None and difference is not None
+        assert f is not None
+        assert a is not None
+        assert difference is not None
         up, down = self._nudge.at(depth)
         loss, (_, target, weight) = self._loss, label
 

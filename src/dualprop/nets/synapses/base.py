@@ -82,10 +82,10 @@ class Synapse(nn.Module, ABC):
         """
 
     def driving(self, z: Tensor, out: Tensor) -> Call | None:
-        """A call that writes A(z) into `out`, whatever z holds then; None where there is no quicker way to `affine`.
+        """A call that writes A(z) into `out`, whatever z holds then; None if nothing is quicker than `affine`.
 
-        Such a call and those of `sending` and `moving` serve as long as the weights are the same tensors. A synapse
-        has all three for the same z, or none.
+        Such a call and those of `sending` and `moving` serve as long as the weights are the same tensors. A
+        synapse has all three for the same z, or none.
 
         Args:
             z: shape (B, *in_shape), contiguous.

@@ -130,7 +130,7 @@ class Dense(Weighted):
         return reporting("gradient", len(z), len(z) * self.weight.numel(), move) if weights else move
 
     def _plain(self, z: Tensor) -> bool:
-        """Whether it reads z itself and its weights are parameters of that type, without hooks that see gradients."""
+        """Whether it reads z itself, and its weights are parameters of that type without hooks."""
         own = self._parameters.values()
         hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in own if p is not None)
         mixed = any(p.dtype != z.dtype for p in own if p is not None)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,7 +52,7 @@ class Encoder:
         """
         if self._samples == 1:
             return Label(self._one(y), (0,))
-        many = y if isinstance(y, Tensor) else check("y", y, Sequence)
+        many = y if isinstance(y, Tensor) else check("y", y, list[Any] | tuple[Any, ...])
         if len(many) != self._samples:
             raise DualpropError(f"y: {len(many)} labels for {self._samples} samples")
         given = tuple(number for number, each in enumerate(many) if each is not None)
@@ -63,10 +62,11 @@ class Encoder:
     def _one(self, y: Any) -> Tensor:
         if isinstance(y, Tensor) and y.ndim == 0 and not y.is_floating_point() and y.dtype != torch.bool:
             y = int(y)
-        if isinstance(y, numbers.Integral) and not isinstance(y, bool):
-            if y not in self._classes:
-                self._classes[int(y)] = self._encoded(torch.tensor([int(y)], device=self._like.device))
-            return self._classes[int(y)]
+        if isinstance(y, int | np.integer) and not isinstance(y, bool):
+            number = int(y)
+            if number not in self._classes:
+                self._classes[number] = self._encoded(torch.tensor([number], device=self._like.device))
+            return self._classes[number]
         if not isinstance(y, Tensor) or not y.is_floating_point():
             words = f"a tensor of {y.dtype}" if isinstance(y, Tensor) else repr(y)[:60]
             raise DualpropError(f"y={words}: must be a class, 0..{self._shape[0] - 1}, or a float tensor")

@@ -22,7 +22,7 @@ from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Net, Shape
 from dualprop.nets.synapses import buffers_kept, one_step
 from dualprop.rules.state import restored, saved
-from dualprop.training.stream.labels import Book, Encoder, Label
+from dualprop.training.stream.labels import Book, Encoder
 from dualprop.training.stream.pairing import Delayed, Pairing
 from dualprop.training.stream.steps import STEPS, Gradients, WeightStep
 
@@ -72,10 +72,9 @@ class Tick:
 class Learner:
     """Continuous dual propagation on a stream: a frame at each tick, every layer updated once, no resets.
 
-    At a tick every layer of dyads moves on from where it is, by its neighbours as the tick before has left them,
-    and the weights move by the errors that have arrived. A frame is at the output L - 1 ticks after it came in. It
-    is judged there, before its label acts; then its label nudges the output, and its error goes down a layer a
-    tick.
+    At a tick every layer of dyads moves on from where it is, by its neighbours as the tick before left them, and
+    the weights move by the errors that have arrived. A frame is at the output L - 1 ticks after it came in. It is
+    judged there, before its label acts; then its label nudges the output, and its error goes down a layer a tick.
 
     Args:
         net: a chain. Its weights are changed in place.
@@ -83,7 +82,7 @@ class Learner:
         alpha: α in [0, 1].
         beta: the strength of the nudges, positive: one number, or one for each layer.
         pairing: what an error is paired with: `Delayed()`, or `Present()`.
-        step: "normalised" or "sgd", by the rate `lr`, or an optimizer over the net's parameters, or a `WeightStep`.
+        step: "normalised" or "sgd" with the rate `lr`, an optimizer over the net's parameters, or a `WeightStep`.
         lr: the rate of the first two, 0.3 by default.
         schedule: the updates of one tick: every layer once, all from the tick before, by default. Any that draws
             nothing, with `Present()`.
@@ -312,7 +311,9 @@ class Learner:
     @property
     def _circuit(self) -> Circuit:
         """The dyads, bound to the weights as they lie in memory now."""
-        ground = [None if p is None else (p.data_ptr(), p.requires_grad) for own in self._owned for p in own.values()]
+        ground = [
+            None if p is None else (p.data_ptr(), p.requires_grad) for own in self._owned for p in own.values()
+        ]
         if self._bound is None or ground != self._ground:
             self._bound, self._ground = self._made(self._bound), ground
         return self._bound
@@ -350,7 +351,8 @@ class Learner:
             return Tick(None, None)
         output, label = self._circuit.output(tick), self._book.get(frame)
         output = output[0] if self.samples == 1 else output
-        return Tick(frame, output, *(label or (None, ())), rule=self.loss)
+        target, given = label or (None, ())
+        return Tick(frame, output, target, given, self.loss)
 
     def _checked(self, x: Tensor) -> Tensor:
         """A frame as a batch."""

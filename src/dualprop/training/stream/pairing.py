@@ -1,7 +1,7 @@
 """Which drive and which state below an error is paired with: those of now, or those of its own frame.
 
-A frame is at layer k after k - 1 ticks, at the output after L - 1, and its error comes to layer k 2(L - k) ticks after
-the frame was there (MATHS: a_k, d_k and z̄_k as everywhere).
+A frame is at layer k after k - 1 ticks, at the output after L - 1, and its error comes to layer k 2(L - k) ticks
+after the frame was there.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Delayed(Pairing):
 
     z̄_k = f(a_k) goes up, and the difference f(a + α d) - f(a - ᾱ d) is taken at the drive a of the frame that the
     error d belongs to; with frozen weights it is that frame's reverse-mode difference exactly. A neuron of layer k
-    remembers its last 2(L - k) + 1 drives, a synapse into it as many states below, `late` more of each where labels
-    come late. (All layers' lines are kept as long as the first one's.) Every layer is updated once a tick.
+    remembers its last 2(L - k) + 1 drives, a synapse into it as many states below; `late` more of each where
+    labels come late. (All layers' lines are kept as long as the first one's.) Every layer is updated once a tick.
 
     Args:
         late: ticks for which a label is waited for once its frame is at the output: L - 1 + late after the frame
@@ -88,7 +88,7 @@ class Delayed(Pairing):
     def lags(self, updates: Sequence[Update], depth: int) -> list[int]:
         if [sorted(update.layers) for update in updates] != [list(range(1, depth + 1))]:
             raise DualpropError(
-                "schedule: a delay line has one place for each tick, so Delayed() needs one update of all layers a "
-                "tick, Parallel(1); Present() takes any schedule"
+                "schedule: a delay line has one place for each tick, so Delayed() needs one update of all layers "
+                "in it, Parallel(1); Present() takes any schedule"
             )
         return [2 * (depth - k) + self.late for k in range(1, depth + 1)]

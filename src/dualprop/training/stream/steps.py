@@ -19,7 +19,7 @@ Call = Callable[[], object]
 
 
 class WeightStep(ABC):
-    """What moves the weights. A link is bound once; what is bound is called when an error has come to its layer."""
+    """What moves the weights: a link is bound once, and what is bound is called when an error has come."""
 
     by_grad = False  # whether anything that it has bound goes by way of `.grad`
 
@@ -140,9 +140,9 @@ class Normalised(Local):
 class Gradients(WeightStep):
     """Gradients in `.grad`, where they are left until the next tick, and a step of an optimizer of PyTorch's.
 
-    A parameter to whose layer no error has come has no gradient, and the optimizer leaves it alone. Adam divides by
-    the size of gradients that it has seen some ticks ago: where errors come late or labels are rare, a rate that is
-    stable for batches may not be.
+    A parameter to whose layer no error has come has no gradient, and the optimizer leaves it alone. Adam divides
+    by the size of gradients that it has seen some ticks ago: where errors come late or labels are rare, a rate
+    that is stable for batches may not be.
 
     Args:
         optimizer: over the net's parameters.

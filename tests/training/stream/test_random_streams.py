@@ -1,0 +1,87 @@
+"""Random streams: frames that come, are dropped or held, labels in time, late or never, learners begun anew."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis.strategies as st
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.training.stream.builders import SIZES, agree, frames, pair
+
+XS, YS = frames(64)
+
+
+class Streams(RuleBasedStateMachine):
+    """A learner and its twin are shown the same."""
+
+    @initialize(
+        delayed=st.booleans(),
+        late=st.integers(0, 4),
+        depth=st.integers(1, 4),
+        step=st.sampled_from(["normalised", "sgd", "torch"]),
+        f=st.sampled_from(["tanh", "relu"]),
+    )
+    def begin(self, delayed, late, depth, step, f):
+        sizes = (SIZES[0], *(6, 5, 7)[: depth - 1], SIZES[-1])
+        self.kind = {"delayed": delayed, "late": late if delayed else 0, "step": step, "f": f, "lr": 0.1}
+        self.sizes = sizes
+        self.learner, self.twin = pair(sizes, **self.kind)
+        self.x = None
+
+    @rule(number=st.integers(0, 63), labelled=st.booleans())
+    def frame(self, number, labelled):
+        self.x, y = XS[number], YS[number] if labelled else None
+        self.learner.tick(self.x, y)
+        self.twin.tick(self.x.numpy(), y)
+
+    @rule(ticks=st.integers(1, 9), number=st.integers(0, 63))
+    def held(self, ticks, number):
+        for _ in range(ticks):
+            self.frame(number, True)
+
+    @rule()
+    def dropped(self):
+        if self.x is not None:
+            self.learner.tick(None)
+            self.twin.tick(None)
+
+    @rule(ago=st.integers(1, 12), y=st.integers(0, SIZES[-1] - 1))
+    def late_label(self, ago, y):
+        frame = self.learner.ticks - ago
+        if frame >= 0:
+            self.learner.label(frame, y)
+            self.twin.label(frame, y)
+
+    @rule()
+    def taken_up_again(self):
+        state, self.learner = self.learner.state_dict(), pair(self.sizes, **self.kind)[0]
+        self.learner.load_state_dict(state)
+
+    @invariant()
+    def as_its_twin(self):
+        if hasattr(self, "twin") and self.twin.x:
+            agree(self.learner, self.twin, 1e-9)
+            frame = len(self.twin.x) - 1
+            memory = self.learner.memory
+            for k in range(1, len(self.sizes)):
+                difference = (
+                    memory.differences[k - 1].numpy()[0]
+                    if memory.erring[k - 1].open
+                    else 0 * self.twin.d[k][frame]
+                )
+                np.testing.assert_allclose(difference, self.twin.d[k][frame], atol=1e-9)
+            assert (
+                len(self.learner.state_dict()["labels"]["frames"]) <= self.learner.latency + 1 + self.kind["late"]
+            )
+
+
+Streams.TestCase.settings = settings(
+    max_examples=int(os.environ.get("DUALPROP_EXAMPLES", "12")),
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestStreams = Streams.TestCase
