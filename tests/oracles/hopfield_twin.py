@@ -194,9 +194,11 @@ class Published:
         """The states at the end of a free phase from these, or from zero."""
         return self.run(self.zeros() if start is None else start, T1)
 
-    def ep(self, free: Sequence[Tensor], T2: int, high: float, low: float) -> dict[str, Tensor]:
-        """The gradient of equilibrium propagation between two nudges."""
-        ends = [free if beta == 0 else self.run(free, T2, beta) for beta in (high, low)]
+    def ep(
+        self, free: Sequence[Tensor], T2: int, high: float, low: float, same_age: bool = False
+    ) -> dict[str, Tensor]:
+        """The gradient of equilibrium propagation between two nudges; zero is one, too, if of the same age."""
+        ends = [free if beta == 0 and not same_age else self.run(free, T2, beta) for beta in (high, low)]
         width = high - low
         return self.gradient([(1 / width, ends[0], high), (-1 / width, ends[1], low)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -22,6 +23,8 @@ from tests.oracles.builders import (
     slope,
 )
 from tests.oracles.hopfield_twin import ORDERS, Equilibrium, Published, drive, one_hot
+
+pytestmark = pytest.mark.filterwarnings("ignore:T1=")  # what a step computes, settled or not
 
 SETTLED = {"T1": 3000, "T2": 3000, "tolerance": 1e-12}
 SIZES = (5, 4, 4, 3)  # the toy's
@@ -150,6 +153,38 @@ def test_activations_step_by_step(activation):
     expected = twin.ep(twin.free(7), 5, 0.3, 0.0)
     ours = gradient_of(dp.EquilibriumProp(net, beta=0.3, T1=7, T2=5), x, y)
     assert_same(ours, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("variant", "nudges"), [("positive", (0.3, 0.0)), ("negative", (0.0, -0.3))])
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_states_of_the_same_age_step_by_step(loss, variant, nudges):
+    net, (x, y) = double_net((5, 6, 4, 3), "sigmoid"), double_batch(4, 5, 3)
+    twin = Published(net, of_layers(net, "sigmoid", loss), x, one_hot(y, 3, x), loss=loss, order="even-odd")
+    expected = twin.ep(twin.free(3), 5, *nudges, same_age=True)
+    rule = dp.EquilibriumProp(net, loss=loss, variant=variant, beta=0.3, T1=3, T2=5, same_age=True)
+    assert_same(gradient_of(rule, x, y), expected, rtol=1e-12)
+    older = dp.EquilibriumProp(net, loss=loss, variant=variant, beta=0.3, T1=3, T2=5)
+    assert relative_error(gradient_of(older, x, y), expected) > 0.05
+
+
+def test_a_short_free_phase_is_warned_of_once_and_spoils_states_of_the_same_age_less():
+    net = dp.nets.mlp(
+        [64, 100, 100, 10], "shifted-sigmoid", init="uniform-fan-in", generator=torch.Generator().manual_seed(0)
+    )
+    net.double()
+    x, y = torch.rand(20, 64, generator=torch.Generator().manual_seed(1)).double(), torch.arange(20) % 10
+    steps = {"T1": 7, "T2": 10, "order": "synchronous"}
+    rule = dp.EquilibriumProp(net, **steps)
+    with pytest.warns(UserWarning, match=r"^T1=7: the free phase still moves by 0\.0"):
+        rule.backward(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rule.backward(x, y)
+        aged = dp.EquilibriumProp(net, same_age=True, **steps)
+        aged.backward(x, y)
+        dp.EquilibriumProp(net, variant="centred", **steps).backward(x, y)
+        dp.EquilibriumProp(net, T1=30).backward(x, y)
+    assert max(dp.alignment(rule, x, y).own) < 0.9 < 0.99 < min(dp.alignment(aged, x, y).own)
 
 
 def front(pool: dp.Pool, tight: dp.Pool) -> list[dp.Synapse]:

@@ -44,7 +44,7 @@ DECLARED = {
         "alpha": "a number in [0, 1]", "beta": EACH_POSITIVE, "transpose": FLAG, "lazy": FLAG, "rounds": COUNT
     },
     dp.RecurrentBackprop: {"steps": f"{FROM_ZERO} or none", "tolerance": POSITIVE},
-    dp.EquilibriumProp: {**HOPFIELD, "beta": POSITIVE, "seed": FROM_ZERO},
+    dp.EquilibriumProp: {**HOPFIELD, "beta": POSITIVE, "seed": FROM_ZERO, "same_age": FLAG},
     dp.HolomorphicEP: {
         **HOPFIELD, "beta": POSITIVE, "seed": FROM_ZERO, "noise": NOT_NEGATIVE,
         "N": "a whole number of at least 2, a multiple of 2",

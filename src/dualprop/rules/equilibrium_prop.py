@@ -8,9 +8,10 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
@@ -22,11 +23,15 @@ from dualprop.nets.losses import SquaredError
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
 from dualprop.registry import Registry
-from dualprop.rules.base import AnyLoss
+from dualprop.rules.base import AnyLoss, Step
 from dualprop.rules.relaxing import Order, Relaxing
 
 Variant = Callable[[float, torch.Generator], tuple[float, float]]
 """From β to the two nudges whose equilibria are contrasted, the higher first."""
+
+
+DRIFT = 0.1
+"""Of β: the most that the free states may move by in a nudged phase and not be warned of."""
 
 
 def _positive(beta: float, generator: torch.Generator) -> tuple[float, float]:
@@ -98,6 +103,8 @@ class EquilibriumProp(Relaxing):
         beta: β, positive; below 1 for the squared error of a linear output.
         T1: steps of the free phase, at least 1.
         T2: steps of the nudged phases, at least 1; both signs relax in the same products.
+        same_age: whether the free state, too, relaxes T2 steps further before it is contrasted with a nudged one:
+            then an unsettled free phase spoils the gradient less. The centred variant contrasts no free state.
         order: of the updates in a step: "even-odd" (layers 1, 3, 5.. then 2, 4..), "forward" or "backward", under
             which the energy never rises in the free phase unless there are pools; or "synchronous", as in the
             papers' code, which takes more steps and may swing where the others settle.
@@ -127,6 +134,7 @@ class EquilibriumProp(Relaxing):
         beta: Positive = 0.1,
         T1: Count = 30,
         T2: Count = 10,
+        same_age: bool = False,
         order: Order = "even-odd",
         warm: bool = False,
         tolerance: NotNegative = 0.0,
@@ -136,4 +144,18 @@ class EquilibriumProp(Relaxing):
         self.beta, self.variant = beta, VARIANTS[variant]
         hopfield, points = read_out(self, beta), partial(_two_points, self.variant, self.beta)
         nudged = self.phase("nudged", T2, hopfield)
-        self.compose(hopfield, SideBySide(hopfield, self.by_output, nudged, points))
+        self.compose(hopfield, SideBySide(hopfield, self.by_output, nudged, points, same_age))
+        self._drifts = not same_age and 0.0 in self.variant(beta, torch.Generator())
+
+    def update(self, x: Any, y: Any) -> Step:
+        """Contrast two equilibria; the first time that the free one has not settled, say so."""
+        step = super().update(x, y)
+        residual = step.measures["free_residual"]
+        if self._drifts and residual * self.T2 > DRIFT * self.beta:
+            self._drifts = False
+            warnings.warn(
+                f"T1={self.T1}: the free phase still moves by {residual:.2g} a step, which is not small beside "
+                f"beta={self.beta:g} over T2={self.T2} more; give it more steps, or same_age=True",
+                stacklevel=2,
+            )
+        return step

@@ -25,6 +25,8 @@ from tests.oracles.hopfield_twin import ORDERS as ORDERS_OF_THE_TWIN
 from tests.oracles.refused import refused
 from tests.rules.test_equilibrium_prop import behind, front, of_layers
 
+pytestmark = pytest.mark.filterwarnings("ignore:T1=")  # what a step computes, settled or not
+
 # The energy
 
 

@@ -145,17 +145,20 @@ class SideBySide:
         losses: whose forces nudge it, by output.
         phase: for all nudges but zero, whose equilibrium is the free one.
         points: the nudges of the next batch and their weights, the real ones first.
+        same_age: whether the free state goes through the phase, too: where it has not settled, what it still moves
+            by is then on both sides.
     """
 
     net: HopfieldNet
     losses: Mapping[int, Loss]
     phase: Phase
     points: Callable[[torch.Generator], Sequence[WeightedNudge]]
+    same_age: bool = False
 
     def __call__(self, y: States, free: Free, generator: torch.Generator) -> Contrast:
         """Contrast the phases of one batch."""
         points, size = self.points(generator), len(free.inputs[0])
-        nudged = [point for point in points if point.beta]
+        nudged = [point for point in points if point.beta or self.same_age]
         copies = Copies.of(size, [point.beta for point in nudged])
         check_complex(free.inputs[0], copies)
         nudging = Nudging(self.losses, y, copies, nudged)
