@@ -110,7 +110,7 @@ def reporting(kind: Kind, rows: int, multiply_adds: int, product: Callable[..., 
 
     def call(*args: float) -> None:
         product(*args)
-        if listeners():
+        if _OPEN.get():
             report(kind, rows, multiply_adds)
 
     return call

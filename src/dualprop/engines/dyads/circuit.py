@@ -20,6 +20,7 @@ from dualprop.engines.dyads.plan import Planner
 from dualprop.engines.dyads.program import Do, Instruction, listed
 from dualprop.engines.dyads.schedules import Update
 from dualprop.engines.dyads.states import Nudge, dyad
+from dualprop.nets.kernels.blockwise import suits_blocks
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net, Shape
 
@@ -146,6 +147,7 @@ class Circuit:
         self._fed = [Gate() for _ in range(depth + 1)]
         self._rest = [Gate() for _ in range(depth + 1)]
         self._neurons = [self._slot(slot) for slot in range(self.slots)]
+        self._frames = list(self.memory.means[0])
         self._links = [self._linked(slot) for slot in range(self.slots)]
         self.fixed = all(self._fixed(link) for link in self._links[0])
         self._ticks = [self._bound(slot) for slot in range(self.slots)]
@@ -172,8 +174,8 @@ class Circuit:
 
     def enter(self, tick: int, x: Tensor | None) -> None:
         """What comes in at a tick; what was there before if nothing does."""
-        means, slot = self.memory.means[0], tick % self.slots
-        means[slot].copy_(means[slot - 1] if x is None else x)
+        here, before = self._frames[tick % self.slots], self._frames[tick % self.slots - 1]
+        here.copy_(before if x is None else x)
 
     def run(self, tick: int) -> None:
         """Do a tick: update, and learn."""
@@ -286,15 +288,19 @@ class Circuit:
         assert own is not None
         up, down = self._nudge.steps(self._wiring, k)
         share, erring = self._nudge.share, memory.erring[k - 1]
+        exact = torch.finfo(a.dtype).bits >= 32 and not suits_blocks(a)
+        update = partial(f.dyad if exact else partial(dyad, f), d=d, up=up, down=down, share=share)
 
         def rest() -> None:
-            mean.copy_(f(a))
+            z = f.over(mean.copy_(a))
+            if z is not mean:
+                mean.copy_(z)
 
         def err() -> None:
-            difference.copy_(dyad(f, own, d, up, down, share)[1])
+            difference.copy_(update(own)[1])
 
         def nudged() -> None:
-            z, apart = dyad(f, a, d, up, down, share)
+            z, apart = update(a)
             mean.copy_(z)
             difference.copy_(apart)
 

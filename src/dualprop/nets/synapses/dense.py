@@ -121,11 +121,13 @@ class Dense(Weighted):
         weights = [W.detach() for W in (self.weight, self.feedback) if W is not None and W.requires_grad]
         bias = self.bias.detach() if self.bias is not None and self.bias.requires_grad else None
 
+        only = delta[0] if len(delta) == 1 else None
+
         def move(rate: float) -> None:
             for W in weights:
                 W.addmm_(turned, p, alpha=rate)
             if bias is not None:
-                bias.add_(delta[0] if len(delta) == 1 else delta.sum(0), alpha=rate)
+                bias.add_(delta.sum(0) if only is None else only, alpha=rate)
 
         return reporting("gradient", len(z), len(z) * self.weight.numel(), move) if weights else move
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,13 +26,14 @@ from dualprop.training.stream.pairing import Delayed, Pairing
 from dualprop.training.stream.steps import STEPS, Gradients, WeightStep
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Tick:
     """What a learner saw of a frame when that was at the output, before its label acted.
 
     Attributes:
         frame: its number; frame t came in at the t-th tick, counted from 0. None before the first is there.
-        output: what the net said of it, shape of one sample (several samples: (B, ...)); None before the first.
+        said: what the net said of it, shape (B, ...); None before the first.
+        output: that without a batch dimension where a tick has one sample.
         target: its label, encoded, shape (B, ...), if that has come by now.
         given: which of its samples have a label.
         loss: ℓ(output, target), the mean over the samples that have a label, a tensor without dimensions; None
@@ -42,10 +42,16 @@ class Tick:
     """
 
     frame: int | None
-    output: Tensor | None
+    said: Tensor | None
     target: Tensor | None = None
     given: tuple[int, ...] = ()
     rule: Loss | None = None
+    samples: int = 1
+
+    @property
+    def output(self) -> Tensor | None:
+        """What the net said of the frame; without a batch dimension where a tick has one sample."""
+        return self.said if self.said is None or self.samples > 1 else self.said[0]
 
     @cached_property
     def loss(self) -> Tensor | None:
@@ -62,11 +68,11 @@ class Tick:
     @property
     def _judged(self) -> tuple[Tensor | None, Tensor]:
         """Outputs and targets of the samples that have a label."""
-        if self.output is None or self.target is None:
+        if self.said is None or self.target is None:
             return None, torch.empty(0)
-        output = self.output.reshape(self.target.shape)
-        whole = len(self.given) == len(output)
-        return (output, self.target) if whole else (output[list(self.given)], self.target[list(self.given)])
+        some = list(self.given)
+        whole = len(some) == self.samples
+        return (self.said, self.target) if whole else (self.said[some], self.target[some])
 
 
 class Learner:
@@ -147,7 +153,6 @@ class Learner:
         self._ground: list[Any] = []
         self._begin(None)
 
-    @torch.no_grad()
     def tick(self, x: Tensor | None, y: Any = None) -> Tick:
         """One tick: a frame comes in, every layer is updated, every edge learns to whose layer an error has come.
 
@@ -163,9 +168,11 @@ class Learner:
         Raises:
             DualpropError: for a frame or a label that does not fit, NaN or infinite; nothing has happened then.
         """
-        batch = None if x is None else self._checked(x)
-        if batch is not None and self._shape != batch.shape[1:]:
-            self._take(tuple(batch.shape[1:]))
+        if x is not None:
+            x = self._checked(x)
+            shape = x.shape if self.samples == 1 else x.shape[1:]
+            if shape != self._shape:
+                self._take(tuple(shape))
         elif self._shape is None:
             raise DualpropError("x=None: the first frame cannot be dropped")
         label = None if y is None else self._encoder(y)
@@ -181,15 +188,23 @@ class Learner:
                 if self.samples > 1:
                     slot.weight.zero_()
                     slot.weight[list(known.given)] = 1
-        circuit.enter(tick, batch)
-        self.step.begin(self.net)
-        with one_step(self.net.synapses) if self.step.by_grad or not circuit.fixed else nullcontext():
+        circuit.enter(tick, x)
+        if circuit.fixed and not self.step.by_grad:  # all tensors are bound, and none has a graph
             circuit.run(tick)
-        self.step.finish(self.net)
+        else:
+            self._learn_by_grad(circuit, tick)
         self.ticks += 1
         seen = self._seen(tick - self.latency, tick)
         self._book.pop(tick - self._turn, None)
         return seen
+
+    @torch.no_grad()
+    def _learn_by_grad(self, circuit: Circuit, tick: int) -> None:
+        """A tick in which synapses are read and learn as in a step of a rule."""
+        self.step.begin(self.net)
+        with one_step(self.net.synapses):
+            circuit.run(tick)
+        self.step.finish(self.net)
 
     def label(self, frame: int, y: Any) -> Tick | None:
         """The label of a frame that has come in.
@@ -230,12 +245,12 @@ class Learner:
         Raises:
             DualpropError: for an x that the net cannot take.
         """
-        checked_x = self._checked(x)
-        self.net.shapes(tuple(checked_x.shape[1:]))
+        x = self._checked(x)
+        batch = x[None] if self.samples == 1 else x
+        self.net.shapes(tuple(batch.shape[1:]))
         with buffers_kept(self.net), one_step(self.net.synapses):
-            output = self.net(checked_x)
-        made: Tensor = output[0] if self.samples == 1 else output
-        return made
+            output: Tensor = self.net(batch)
+        return output[0] if self.samples == 1 else output
 
     @property
     def memory(self) -> Memory:
@@ -349,26 +364,27 @@ class Learner:
         """What the output said at a tick of the frame that was there."""
         if frame < 0:
             return Tick(None, None)
-        output, label = self._circuit.output(tick), self._book.get(frame)
-        output = output[0] if self.samples == 1 else output
-        target, given = label or (None, ())
-        return Tick(frame, output, target, given, self.loss)
+        assert self._bound is not None
+        target, given = self._book.get(frame) or (None, ())
+        return Tick(frame, self._bound.output(tick), target, given, self.loss, self.samples)
 
     def _checked(self, x: Tensor) -> Tensor:
-        """A frame as a batch."""
+        """A frame, or an error."""
         if type(x) is not Tensor:
             check("x", x, Tensor)
         like = self._like
-        if x.dtype != like.dtype or x.device != like.device:
+        if x.dtype is not like.dtype or x.device != like.device:
             raise DualpropError(
                 f"x: {x.dtype} on {x.device}, but the net's parameters are {like.dtype} on {like.device}"
             )
-        x = x[None] if self.samples == 1 else x
-        if x.ndim < 2 or len(x) != self.samples:
+        if self.samples > 1 and (x.ndim < 2 or len(x) != self.samples):
             raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be ({self.samples}, ...)")
-        if not math.isfinite(x.sum()) and not bool(torch.isfinite(x).all()):
+        if not x.ndim:
+            raise DualpropError("x: a number, but it must be of the shape of one sample")
+        flat = x.detach().reshape(-1)
+        if not math.isfinite(torch.dot(flat, flat)) and not bool(torch.isfinite(x).all()):
             raise DualpropError("x: NaN or infinite")
-        return x.detach()
+        return x.detach() if x.requires_grad else x
 
 
 def _step(step: WeightStep | torch.optim.Optimizer | str, lr: float | None) -> WeightStep:

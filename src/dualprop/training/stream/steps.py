@@ -49,7 +49,7 @@ class WeightStep(ABC):
 class Local(WeightStep):
     """ΔW = rate · (z_k^+ - z_k^-) z̄^T / (β_k B): every edge by itself, at once, with nothing kept.
 
-    One's own gives `rate`.
+    One's own gives `rating`.
 
     Args:
         lr: the learning rate, at least 0; may be changed in mid-stream.
@@ -60,11 +60,11 @@ class Local(WeightStep):
         self.lr = lr
 
     @abstractmethod
-    def rate(self, z: Tensor) -> float | Tensor:
-        """The step's length for each sample, shape (B,), or one for all of them.
+    def rating(self, z: Tensor) -> Callable[[], float | Tensor]:
+        """A call that gives the step's length for each sample, shape (B,), or one for all of them.
 
         Args:
-            z: the mean below, shape (B, ...).
+            z: the mean below, shape (B, ...), whatever it holds then.
         """
 
     def bind(self, link: Link, scale: float) -> Call:
@@ -77,9 +77,10 @@ class Local(WeightStep):
         one = link.synapse.moving(difference, z)
         column = [-1] + [1] * (difference.ndim - 1)
         self.by_grad |= move is None
+        rated = self.rating(z)
 
         def learn() -> None:
-            rate = self.rate(z)
+            rate = rated()
             if isinstance(rate, float) and one is not None:
                 one(rate * scale)
                 return
@@ -118,9 +119,9 @@ class SGD(Local):
     Under delay the largest stable rate is about ten times smaller than without.
     """
 
-    def rate(self, z: Tensor) -> float:
+    def rating(self, z: Tensor) -> Callable[[], float]:
         """The learning rate."""
-        return self.lr
+        return lambda: self.lr
 
 
 class Normalised(Local):
@@ -129,12 +130,13 @@ class Normalised(Local):
     Local as the update itself, for a synapse sees z̄. It allows larger rates where errors come late.
     """
 
-    def rate(self, z: Tensor) -> float | Tensor:
+    def rating(self, z: Tensor) -> Callable[[], float | Tensor]:
         """The rate lr/(1 + ‖z̄‖²) of each sample."""
         flat = z.flatten(1)
+        only = flat[0]
         if len(flat) == 1:
-            return self.lr / (1 + torch.dot(flat[0], flat[0]).item())
-        return self.lr / (1 + flat.square().sum(1))
+            return lambda: self.lr / (1 + torch.dot(only, only).item())
+        return lambda: self.lr / (1 + flat.square().sum(1))
 
 
 class Gradients(WeightStep):
