@@ -1,4 +1,4 @@
-"""A tick of `dp.stream` beside a step of plain PyTorch (autograd, SGD) on one sample; ratios of interleaved blocks.
+"""A tick of `dp.stream` beside a step of plain PyTorch (autograd, SGD) on one sample; interleaved ratios.
 
 python benchmarks/stream.py [--nets mlp vgg_like] [--repeats 40] [--length 100000]
 """
@@ -83,9 +83,8 @@ def main() -> None:
             ratios = [one / other for one, other in zip(times[tick], times[step], strict=True)]
             low, middle, high = statistics.quantiles(ratios)
             mine, theirs = (1e6 * statistics.median(each) for each in times.values())
-            print(
-                f"| {name} | {words} | {mine:.0f} | {theirs:.0f} | {middle:.2f} | {low:.2f}-{high:.2f} | {len(ratios)} |"
-            )
+            ratio, n = f"{middle:.2f} | {low:.2f}-{high:.2f}", len(ratios)
+            print(f"| {name} | {words} | {mine:.0f} | {theirs:.0f} | {ratio} | {n} |")
     if a.length:
         _, make, shape, _ = NETS["mlp"]
         xs, ys = torch.rand(SAMPLES, *shape), torch.randint(10, (SAMPLES,)).tolist()
