@@ -24,7 +24,7 @@ def build_net(settings, in_shape, num_classes):
     return make_net(settings.net, net_arguments(settings, in_shape, num_classes), settings.seed)
 
 
-PAPERS = ("cifar10-vgg16", "cifar100-vgg16", "mnist-mlp", "mnist-mlp-4")
+PAPERS = ("cifar10-vgg16", "cifar100-vgg16", "imagenet32-vgg16", "mnist-mlp", "mnist-mlp-4")
 COMPARATORS = ("chl-mnist", "dtp-cifar10", "ep-cifar10", "ep-mnist", "hep-mnist", "lpom-mnist")
 GRAPHS = ("cifar10-resnet8", "cifar10-vit-tiny", "mnist-hopfield")
 
@@ -71,8 +71,15 @@ def test_cifar10_is_the_paper_s_schedule(rule, warmup_epochs, warmup_lr):
 
 
 def test_the_other_published_numbers():
-    s = recipes.load("cifar100-vgg16", rule="kp-dp")
-    assert (s.epochs, s.batch_size, s.lr, s.warmup_epochs) == (200, 50, 0.015, 30)
+    for name, batch_size in (("cifar100", 50), ("imagenet32", 250)):
+        for rule, warmup_epochs, warmup_lr in (("dp", 10, 5e-3), ("kp-dp", 30, 1e-4)):
+            s = recipes.load(f"{name}-vgg16", rule=rule)
+            assert (s.data, s.net, s.loss) == (name, "vgg16", "cross_entropy")
+            assert (s.augment, s.standardise) == (True, True)
+            assert (s.epochs, s.batch_size, s.lr, s.lr_schedule) == (200, batch_size, 0.015, "cosine")
+            assert (s.optimizer, s.momentum, s.weight_decay) == ("sgd", 0.9, 5e-4)
+            assert (s.warmup_epochs, s.warmup_lr) == (warmup_epochs, warmup_lr)
+            assert s.rule_settings == {"beta": 2 / batch_size}
     for name, layers in (("mnist-mlp", 3), ("mnist-mlp-4", 4)):
         s = recipes.load(name)
         assert (s.hidden, s.optimizer, s.lr, s.epochs) == ((1000,) * layers, "adam", 3e-5, 100)
@@ -105,7 +112,10 @@ def few_images(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", but_slow(recipes.shipped(), "cifar10-vgg16", "cifar100-vgg16", "dtp-cifar10", "ep-cifar10")
+    "name",
+    but_slow(
+        recipes.shipped(), "cifar10-vgg16", "cifar100-vgg16", "imagenet32-vgg16", "dtp-cifar10", "ep-cifar10"
+    ),
 )
 @pytest.mark.usefixtures("few_images")
 def test_every_recipe_makes_a_step(name):
@@ -164,7 +174,8 @@ def test_the_end_of_a_cosine_scales_with_the_epochs_unless_it_is_given():
 
 def test_a_warm_up_scales_with_the_epochs_unless_it_is_given():
     assert recipes.load("cifar10-vgg16", epochs=4).warmup_epochs == pytest.approx(10 * 4 / 130)
-    assert recipes.load("cifar10-vgg16", epochs=4, rule="kp-dp").warmup_epochs == pytest.approx(15 * 4 / 130)
+    for epochs, warmup in ((4, 4), (20, 15), (130, 15), (200, 15)):  # what weight decay takes it takes
+        assert recipes.load("cifar10-vgg16", epochs=epochs, rule="kp-dp").warmup_epochs == warmup
     assert recipes.load("cifar10-vgg16", epochs=4, warmup_epochs=1.0).warmup_epochs == 1.0
     assert recipes.load("cifar10-vgg16", epochs=130).warmup_epochs == 10
 
@@ -198,8 +209,8 @@ def test_a_plan_gives_each_rule_its_own_table():
     assert [(s.rule, s.seed, s.warmup_epochs) for s in settings] == [
         ("dp", 0, 2.0),
         ("dp", 1, 2.0),
-        ("kp-dp", 0, 3.0),
-        ("kp-dp", 1, 3.0),
+        ("kp-dp", 0, 15.0),
+        ("kp-dp", 1, 15.0),
     ]
 
 
@@ -217,6 +228,8 @@ def test_a_plan_gives_each_rule_its_own_table():
         ("[rules.dp]\nlearning = 1", "rules.dp: learning: Settings has no such argument"),
         ("epochs = 4\nlr_epochs = 5", "lr_epochs=5"),
         ("hidden = [1.5]", "hidden="),
+        ('unscaled = ["epochs"]', "unscaled='epochs': must be of warmup_epochs, lr_epochs"),
+        ('[rules.dp]\nunscaled = "lr_epochs"', "unscaled='lr_epochs': must be a list of words"),
         ("epochs = 4\nwarmup_epochs = 5", "warmup_epochs=5"),
     ],
 )

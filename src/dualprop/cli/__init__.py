@@ -1,4 +1,4 @@
-"""The command line: `dualprop train | compare | bench | data`.
+"""The command line: `dualprop train | compare | reproduce | bench | data`.
 
 A command's module is imported when it is asked for, so that `--help` answers at once.
 """
@@ -31,6 +31,9 @@ for command, purpose in {
     "train": "Train a net with one rule; test the weights with the best validation accuracy once, at the end.",
     "compare": "Train several rules from several seeds; end with a table, learning curves and gradient alignments."
     "\n\nA rule's own settings go to the rules that have them.",
+    "reproduce": "Make a paper's table, cell by cell, and go on with it.\n\n"
+    "Without options it is the paper's full setting; how long that takes here is said first. What is there is not "
+    "made again. Any setting may be given; cells with other settings than the table's are not compared.",
     "bench": "Measure seconds per step and peak memory of every rule beside back-propagation.\n\n"
     "A rule's steps alternate with those of bp; what is compared is the median of their ratios. The machine's "
     "ceilings are measured, too. For numbers worth keeping, let nothing else run.",
@@ -48,14 +51,19 @@ class _Printable(logging.Formatter):
 
 def main() -> None:
     """Run the command line; a wrong argument is one line on stderr and exit code 2, a warning one line."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Printable("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger("dualprop").setLevel(logging.INFO)
+    spoken()
     with warnings.catch_warnings():
         warnings.showwarning = _warn
         code = _run(sys.argv[1:])
     sys.exit(code)
+
+
+def spoken() -> None:
+    """Say what is logged, a line each, on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("dualprop").setLevel(logging.INFO)
 
 
 def _run(words: list[str]) -> int:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from dualprop.errors import DualpropError
 
 OPTION = "--import"
+
+FILES: list[Path] = []
+"""Those that have been run in this process."""
 
 
 def imported(words: list[str]) -> list[str]:
@@ -30,6 +34,15 @@ def imported(words: list[str]) -> list[str]:
             name = left.pop(at)
         _run(Path(name))
     return left
+
+
+def again(files: Sequence[Path]) -> None:
+    """Run files of the user's in a process that another one has started, and say what is said as there."""
+    from dualprop.cli import spoken
+
+    spoken()
+    for file in files:
+        _run(file)
 
 
 def _run(file: Path) -> None:
@@ -54,3 +67,4 @@ def _run(file: Path) -> None:
         own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f", line {own[-1]}" if own else ""
         raise DualpropError(f"{OPTION}={str(file)!r}{where}: {type(error).__name__}: {error}") from None
+    FILES.append(path)

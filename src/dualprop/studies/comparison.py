@@ -16,8 +16,9 @@ from dualprop.nets.net import Net
 from dualprop.rules import RULES
 from dualprop.runs.folder import check_free, read_json, write_json
 from dualprop.runs.settings import Settings
-from dualprop.studies._shown import shown
 from dualprop.studies.report import Report
+from dualprop.training.callbacks import RunLine
+from dualprop.training.callbacks.display import stderr
 from dualprop.training.experiment import build
 from dualprop.training.interrupt import Interrupt
 from dualprop.training.own import Own
@@ -204,6 +205,14 @@ def _check_alone() -> None:
         raise DualpropError("compare: trains in one process; under torchrun there is train")
 
 
+def _shown(settings: Settings) -> dict[str, Any]:
+    """How a run shows how it goes: as ever in a terminal, by one line elsewhere, if at all."""
+    if stderr().is_terminal:
+        return {"progress": True}
+    line = RunLine(f"{settings.rule} on {settings.data}, seed {settings.seed}")
+    return {"progress": False, "callbacks": [line] if logger.level <= logging.INFO else []}
+
+
 def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str], own: Own) -> Report:
     paths = [folder / f"{s.rule}-seed{s.seed}" for s in settings]
     stopped = Interrupted(f"stopped; go on with: dualprop compare --resume {folder}")
@@ -213,12 +222,12 @@ def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str]
             if interrupt.asked:
                 raise stopped
             try:
-                how = shown(s)
+                shown = _shown(s)
                 ours = _copied(own)
                 if path.exists():
-                    resume(path, data=ours.data, net=ours.net, **how)
+                    resume(path, data=ours.data, net=ours.net, **shown)
                 else:
-                    train(s, path, data=ours.data, net=ours.net, **how)
+                    train(s, path, data=ours.data, net=ours.net, **shown)
             except Interrupted:
                 raise stopped from None
             except DivergenceError as error:  # of this run alone

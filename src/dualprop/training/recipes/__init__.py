@@ -1,18 +1,20 @@
 """Recipes: settings in TOML files that ship with the package, and a reader for one's own.
 
 A recipe is a table of settings by their names in `Settings`; a table `[rules.NAME]` in it is for one rule alone.
-A warm-up, and where a cosine ends, is stated for the recipe's own number of epochs and moves with another.
+A warm-up, and where a cosine ends, is stated for the recipe's own number of epochs and moves with another, unless
+`unscaled` names it: then it stays, and a run of fewer epochs is warmed up to its end.
 This module imports nothing heavy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dualprop import files
+from dualprop.arguments import check
 from dualprop.errors import DualpropError
 from dualprop.registry import Registry
 from dualprop.runs.settings import Settings
@@ -22,6 +24,9 @@ LARGEST = 2**16
 
 SCALED = ("warmup_epochs", "lr_epochs")
 """Settings that count epochs of a schedule."""
+
+UNSCALED = "unscaled"
+"""What a recipe calls the list of those of them that stay as they are."""
 
 TABLES = ("net_settings", "rule_settings")
 """Settings that hold others by name: what is given is put into the recipe's."""
@@ -43,10 +48,10 @@ class Recipe:
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        Settings.from_dict(self.settings)
+        _settings(self.settings)
         for name, table in self.rules.items():
             try:
-                Settings.from_dict({**self.settings, **table})
+                _settings({**self.settings, **table})
             except DualpropError as error:
                 raise DualpropError(f"rules.{name}: {error}") from None
 
@@ -65,24 +70,36 @@ class Recipe:
             2.0
             >>> recipe.settings_for({"rule": "kp-dp"}).warmup_epochs
             15.0
+            >>> stays = Recipe({**recipe.settings, "unscaled": ["warmup_epochs"]})
+            >>> stays.settings_for({"epochs": 26}).warmup_epochs
+            10.0
         """
-        own = Settings.from_dict(self.settings)
+        own, _ = _settings(self.settings)
         table = {**self.settings, **self.rules.get(given.get("rule", own.rule), {})}
-        merged = {**table, **given}
+        stated, unscaled = _settings(table)
+        merged = {name: value for name, value in {**table, **given}.items() if name != UNSCALED}
         for name in SCALED:
             if name in table and name not in given:
-                merged[name] = _scaled(name, table, merged.get("epochs", own.epochs))
+                epochs = merged.get("epochs", stated.epochs)
+                scale = min if name in unscaled else _scaled
+                merged[name] = scale(getattr(stated, name), epochs, stated.epochs)
         for name in TABLES:
             if name in table and name in given:
                 merged[name] = {**table[name], **given[name]}
         return Settings.from_dict(merged)
 
 
-def _scaled(name: str, table: Mapping[str, Any], epochs: int) -> float:
+def _settings(table: Mapping[str, Any]) -> tuple[Settings, Sequence[str]]:
+    """What a table of a recipe says, and what stays as it is for any number of epochs."""
+    unscaled = check(UNSCALED, table.get(UNSCALED, []), list[str])
+    if wrong := [name for name in unscaled if name not in SCALED]:
+        raise DualpropError(f"{UNSCALED}={wrong[0]!r}: must be of {', '.join(SCALED)}")
+    return Settings.from_dict({name: value for name, value in table.items() if name != UNSCALED}), unscaled
+
+
+def _scaled(stated: float, epochs: int, own: int) -> float:
     """That many epochs for another number of them all; unchanged, to the bit, for the recipe's own."""
-    own = Settings.from_dict(table)
-    stated: float = getattr(own, name)
-    return stated if epochs == own.epochs else stated * epochs / own.epochs
+    return stated if epochs == own else stated * epochs / own
 
 
 def shipped() -> Registry[Any]:
@@ -127,8 +144,8 @@ def load(recipe: str | Path, **settings: Any) -> Settings:
         DualpropError: for an unknown name, a file that is no recipe, or a wrong setting.
 
     Example:
-        >>> settings = load("cifar10-vgg16", rule="kp-dp", epochs=26)
+        >>> settings = load("cifar10-vgg16", rule="dp", epochs=26)
         >>> settings.lr, settings.warmup_epochs
-        (0.025, 3.0)
+        (0.025, 2.0)
     """
     return read(recipe).settings_for(settings)

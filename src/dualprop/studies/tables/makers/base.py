@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -38,7 +38,13 @@ class Record:
 
 
 class Maker(ABC):
-    """Makes the cells of a table and reads them. Its own arguments are those of its constructor."""
+    """Makes the cells of a table and reads them. Its own arguments are those of its constructor.
+
+    Attributes:
+        epochs: whether its cells are trained by epochs, which a shorter schedule has fewer of.
+    """
+
+    epochs: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, settings: Settings) -> None:
@@ -49,15 +55,17 @@ class Maker(ABC):
         """
 
     @abstractmethod
-    def make(self, settings: Settings, folder: Path) -> None:
+    def make(self, settings: Settings, folder: Path, how: Mapping[str, Any]) -> None:
         """Make a cell, or go on with it.
 
         Args:
             settings: the cell's.
             folder: its record, which may be there.
+            how: what `dualprop.train` is told of showing how it goes.
 
         Raises:
             DualpropError: for whatever is wrong, before the folder is made.
+            DivergenceError: if it diverged; its record says so, too.
             Interrupted: on Ctrl-C or SIGTERM; what is there can be gone on with.
         """
 

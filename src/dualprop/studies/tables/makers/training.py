@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ from typing import Any
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError
 from dualprop.runs.folder import Run, read_json, write_json
 from dualprop.runs.settings import Settings
-from dualprop.studies._shown import shown
 from dualprop.studies.tables.makers.base import Maker, Record
 from dualprop.training.experiment import build, check_names
 from dualprop.training.result import Result
-from dualprop.training.start import train
+from dualprop.training.start import resume, train
 from dualprop.training.threads import computing_in
 
 DIVERGED = "diverged.json"
@@ -27,14 +26,19 @@ DIVERGED = "diverged.json"
 class Training(Maker):
     """A net trained by a rule, tested with the weights of the best validation accuracy."""
 
+    epochs = True
+
     def check(self, settings: Settings) -> None:
         """Names, and those of the rule's own settings."""
         check_names(settings)
 
-    def make(self, settings: Settings, folder: Path) -> None:
-        """Train, or go on."""
+    def make(self, settings: Settings, folder: Path, how: Mapping[str, Any]) -> None:
+        """Train, or go on with the run that is there, on the device and in the threads that it has."""
         try:
-            train(settings, folder, resume=True, **shown(settings))
+            if folder.exists():
+                resume(folder, {"data_root": settings.data_root} if settings.data_root else {}, **how)
+            else:
+                train(settings, folder, **how)
         except DivergenceError as error:
             write_json(folder / DIVERGED, {"error": str(error)})
             raise

@@ -1,0 +1,159 @@
+"""Making a table: what is missing of it, cell by cell, each an ordinary record that can be gone on with."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dualprop.errors import DualpropError, Interrupted
+from dualprop.studies._table import Table as Words
+from dualprop.studies.tables.definition import Row, Table
+from dualprop.studies.tables.plan import (
+    Cell,
+    Request,
+    budgeted,
+    cells,
+    estimated,
+    fitting,
+    keep_budget,
+    spoken,
+    total,
+)
+from dualprop.studies.tables.workers import work
+
+logger = logging.getLogger("dualprop")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What has been made of a table.
+
+    Attributes:
+        table: the table.
+        cells: those that were asked for, with their records.
+        failed: for each that could not be made, by its folder's name, why.
+    """
+
+    table: Table
+    cells: Sequence[Cell]
+    failed: Mapping[str, str]
+
+    def words(self) -> Words:
+        """What was published beside what was measured, a line for each row."""
+        rows: dict[Row, list[Cell]] = {}
+        for cell in self.cells:
+            rows.setdefault(cell.row, []).append(cell)
+        columns = [name for title in self.columns.values() for name in (title, "published")]
+        return Words(
+            self.table.title,
+            ["cell", "n", *columns, "schedule"],
+            [[row.label, *self._line(row, own)] for row, own in rows.items()],
+        )
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The titles of the metrics."""
+        return {name: metric.title for name, metric in self.table.metrics.items()}
+
+    def _line(self, row: Row, own: Sequence[Cell]) -> list[str]:
+        finished = [cell.record for cell in own if cell.record is not None and cell.record.complete]
+        line = [f"{len(finished)} of {len(own)}"]
+        for name, metric in self.table.metrics.items():
+            numbers = [metric.scale * r.numbers[name] for r in finished if name in r.numbers]
+            published = row.published.get(name)
+            line.append(_spread(numbers, metric.digits) or ", ".join(sorted({cell.state for cell in own})))
+            line.append("" if published is None else _plus_minus(published.mean, published.std, metric.digits))
+        return [*line, _shortened(row, own)]
+
+
+def _shortened(row: Row, own: Sequence[Cell]) -> str:
+    """What keeps a row's cells from being the table's; they differ in seeds alone."""
+    differences = next(
+        (d for c in own if c.record and (d := row.maker.differences(row.settings(), c.record, row.classes))), {}
+    )
+    return ", ".join(f"{name} {ours:g}, not {theirs:g}" for name, (ours, theirs) in differences.items()) or "full"
+
+
+def _spread(numbers: Sequence[float], digits: int) -> str:
+    spread = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return _plus_minus(statistics.fmean(numbers), spread, digits) if numbers else ""
+
+
+def _plus_minus(mean: float, std: float | None, digits: int) -> str:
+    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+
+
+def reproduce(
+    table: Table,
+    folder: str | Path,
+    request: Request = Request(),  # noqa: B008 - it cannot be changed
+    *,
+    budget: float | None = None,
+    jobs: int = 1,
+    prepare: Callable[[], object] = bool,
+) -> Reproduction:
+    """Make those cells of a table that are missing; those that were begun go on.
+
+    What it takes is estimated and said before. With a budget, all schedules are shortened by the same part: such
+    cells are not the table's, and every report says so.
+
+    Args:
+        table: as `read` gives it.
+        folder: where its records are; made if need be.
+        request: which cells.
+        budget: seconds that all of them may take; asked again, the same cells go on.
+        jobs: how many cells are made side by side, each in its own process and part of the threads.
+        prepare: is called in every new process, for what has been registered in this one.
+
+    Returns:
+        The cells that were asked for, with their records.
+
+    Raises:
+        DualpropError: for whatever is wrong, before anything is made.
+        DivergenceError: if every cell that was made diverged.
+        Interrupted: on Ctrl-C or SIGTERM; the same call goes on.
+    """
+    folder = Path(folder)
+    if budget is not None and request.epochs is not None:
+        raise DualpropError("epochs: not with budget, which chooses them")
+    asked = {**asdict(request), "budget": budget}
+    epochs = budgeted(folder, asked) if budget is not None else None
+    todo = [cell for cell in cells(table, folder, request, epochs) if not cell.done]
+    if todo:
+        seconds = estimated(todo, logger.info)
+        if budget is not None and epochs is None:
+            epochs = fitting(todo, seconds, budget * jobs)
+            todo = [cell for cell in cells(table, folder, request, epochs) if not cell.done]
+        _say(table, cells(table, folder, request, epochs), todo, total(todo, seconds) / jobs, jobs)
+        folder.mkdir(parents=True, exist_ok=True)
+        if budget is not None and budgeted(folder, asked) is None:
+            keep_budget(folder, asked, epochs or {})
+    failed: dict[str, str] = {}
+    try:
+        for said in work(todo, min(jobs, max(1, len(todo))), prepare):
+            if said.error:
+                name = todo[said.number].path.name
+                failed[name] = said.error
+                logger.warning("%s %s: %s", name, "diverged" if said.diverged else "failed", said.error)
+    except Interrupted:
+        raise Interrupted(f"stopped; the same command goes on in {folder}") from None
+    return Reproduction(table, cells(table, folder, request, epochs), failed)
+
+
+def _say(table: Table, all: Sequence[Cell], todo: Sequence[Cell], seconds: float, jobs: int) -> None:
+    """What is about to be done, before it is."""
+    done = len(all) - len(todo)
+    side = "" if jobs == 1 else f", {jobs} side by side"
+    logger.info("%s: %d of %d cells to make%s", table.name, len(todo), len(all), f"; {done} done" * bool(done))
+    logger.info("about %s here%s, as a few steps of each kind of cell show", spoken(seconds), side)
+    shorter = {
+        (cell.settings.epochs, cell.row.settings().epochs)
+        for cell in todo
+        if cell.row.maker.epochs and cell.settings.epochs != cell.row.settings().epochs
+    }
+    if shorter:
+        words = ", ".join(f"{ours} of {theirs}" for ours, theirs in sorted(shorter))
+        logger.info("schedules shortened to %s epochs: not the table's setting, and not compared with it", words)
