@@ -1,0 +1,243 @@
+"""The figures of a page: each several small panels, with the numbers they show beside them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator
+
+from dualprop.errors import printable
+from dualprop.studies._figure import curves, errors_axis, look, panels, plain_ticks
+from dualprop.studies._table import Table
+from dualprop.studies.report.svg import drawn, markup
+
+PANEL = (3.1, 2.2)
+"""Inches: narrow enough for a telephone."""
+
+FEW = 25
+"""Epochs that a table has a row for; of more, so many evenly."""
+
+Epoch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What was recorded of the runs of one row.
+
+    Attributes:
+        label: the row.
+        rule: whose look they have.
+        runs: for each run its epochs, as its metrics have them.
+    """
+
+    label: str
+    rule: str
+    runs: Sequence[Sequence[Epoch]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels, and the numbers in them.
+
+    Attributes:
+        title: above them.
+        text: what they show.
+        panels: elements for a page, `<svg>` or `<img>`.
+        data: the numbers.
+    """
+
+    title: str
+    text: str
+    panels: Sequence[str]
+    data: Table
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A figure that is still to be drawn.
+
+    Attributes:
+        figure: all of it but its panels.
+        draw: makes one panel out of the name that its ids begin with.
+        count: how many there are.
+    """
+
+    figure: Figure
+    draw: Callable[[int, str], str]
+    count: int
+
+    def drawn(self, name: str) -> Figure:
+        """The figure; its ids begin with a name."""
+        return replace(self.figure, panels=[self.draw(n, f"{name}-{n}") for n in range(self.count)])
+
+
+def learning_curves(groups: Sequence[Curves]) -> Plan | None:
+    """The error of each row by epoch beside that of bp, a panel for each; None where nothing was recorded."""
+    every = [epoch for group in groups for run in group.runs for epoch in run]
+    if not every:
+        return None
+    what = "accuracy" if all("accuracy" in epoch for epoch in every) else "loss"
+    validated = all(f"val_{what}" in epoch for epoch in every)
+    key, part = (f"val_{what}", "validation") if validated else (what, "training")
+    unit = f"{part} error, %" if what == "accuracy" else f"{part} loss"
+
+    def value(epoch: Epoch) -> float:
+        return 100 * (1 - epoch[key]) if what == "accuracy" else float(epoch[key])
+
+    errors = [(group, _even([[value(epoch) for epoch in run] for run in group.runs])) for group in groups]
+    finite = [e for _, runs in errors for run in runs for e in run if math.isfinite(e)]
+    base = next((runs for group, runs in errors if group.rule == "bp"), None)
+
+    @drawn
+    def draw(n: int, name: str) -> str:
+        group, runs = errors[n]
+        figure, (axes,) = panels(1, (PANEL[0] - 1.4, PANEL[1] - 0.4), 1)
+        if base is not None and runs is not base:
+            mean = [statistics.fmean(column) for column in zip(*base, strict=True)]
+            axes.plot(range(1, len(mean) + 1), mean, **look("bp") | {"marker": None, "linewidth": 0.8, "linestyle": ":"})
+        curves(axes, group.rule, runs)
+        errors_axis(axes, finite or [1.0])
+        axes.set_title(printable(group.label), parse_math=False)
+        axes.set_ylabel(unit)
+        last = ", ".join(f"{run[-1]:.4g}" for run in runs)
+        return markup(figure, name, f"{unit} of {group.label}", f"By epoch; at the last of {len(runs[0])}: {last}.")
+
+    data = _by_epoch("epoch", [(group.label, runs) for group, runs in errors])
+    band = "; the band is from the lowest to the highest seed" if any(len(runs) > 1 for _, runs in errors) else ""
+    dotted = " Dotted: bp." if base is not None and len(errors) > 1 else ""
+    text = f"Mean over seeds of the {part} {'error in %' if what == 'accuracy' else 'loss'} after each epoch{band}.{dotted}"
+    return Plan(Figure("Learning curves", text, (), Table("", *data)), draw, len(errors))
+
+
+def heat_maps(groups: Sequence[Curves], key: str, truth: str) -> Plan | None:
+    """The angle of each row's gradient to a true one, layer by epoch; None where none was recorded.
+
+    Args:
+        groups: the rows.
+        key: of the cosines in the metrics.
+        truth: what they are to.
+    """
+    maps: list[tuple[Curves, np.ndarray[Any, Any]]] = []
+    for group in groups:
+        angles = [[_angles(epoch.get(key)) for epoch in run] for run in group.runs]
+        runs = [run for run in angles if run and all(len(each) == len(run[0]) > 0 for each in run)]
+        if runs:
+            maps.append((group, np.mean([list(zip(*run, strict=True)) for run in _even_rows(runs)], axis=0)))
+    if not maps:
+        return None
+    highest = max([float(np.nanmax(angles)) for _, angles in maps if not np.isnan(angles).all()], default=90.0)
+
+    @drawn
+    def draw(n: int, name: str) -> str:
+        group, angles = maps[n]
+        figure = Drawing(figsize=PANEL)
+        axes = figure.subplots()
+        layers, epochs = angles.shape
+        shown = axes.imshow(
+            angles,
+            cmap="cividis",
+            vmin=0,
+            vmax=max(highest, 1.0),
+            aspect="auto",
+            interpolation="none",
+            origin="lower",
+            extent=(0.5, epochs + 0.5, 0.5, layers + 0.5),
+        )
+        axes.grid(False)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+        axes.set(xlabel="epoch", ylabel="layer")
+        axes.set_title(printable(group.label), parse_math=False)
+        figure.colorbar(shown, label="degrees")
+        last = ", ".join(f"{angle:.1f}" for angle in angles[:, -1])
+        return markup(
+            figure, name, f"Angle to {truth} of {group.label}", f"Degrees in layers 1 to {layers} at the end: {last}."
+        )
+
+    rows = []
+    for group, angles in maps:
+        shown = sorted({0, angles.shape[1] // 2, angles.shape[1] - 1})
+        for layer, row in enumerate(angles, 1):
+            rows.append([group.label, str(layer), *(f"{row[e]:.2f}" for e in (shown[0], shown[len(shown) // 2], shown[-1]))])
+    data = Table("", ("row", "layer", "first epoch", "middle", "last epoch"), rows)
+    text = f"Angle between the gradient and {truth} in degrees, mean over seeds, by layer and epoch."
+    return Plan(Figure(f"Alignment with {truth}", text, (), data), draw, len(maps))
+
+
+def bars(title: str, unit: str, values: Sequence[tuple[str, str, float]], digits: int = 2) -> Plan | None:
+    """A number of each row; None for less than two.
+
+    Args:
+        title: of the figure.
+        unit: along the axis.
+        values: label, rule and number of each row.
+        digits: behind the point.
+    """
+    values = [each for each in values if math.isfinite(each[2])]
+    if len(values) < 2:
+        return None
+
+    @drawn
+    def draw(_: int, name: str) -> str:
+        figure = Drawing(figsize=(PANEL[0] * 1.3, 0.7 + 0.24 * len(values)))
+        axes = figure.subplots()
+        numbers = [number for _, _, number in values]
+        axes.barh(range(len(values)), numbers, color=[look(rule)["color"] for _, rule, _ in values], alpha=0.75)
+        axes.set_yticks(range(len(values)), [printable(label) for label, _, _ in values], parse_math=False)
+        axes.invert_yaxis()
+        axes.set_xlabel(unit)
+        axes.grid(axis="y", visible=False)
+        if min(numbers) > 0 and max(numbers) > 20 * min(numbers):
+            low, high = min(numbers) / 2, max(numbers) * 3
+            axes.set(xscale="log", xlim=(low, high))
+            plain_ticks(axes.xaxis, low, high)
+        else:
+            axes.set_xlim(min(0.0, *numbers), max(numbers) * 1.2)
+        for place, number in enumerate(numbers):
+            axes.annotate(f"{number:.3g}", (number, place), (4, 0), textcoords="offset points", va="center")
+        said = ", ".join(f"{label} {number:.3g}" for label, _, number in values)
+        return markup(figure, name, title, f"{unit}: {said}.")
+
+    data = Table("", ("row", unit), [(label, f"{number:.{digits}f}") for label, _, number in values])
+    return Plan(Figure(title, f"{unit[:1].upper()}{unit[1:]}.", (), data), draw, 1)
+
+
+def _even(runs: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """Runs of one length, that of the shortest."""
+    length = min((len(run) for run in runs if run), default=0)
+    return [run[:length] for run in runs if run]
+
+
+def _even_rows(runs: Sequence[Sequence[Sequence[float]]]) -> list[Sequence[Sequence[float]]]:
+    """Those of the first one's number of layers, all of one length."""
+    same = [run for run in runs if len(run[0]) == len(runs[0][0])]
+    length = min(len(run) for run in same)
+    return [run[:length] for run in same]
+
+
+def _by_epoch(name: str, groups: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table: the mean over runs at each epoch, or at some of them."""
+    longest = max(len(runs[0]) for _, runs in groups)
+    chosen = sorted({round(1 + k * (longest - 1) / max(1, FEW - 1)) for k in range(FEW)} & set(range(1, longest + 1)))
+    rows = [
+        [str(epoch), *(_mean([run[epoch - 1] for run in runs if len(run) >= epoch]) for _, runs in groups)]
+        for epoch in chosen
+    ]
+    return [name, *(label for label, _ in groups)], rows
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{statistics.fmean(values):.4g}" if values else ""
+
+
+def _angles(cosines: Any) -> list[float]:
+    """In degrees; NaN where a gradient was zero."""
+    given = cosines if isinstance(cosines, Sequence) else ()
+    return [c if math.isnan(c) else math.degrees(math.acos(max(-1.0, min(1.0, c)))) for c in given]
