@@ -34,6 +34,9 @@ for command, purpose in {
     "reproduce": "Make a paper's table, cell by cell, and go on with it.\n\n"
     "Without options it is the paper's full setting; how long that takes here is said first. What is there is not "
     "made again. Any setting may be given; cells with other settings than the table's are not compared.",
+    "report": "Put records beside the published numbers: a page, the same as Markdown and CSV.\n\n"
+    "Runs are known by their settings, not by their folders' names. Every published number has a row, with a "
+    "verdict by a rule that the report states.",
     "bench": "Measure seconds per step and peak memory of every rule beside back-propagation.\n\n"
     "A rule's steps alternate with those of bp; what is compared is the median of their ratios. The machine's "
     "ceilings are measured, too. For numbers worth keeping, let nothing else run.",

@@ -76,6 +76,16 @@ def look(rule: str) -> dict[str, Any]:
     return {"color": COLOURS[place % len(COLOURS)], "linestyle": LINES[turn], "marker": MARKERS[turn]}
 
 
+def angle(cosine: float) -> float:
+    """In degrees; NaN where a gradient was zero, and for a cosine of it.
+
+    Example:
+        >>> round(angle(0.5)), angle(1.0000001)
+        (60, 0.0)
+    """
+    return cosine if math.isnan(cosine) else math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+
+
 def panels(count: int, size: tuple[float, float], columns: int) -> tuple[Figure, list[Axes]]:
     """A figure with panels on one scale, whose horizontal axes count epochs, and room for a legend beside them.
 

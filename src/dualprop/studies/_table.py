@@ -30,6 +30,7 @@ class Table:
         title: a line above it; none if empty.
         columns: their names.
         rows: as many words each.
+        words: columns that are on the left, too.
 
     Example:
         >>> print(Table("", ("rule", "accuracy %"), [("bp", "93.42 ± 0.35")]).markdown())
@@ -41,6 +42,7 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    words: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -52,8 +54,13 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown; the title is left to the text around it."""
-        sides = ["---"] + ["---:"] * (len(self.columns) - 1)
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.columns, sides, *self.rows))
+        sides = ["---" if self.left(i) else "---:" for i in range(len(self.columns))]
+        head, *rows = ([marked(cell) for cell in cells] for cells in (self.columns, *self.rows))
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, sides, *rows))
+
+    def left(self, column: int) -> bool:
+        """Whether a column is on the left."""
+        return column == 0 or self.columns[column] in self.words
 
     def csv(self) -> str:
         """The table as comma-separated values."""
@@ -85,6 +92,16 @@ class Table:
         for first, *others in self.rows:
             table.add_row(_lines(_parts(first), widths[0]), *others)
         return table
+
+
+def marked(text: str) -> str:
+    r"""A text, which may come from files, as Markdown shows it: no cell, tag, code or link begins in it.
+
+    Example:
+        >>> print(marked("a|b <img> [d](e)"))
+        a\|b &lt;img> [d]\(e)
+    """
+    return re.sub(r"[|`]|(?<=\])\(", r"\\\g<0>", printable(text).replace("<", "&lt;"))
 
 
 def _parts(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from dualprop.nets.net import Net
 from dualprop.rules import RULES
 from dualprop.runs.folder import check_free, read_json, write_json
 from dualprop.runs.settings import Settings
-from dualprop.studies.report import Report
+from dualprop.studies.report.side_by_side import Report
 from dualprop.training.callbacks import RunLine
 from dualprop.training.callbacks.display import stderr
 from dualprop.training.experiment import build

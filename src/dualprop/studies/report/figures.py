@@ -14,9 +14,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from dualprop.errors import printable
-from dualprop.studies._figure import curves, errors_axis, look, panels, plain_ticks
+from dualprop.studies._figure import angle, curves, errors_axis, look, plain_ticks
 from dualprop.studies._table import Table
-from dualprop.studies.report.svg import drawn, markup
+from dualprop.studies.report.svg import GRID, drawn, markup
 
 PANEL = (3.1, 2.2)
 """Inches: narrow enough for a telephone."""
@@ -78,6 +78,15 @@ class Plan:
         return replace(self.figure, panels=[self.draw(n, f"{name}-{n}") for n in range(self.count)])
 
 
+def panel() -> tuple[Drawing, Axes]:
+    """A small figure with a horizontal axis of epochs, whose frame is at the same place in all of them."""
+    figure = Drawing(figsize=PANEL)
+    figure.set_layout_engine("none")
+    axes = figure.subplots(gridspec_kw={"left": 0.17, "right": 0.97, "bottom": 0.2, "top": 0.88})
+    axes.set_xlabel("epoch")
+    return figure, axes
+
+
 def learning_curves(groups: Sequence[Curves]) -> Plan | None:
     """The error of each row by epoch beside that of bp, a panel for each; None where nothing was recorded."""
     every = [epoch for group in groups for run in group.runs for epoch in run]
@@ -98,22 +107,56 @@ def learning_curves(groups: Sequence[Curves]) -> Plan | None:
     @drawn
     def draw(n: int, name: str) -> str:
         group, runs = errors[n]
-        figure, (axes,) = panels(1, (PANEL[0] - 1.4, PANEL[1] - 0.4), 1)
+        figure, axes = panel()
         if base is not None and runs is not base:
             mean = [statistics.fmean(column) for column in zip(*base, strict=True)]
-            axes.plot(range(1, len(mean) + 1), mean, **look("bp") | {"marker": None, "linewidth": 0.8, "linestyle": ":"})
+            axes.plot(
+                range(1, len(mean) + 1), mean, **look("bp") | {"marker": None, "linewidth": 0.8, "linestyle": ":"}
+            )
         curves(axes, group.rule, runs)
         errors_axis(axes, finite or [1.0])
         axes.set_title(printable(group.label), parse_math=False)
         axes.set_ylabel(unit)
         last = ", ".join(f"{run[-1]:.4g}" for run in runs)
-        return markup(figure, name, f"{unit} of {group.label}", f"By epoch; at the last of {len(runs[0])}: {last}.")
+        return markup(
+            figure, name, f"{unit} of {group.label}", f"By epoch; at the last of {len(runs[0])}: {last}."
+        )
 
     data = _by_epoch("epoch", [(group.label, runs) for group, runs in errors])
     band = "; the band is from the lowest to the highest seed" if any(len(runs) > 1 for _, runs in errors) else ""
     dotted = " Dotted: bp." if base is not None and len(errors) > 1 else ""
-    text = f"Mean over seeds of the {part} {'error in %' if what == 'accuracy' else 'loss'} after each epoch{band}.{dotted}"
+    text = f"Mean over seeds of the {unit.replace(', %', ' in %')} after each epoch{band}.{dotted}"
     return Plan(Figure("Learning curves", text, (), Table("", *data)), draw, len(errors))
+
+
+def differences(unit: str, values: Sequence[tuple[str, str, float, float | None]]) -> Plan | None:
+    """Each row's difference from the published number with its interval; None where none was compared.
+
+    Args:
+        unit: of the numbers.
+        values: label, rule, difference, and half the interval where it is known.
+    """
+    if not values:
+        return None
+
+    @drawn
+    def draw(_: int, name: str) -> str:
+        figure = Drawing(figsize=(PANEL[0], 0.8 + 0.24 * len(values)))
+        axes = figure.subplots()
+        axes.axvline(0, color=GRID, linewidth=0.8)
+        for place, (rule, difference, half) in enumerate(each[1:] for each in values):
+            color = look(rule)["color"]
+            axes.errorbar(difference, place, xerr=half, color=color, marker="o", markersize=4, capsize=3)
+        axes.set_yticks(range(len(values)), [printable(label) for label, *_ in values], parse_math=False)
+        axes.set_ylim(len(values) - 0.5, -0.5)
+        axes.set_xlabel(f"measured minus published, {unit}", parse_math=False)
+        axes.grid(axis="y", visible=False)
+        said = "; ".join(f"{label} {words}" for label, words in rows)
+        return markup(figure, name, f"Measured minus published, {unit}", f"{said}.")
+
+    rows = [(label, f"{d:+.3g}" + ("" if half is None else f" ± {half:.2g}")) for label, _, d, half in values]
+    text = f"Measured minus published, {unit}, with the interval that the verdict goes by."
+    return Plan(Figure("Differences", text, (), Table("", ("row", "difference"), rows)), draw, 1)
 
 
 def heat_maps(groups: Sequence[Curves], key: str, truth: str) -> Plan | None:
@@ -126,10 +169,10 @@ def heat_maps(groups: Sequence[Curves], key: str, truth: str) -> Plan | None:
     """
     maps: list[tuple[Curves, np.ndarray[Any, Any]]] = []
     for group in groups:
-        angles = [[_angles(epoch.get(key)) for epoch in run] for run in group.runs]
-        runs = [run for run in angles if run and all(len(each) == len(run[0]) > 0 for each in run)]
+        read = [[_angles(epoch.get(key)) for epoch in run] for run in group.runs]
+        runs = [run for run in read if run and all(len(each) == len(run[0]) > 0 for each in run)]
         if runs:
-            maps.append((group, np.mean([list(zip(*run, strict=True)) for run in _even_rows(runs)], axis=0)))
+            maps.append((group, np.mean([np.transpose(run) for run in _even_rows(runs)], axis=0)))
     if not maps:
         return None
     highest = max([float(np.nanmax(angles)) for _, angles in maps if not np.isnan(angles).all()], default=90.0)
@@ -137,8 +180,7 @@ def heat_maps(groups: Sequence[Curves], key: str, truth: str) -> Plan | None:
     @drawn
     def draw(n: int, name: str) -> str:
         group, angles = maps[n]
-        figure = Drawing(figsize=PANEL)
-        axes = figure.subplots()
+        figure, axes = panel()
         layers, epochs = angles.shape
         shown = axes.imshow(
             angles,
@@ -153,32 +195,33 @@ def heat_maps(groups: Sequence[Curves], key: str, truth: str) -> Plan | None:
         axes.grid(False)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-        axes.set(xlabel="epoch", ylabel="layer")
+        axes.set_ylabel("layer")
         axes.set_title(printable(group.label), parse_math=False)
-        figure.colorbar(shown, label="degrees")
+        figure.colorbar(shown, label="degrees", fraction=0.06, pad=0.04)
         last = ", ".join(f"{angle:.1f}" for angle in angles[:, -1])
         return markup(
-            figure, name, f"Angle to {truth} of {group.label}", f"Degrees in layers 1 to {layers} at the end: {last}."
+            figure,
+            name,
+            f"Angle to {truth} of {group.label}",
+            f"Degrees in layers 1 to {layers} at the end: {last}.",
         )
 
-    rows = []
-    for group, angles in maps:
-        shown = sorted({0, angles.shape[1] // 2, angles.shape[1] - 1})
-        for layer, row in enumerate(angles, 1):
-            rows.append([group.label, str(layer), *(f"{row[e]:.2f}" for e in (shown[0], shown[len(shown) // 2], shown[-1]))])
+    rows = [
+        [group.label, str(layer), *(f"{row[epoch]:.2f}" for epoch in (0, len(row) // 2, -1))]
+        for group, angles in maps
+        for layer, row in enumerate(angles, 1)
+    ]
     data = Table("", ("row", "layer", "first epoch", "middle", "last epoch"), rows)
     text = f"Angle between the gradient and {truth} in degrees, mean over seeds, by layer and epoch."
     return Plan(Figure(f"Alignment with {truth}", text, (), data), draw, len(maps))
 
 
-def bars(title: str, unit: str, values: Sequence[tuple[str, str, float]], digits: int = 2) -> Plan | None:
+def bars(unit: str, values: Sequence[tuple[str, str, float]]) -> Plan | None:
     """A number of each row; None for less than two.
 
     Args:
-        title: of the figure.
-        unit: along the axis.
+        unit: what it is.
         values: label, rule and number of each row.
-        digits: behind the point.
     """
     values = [each for each in values if math.isfinite(each[2])]
     if len(values) < 2:
@@ -186,7 +229,7 @@ def bars(title: str, unit: str, values: Sequence[tuple[str, str, float]], digits
 
     @drawn
     def draw(_: int, name: str) -> str:
-        figure = Drawing(figsize=(PANEL[0] * 1.3, 0.7 + 0.24 * len(values)))
+        figure = Drawing(figsize=(PANEL[0], 0.7 + 0.24 * len(values)))
         axes = figure.subplots()
         numbers = [number for _, _, number in values]
         axes.barh(range(len(values)), numbers, color=[look(rule)["color"] for _, rule, _ in values], alpha=0.75)
@@ -203,10 +246,10 @@ def bars(title: str, unit: str, values: Sequence[tuple[str, str, float]], digits
         for place, number in enumerate(numbers):
             axes.annotate(f"{number:.3g}", (number, place), (4, 0), textcoords="offset points", va="center")
         said = ", ".join(f"{label} {number:.3g}" for label, _, number in values)
-        return markup(figure, name, title, f"{unit}: {said}.")
+        return markup(figure, name, unit, f"{said}.")
 
-    data = Table("", ("row", unit), [(label, f"{number:.{digits}f}") for label, _, number in values])
-    return Plan(Figure(title, f"{unit[:1].upper()}{unit[1:]}.", (), data), draw, 1)
+    data = Table("", ("row", unit), [(label, f"{number:.4g}") for label, _, number in values])
+    return Plan(Figure(f"{unit[:1].upper()}{unit[1:]}", "", (), data), draw, 1)
 
 
 def _even(runs: Sequence[Sequence[float]]) -> list[Sequence[float]]:
@@ -222,10 +265,14 @@ def _even_rows(runs: Sequence[Sequence[Sequence[float]]]) -> list[Sequence[Seque
     return [run[:length] for run in same]
 
 
-def _by_epoch(name: str, groups: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> tuple[list[str], list[list[str]]]:
+def _by_epoch(
+    name: str, groups: Sequence[tuple[str, Sequence[Sequence[float]]]]
+) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a table: the mean over runs at each epoch, or at some of them."""
     longest = max(len(runs[0]) for _, runs in groups)
-    chosen = sorted({round(1 + k * (longest - 1) / max(1, FEW - 1)) for k in range(FEW)} & set(range(1, longest + 1)))
+    chosen = sorted(
+        {round(1 + k * (longest - 1) / max(1, FEW - 1)) for k in range(FEW)} & set(range(1, longest + 1))
+    )
     rows = [
         [str(epoch), *(_mean([run[epoch - 1] for run in runs if len(run) >= epoch]) for _, runs in groups)]
         for epoch in chosen
@@ -238,6 +285,5 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _angles(cosines: Any) -> list[float]:
-    """In degrees; NaN where a gradient was zero."""
-    given = cosines if isinstance(cosines, Sequence) else ()
-    return [c if math.isnan(c) else math.degrees(math.acos(max(-1.0, min(1.0, c)))) for c in given]
+    """In degrees, by layer."""
+    return [angle(cosine) for cosine in cosines or ()]

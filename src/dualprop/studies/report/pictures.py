@@ -50,8 +50,8 @@ def filter_pictures(kept: Mapping[str, Pictures]) -> Plan | None:
 
     rows = [[label, number, f"{scale:.3g}"] for label, filters in found.items() for number, _, scale in filters]
     text = (
-        f"Weights of the {FILTERS} neurons of the first layer with the largest norm, in the best-validation net of one "
-        "seed. Red is positive, blue negative; of images with three channels, the weights of red, green and blue."
+        f"Weights of the {FILTERS} neurons of the first layer with the largest norm, in the best-validation net "
+        "of one seed. Red is positive, blue negative; for images in colour, the weights of red, green and blue."
     )
     data = Table("", ("row", "neuron", "largest |weight|"), rows)
     return Plan(Figure("First-layer filters", text, (), data), draw, len(found))
@@ -138,7 +138,10 @@ def _largest(pictures: Pictures) -> list[tuple[str, Array, float]]:
 
 def _layers(pictures: Pictures) -> list[int]:
     """The layers whose states were kept."""
-    kinds = [{name.partition("/")[2] for name in pictures.arrays if name.startswith(f"{what}/")} for what in ("mean", "difference")]
+    kinds = [
+        {name.partition("/")[2] for name in pictures.arrays if name.startswith(f"{what}/")}
+        for what in ("mean", "difference")
+    ]
     return sorted(int(number) for number in set.intersection(*kinds) if number.isdecimal())
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualprop.studies.report.records import environment_of
 from dualprop.studies.report.verdict import Verdict, judge
 from dualprop.studies.tables import Found, Metric, Row, Table
 
@@ -42,7 +41,13 @@ class Group:
     @property
     def shortened(self) -> str:
         """In words; empty for the full setting."""
-        return ", ".join(f"{name} {_word(ours)} of {_word(full)}" for name, (ours, full) in self.differences.items())
+        ours, full = self.differences.get("epochs", (1, 1))
+        told = {
+            name: pair
+            for name, pair in self.differences.items()
+            if name == "epochs" or name not in SCHEDULE or not _in_proportion(pair, ours / full)
+        }
+        return ", ".join(f"{name} {_word(ours)} of {_word(full)}" for name, (ours, full) in told.items())
 
     @property
     def unlike(self) -> str:
@@ -58,6 +63,7 @@ class Line:
     """One number of one group.
 
     Attributes:
+        table: the table.
         row: the row.
         name: of the metric.
         metric: the metric.
@@ -66,6 +72,7 @@ class Line:
         verdict: beside the published number.
     """
 
+    table: Table
     row: Row
     name: str
     metric: Metric
@@ -81,13 +88,13 @@ class Line:
     @property
     def claim(self) -> str:
         """What the number is."""
-        return f"{self.group.label if self.group else self.row.label}: {self.metric.title}"
+        return f"{self.row.label}: {self.metric.title}"
 
     @property
     def where(self) -> str:
         """Where it was published."""
         published = self.row.published.get(self.name)
-        return published.source if published else ""
+        return published.source.removeprefix(f"{self.table.paper}, ") if published else ""
 
     @property
     def published(self) -> str:
@@ -112,7 +119,9 @@ class Line:
         if self.group is None:
             return ""
         done = [each for each in self.group.found if self.name in each.numbers]
-        return ", ".join(f"{self._number(self._value(each))} (seed {each.seed})" for each in done)
+        numbers = ", ".join(self._number(self._value(each)) for each in done)
+        seeds = ", ".join(str(each.seed) for each in done)
+        return f"{numbers} (seed{'s' * (len(done) > 1)} {seeds})" if done else ""
 
     @property
     def difference(self) -> str:
@@ -124,12 +133,24 @@ class Line:
         return f"{self._signed(d)}{bounds}"
 
     @property
+    def compared(self) -> tuple[float, float | None] | None:
+        """The difference, and half the width of its interval; None where it was not compared."""
+        d = self.verdict.difference
+        return None if d is None or not math.isfinite(d) else (d, self.verdict.half)
+
+    @property
     def judged(self) -> str:
         """The verdict, and what became of seeds that have no number."""
         if self.group is None:
             return self.verdict.words
-        gone = [f"seed {each.seed} diverged: {each.record.diverged}" for each in self.group.found if each.record.diverged]
-        left = [str(each.seed) for each in self.group.found if not each.record.complete and not each.record.diverged]
+        gone = [
+            f"seed {each.seed} diverged: {each.record.diverged}"
+            for each in self.group.found
+            if each.record.diverged
+        ]
+        left = [
+            str(each.seed) for each in self.group.found if not each.record.complete and not each.record.diverged
+        ]
         if left:
             gone.append(f"seed{'s' * (len(left) > 1)} {', '.join(left)} not finished")
         known = [] if self.verdict.kind == "not run" and gone else [self.verdict.words]
@@ -144,17 +165,12 @@ class Line:
     def hours(self) -> str:
         """Of all seeds together; empty where it is not known."""
         hours = [each.numbers["hours"] for each in self._found if "hours" in each.numbers]
-        return f"{sum(hours):.3g}" if hours else ""
+        return f"{sum(hours):.2f}" if hours else ""
 
     @property
     def paths(self) -> list[Path]:
         """The records' folders."""
         return [each.path for each in self._found]
-
-    @property
-    def environments(self) -> list[Mapping[str, Any]]:
-        """What they ran on."""
-        return [environment_of(path) for path in self.paths]
 
     @property
     def _found(self) -> Sequence[Found]:
@@ -204,7 +220,7 @@ def lines(table: Table, measured: Sequence[Group]) -> list[Line]:
         shown = {line.name for line in own}
         wanted = [name for name in table.metrics if name in row.published] or list(table.metrics)[:1]
         own += [
-            Line(row, name, table.metrics[name], None, (), judge(row.published.get(name), ()))
+            Line(table, row, name, table.metrics[name], None, (), judge(row.published.get(name), ()))
             for name in wanted
             if name not in shown and (name in row.published or not own)
         ]
@@ -219,7 +235,13 @@ def _of_group(table: Table, row: Row, group: Group) -> Iterator[Line]:
         values = [metric.scale * each.numbers[name] for each in group.found if name in each.numbers]
         if published is not None or values:
             unlike = group.unlike or (published.unlike if published else "")
-            yield Line(row, name, metric, group, values, judge(published, values, metric.margin, unlike))
+            yield Line(table, row, name, metric, group, values, judge(published, values, metric.margin, unlike))
+
+
+def _in_proportion(pair: tuple[Any, Any], part: float) -> bool:
+    """Whether a time was shortened as the epochs were, which goes without saying."""
+    ours, full = pair
+    return bool(ours and full and math.isclose(ours / full, part, rel_tol=1e-3))
 
 
 def _word(value: Any) -> str:

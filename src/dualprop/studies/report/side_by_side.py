@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dualprop.arguments import CountOrZero, Portion, check_entries
+from dualprop.arguments import CountOrZero, check_entries
 from dualprop.errors import CheckpointError, DualpropError, printable
 from dualprop.runs.folder import Run, read_json, write_text
 from dualprop.runs.settings import Settings
-from dualprop.studies._figure import curves, errors_axis, legend, panels, save, styled
+from dualprop.studies._figure import angle, curves, errors_axis, legend, panels, save, styled
 from dualprop.studies._machine import ENVIRONMENT, machine
 from dualprop.studies._table import Table, show
+from dualprop.studies.report.records import EPOCH
 from dualprop.training.means import Means
 from dualprop.training.resolved import net_arguments
 from dualprop.training.result import Result, finished
@@ -34,18 +34,6 @@ NOTES = (
 
 TRUTHS = {"cosine": "bp", "own": "own gradient"}
 """What gradients are compared with, by the record's name for the cosine."""
-
-
-EPOCH: dict[str, Any] = {
-    "loss": float,
-    "accuracy": Portion | None,
-    "val_loss": float | None,
-    "val_accuracy": Portion | None,
-    "cosine": list[float] | None,
-    "own": list[float] | None,
-    "measures": dict[str, float] | None,
-}
-"""What a report reads of an epoch's record."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +270,7 @@ class Report:
             for rule, records in rules.items():
                 if len(records[0].epochs[0][to]) <= k:
                     continue  # its net has fewer layers
-                curves(axes, rule, [[_angle(epoch[to][k]) for epoch in r.epochs] for r in records])
+                curves(axes, rule, [[angle(epoch[to][k]) for epoch in r.epochs] for r in records])
             axes.set_title(f"layer {k + 1}")
         figure.supylabel(f"angle to {name}, degrees", fontsize="medium")
         legend(figure, layer_panels[0])
@@ -330,11 +318,6 @@ def _cosine(cosines: Sequence[float | None]) -> str:
     """The mean of those that were measured; empty for none."""
     measured = [cosine for cosine in cosines if cosine is not None]
     return f"{statistics.fmean(measured):.3f}" if measured else ""
-
-
-def _angle(cosine: float) -> float:
-    """In degrees; NaN where a gradient was zero, and for a cosine of it."""
-    return cosine if math.isnan(cosine) else math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
 
 
 def _listed(names: Sequence[str]) -> str:

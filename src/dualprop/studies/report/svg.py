@@ -18,7 +18,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"
 
 GRID = "#b0b0b0"
-WORDS = {BLACK: "currentColor", GRID: "currentColor"} | {c: f"var(--series-{n})" for n, c in enumerate(COLOURS)}
+WORDS = {BLACK: "currentColor", GRID: "var(--line)"} | {c: f"var(--series-{n})" for n, c in enumerate(COLOURS)}
 """What our colours are in a page, which has a light and a dark look."""
 
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -31,23 +31,24 @@ drawn = rc_context(
         "svg.fonttype": "none",
         "svg.hashsalt": "dualprop",
         "grid.color": GRID,
+        "grid.alpha": 1,
         "font.size": 10,
         "axes.titlesize": 10,
         "axes.labelsize": 10,
         "path.simplify_threshold": 0.3,
     }
 )
-"""A decorator: what the function draws and `markup` saves is the same on every machine with the same matplotlib."""
+"""A decorator: what the function draws and `markup` saves is the same wherever matplotlib is the same."""
 
 
 def markup(figure: Figure, name: str, title: str, description: str) -> str:
     """The figure as an `<svg>` element for a page.
 
-    Text stays text. Colours are the page's: black is that of its text, and ours are `--series-0`, `--series-1`, ...
+    Text stays text. Colours are the page's: black is that of its text, ours are `--series-0`, `--series-1`, ...
 
     Args:
         figure: made under `drawn`.
-        name: begins every id in it, so that no two figures of a page have one in common; letters, digits and dashes.
+        name: begins every id in it, so that no two figures of a page have one in common.
         title: its accessible name.
         description: what it shows, for those who do not see it.
     """
@@ -123,7 +124,7 @@ def _rounded(value: str) -> str:
 
 def _style(value: str) -> str:
     """Declarations without a font's name, which is the page's, in the page's colours."""
-    parts = [part.strip().split(": ", 1) for part in value.split(";") if part.strip()]
-    kept = {key: said for key, said in parts if key != "font-family"}
-    short = (f"{key}:{NUMBER.sub(lambda found: f'{float(found[0]):g}', said)}" for key, said in kept.items())
-    return ";".join(COLOUR.sub(lambda found: WORDS.get(found[0], found[0]), part) for part in short)
+    parts = (part.partition(":") for part in value.split(";") if part.strip())
+    kept = {key.strip(): said.strip() for key, _, said in parts if key.strip() != "font-family"}
+    short = NUMBER.sub(lambda found: f"{float(found[0]):g}", ";".join(map(":".join, kept.items())))
+    return COLOUR.sub(lambda found: WORDS.get(found[0], found[0]), short)

@@ -15,11 +15,11 @@ ROUNDING = 1e-9
 """What binary fractions add to differences of decimal ones."""
 
 RULE = (
-    "A row agrees where |difference| ≤ max(2·√(s²/n + s_p²/n_p), margin) with n ≥ 3 seeds, and differs beyond; s and s_p "
-    "are the standard deviations over the n seeds measured here and the n_p published ones, and the margin is 0.1 "
-    "points for accuracies in %. With fewer seeds it only says whether their mean is within the published ± 2 s_p. "
-    "Shortened schedules and other settings are not compared at all. In brackets stands the interval of the "
-    "difference, ± 2·√(s²/n + s_p²/n_p), or ± 2 s_p for fewer than 3 seeds."
+    "A row agrees where |difference| ≤ max(2·√(s²/n + s_p²/n_p), margin) with n ≥ 3 seeds, and differs beyond; s "
+    "and s_p are the standard deviations over the n seeds measured here and the n_p published ones, the margin "
+    "is 0.1 points for accuracies in %. With fewer seeds it only says whether their mean is within the published "
+    "± 2 s_p, never that it agrees. Shortened schedules and other settings are not compared at all. In brackets "
+    "stands the interval of the difference, ± 2·√(s²/n + s_p²/n_p), or ± 2 s_p for fewer than 3 seeds."
 )
 """The rule in words."""
 

@@ -6,7 +6,7 @@ import math
 import pytest
 
 import dualprop as dp
-from dualprop.studies.report import Report
+from dualprop.studies.report.side_by_side import Report
 from tests.studies.bench.test_report import ENVIRONMENT
 
 
@@ -121,10 +121,10 @@ def test_an_angle_that_is_not_defined_is_not_drawn_as_zero(run, tmp_path):
     report = Report.of([run("bp", cosine=[1.0, math.nan]), run("dp", cosine=[0.5, 1.0000001])])
     report.write(tmp_path)
     assert (tmp_path / "alignment.png").read_bytes().startswith(b"\x89PNG")
-    from dualprop.studies.report import _angle
+    from dualprop.studies._figure import angle
 
-    assert math.isnan(_angle(math.nan))
-    assert (_angle(0.5), _angle(1.0000001)) == (pytest.approx(60), 0)
+    assert math.isnan(angle(math.nan))
+    assert (angle(0.5), angle(1.0000001)) == (pytest.approx(60), 0)
 
 
 def test_the_cosine_to_the_own_gradient_stands_beside_that_to_bp(run, tmp_path):

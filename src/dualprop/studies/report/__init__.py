@@ -1,0 +1,5 @@
+"""What came of runs: those of a comparison side by side, and those of a paper's tables beside its numbers."""
+
+from dualprop.studies.report.side_by_side import Record, Report
+
+__all__ = ["Record", "Report"]
