@@ -1,4 +1,4 @@
-"""One tick a frame over MNIST: dual propagation with and without delay lines beside three kinds of back-propagation.
+"""One tick a frame over MNIST: dual propagation, with delay lines and without, beside back-propagation.
 
     python examples/stream_mnist.py OUT [--frames 60000]
 
@@ -14,7 +14,8 @@ the output and before its label acts. All methods run in the same learner; they 
 | online bp | its own frame: a whole sweep up and down at every tick | f'(a) e |
 
 The step and its rate are chosen for each method by the same grid on a stream of another seed, by the accuracy over
-the whole of it. OUT gets `tuning.jsonl`, `records.jsonl`, `table.md` and `curves.png`; what is there is not run again.
+the whole of it. OUT gets `tuning.jsonl`, `records.jsonl`, `table.md` and `curves.png`; what is there is not run
+again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,7 @@ def made(method: str, step: str, lr: float, seed: int) -> dp.stream.Learner:
     """A learner of a method; all methods start from the same weights."""
     hidden, settings = METHODS[method]
     generator = torch.Generator().manual_seed(seed)
-    synapses = [dp.Dense(i, o, generator=generator) for i, o in zip(SIZES, SIZES[1:], strict=False)]
+    synapses = [dp.Dense(i, o, generator=generator) for i, o in pairwise(SIZES)]
     potentials = [hidden] * (len(synapses) - 1) + ["linear"]
     net = dp.Net([dp.Layer(*pair) for pair in zip(synapses, potentials, strict=True)])
     return dp.stream.Learner(net, beta=0.1, step=step, lr=lr, **settings)

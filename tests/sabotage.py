@@ -573,6 +573,12 @@ SABOTAGES = {
         "flat.square().sum()",
         "training/stream/test_learner.py -k normalised",
     ),
+    "streams: states are lost where the net grows": Sabotage(
+        "training/stream/learner.py",
+        "self._begin(None if shape is None else (shape[0] + inputs,), kept)",
+        "self._begin(None if shape is None else (shape[0] + inputs,))",
+        "training/stream/test_growth.py",
+    ),
     "streams: labels that wait are not kept": Sabotage(
         "training/stream/learner.py",
         'self._book.load_state_dict(state["labels"])',

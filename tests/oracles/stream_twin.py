@@ -82,6 +82,18 @@ class StreamTwin:
         if now <= turn or frame == now - 1 == turn:
             self.labels[frame] = (now, y)
 
+    def widen(self, inputs: int, outputs: int) -> None:
+        """Features and classes that have always been there, and been zero, but for the weights' history."""
+        t, L = len(self.x), self.L
+        self.x = [np.pad(x, (0, inputs)) for x in self.x]
+        self.W[1][t] = np.pad(self.W[1][t], ((0, 0), (0, inputs)))
+        self.W[L][t], self.b[L][t] = (
+            np.pad(self.W[L][t], ((0, outputs), (0, 0))),
+            np.pad(self.b[L][t], (0, outputs)),
+        )
+        for history in (self.a[L], self.mean[L], self.d[L]):
+            history[:] = [np.pad(each, (0, outputs)) for each in history]
+
     def _below(self, k: int, t: int) -> np.ndarray:
         """The mean that layer k's drive of tick t is made of."""
         if k == 1:

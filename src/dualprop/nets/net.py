@@ -236,6 +236,36 @@ class Net(nn.Module):
             f"norm, but the tolerance is {self.tolerance:g}; give the net more damping or more sweeps"
         )
 
+    def widen(self, *, inputs: int = 0, outputs: int = 0) -> None:
+        """Give a chain further input features and output neurons; see `Dense.widen`.
+
+        What it said of a sample it goes on saying, whatever the new features are: their weights are zero at first,
+        and so is what the new neurons say, where they are linear.
+
+        Args:
+            inputs: how many more features, behind the others.
+            outputs: how many more neurons, behind the others.
+
+        Raises:
+            DualpropError: for a net whose first or last synapse is not dense, or has a pool.
+
+        Example:
+            >>> import torch, dualprop as dp
+            >>> net = dp.nets.mlp([2, 3, 1])
+            >>> net.widen(inputs=1, outputs=2)
+            >>> net(torch.ones(5, 3)).shape
+            torch.Size([5, 3])
+        """
+        first, last = self.chain[0].synapse, self.chain[-1].synapse
+        for synapse in (first, last):
+            if not isinstance(synapse, Dense) or synapse.pool is not None:
+                raise DualpropError(f"net: {synapse} cannot be widened; a dense synapse without a pool can")
+        assert isinstance(first, Dense)
+        assert isinstance(last, Dense)
+        first.widen(first.in_features + inputs, first.out_features)
+        last.widen(last.in_features, last.out_features + outputs)
+        self._shapes.clear()
+
     def plain(self) -> nn.Module:
         """The net of PyTorch's own modules that does what this one does, to train by autograd, convert or export.
 

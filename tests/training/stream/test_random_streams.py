@@ -6,6 +6,7 @@ import os
 
 import hypothesis.strategies as st
 import numpy as np
+import torch
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -28,12 +29,22 @@ class Streams(RuleBasedStateMachine):
         sizes = (SIZES[0], *(6, 5, 7)[: depth - 1], SIZES[-1])
         self.kind = {"delayed": delayed, "late": late if delayed else 0, "step": step, "f": f, "lr": 0.1}
         self.sizes = sizes
-        self.learner, self.twin = pair(sizes, **self.kind)
+        self.learner, self.twin = pair(sizes, **self.kind, grow=True)
+        self.features, self.classes = sizes[0], sizes[-1]
         self.x = None
 
     @rule(number=st.integers(0, 63), labelled=st.booleans())
     def frame(self, number, labelled):
         self.x, y = XS[number], YS[number] if labelled else None
+        self.learner.tick(self.x, y)
+        self.twin.tick(np.pad(self.x.numpy(), (0, self.features - len(self.x))), y)
+
+    @rule(number=st.integers(0, 63), more=st.integers(0, 2), new=st.booleans())
+    def growing(self, number, more, new):
+        self.x = torch.nn.functional.pad(XS[number], (0, self.features + more - len(XS[number])), value=0.5)
+        self.features, y = self.features + more, self.classes if new else 0
+        self.classes += new
+        self.twin.widen(more, int(new))
         self.learner.tick(self.x, y)
         self.twin.tick(self.x.numpy(), y)
 
@@ -57,7 +68,7 @@ class Streams(RuleBasedStateMachine):
 
     @rule()
     def taken_up_again(self):
-        state, self.learner = self.learner.state_dict(), pair(self.sizes, **self.kind)[0]
+        state, self.learner = self.learner.state_dict(), pair(self.sizes, **self.kind, grow=True)[0]
         self.learner.load_state_dict(state)
 
     @invariant()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import tracemalloc
 
 import pytest
@@ -125,3 +126,19 @@ def test_memory_stays_as_it_is_however_long_the_stream():
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 10_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_goes_on_by_itself(kind):
+    learner = pair(**KINDS[kind])[0]
+    xs, ys = frames(30)
+    for x, y in zip(xs[:12], ys, strict=False):
+        learner.tick(x, y)
+    copied = pickle.loads(pickle.dumps(learner)) if kind == "late" else copy.deepcopy(learner)
+    before = learner.state_dict()
+    for x, y in zip(xs[12:], ys[12:], strict=True):
+        copied.tick(x, y)
+    same(learner.state_dict(), before)
+    for x, y in zip(xs[12:], ys[12:], strict=True):
+        learner.tick(x, y)
+    same(learner.state_dict(), copied.state_dict())

@@ -83,10 +83,10 @@ class Memory:
         return {**kept, "erring": [gate.open for gate in self.erring]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it back; it has been checked."""
+        """Take it back; it has been checked. What has been widened since is zero at its end."""
         for name in _KEPT:
             for each, kept in zip(getattr(self, name), state[name], strict=True):
-                each.copy_(kept)
+                each[..., : kept.shape[-1]].copy_(kept)
         for gate, opened in zip(self.erring, state["erring"], strict=True):
             gate.open = opened
 

@@ -143,6 +143,38 @@ class Dense(Weighted):
         sizes = self.in_features, self.out_features
         return [nn.Flatten(), nn.Linear(*sizes, bias=self.biased, device="meta")]
 
+    @torch.no_grad()
+    def widen(self, in_features: int, out_features: int) -> None:
+        """Take more neurons below and drive more above: W, b and B stay as they are, what is new is zero.
+
+        The parameters are the same objects, of other shapes and without gradients.
+
+        Args:
+            in_features: as many as now, or more.
+            out_features: as many as now, or more.
+
+        Raises:
+            DualpropError: if there would be fewer, or the weights are computed from others.
+
+        Example:
+            >>> synapse = Dense(2, 1, bias=False)
+            >>> synapse.widen(3, 2)
+            >>> synapse.weight.shape, float(synapse.weight[1].abs().sum())
+            (torch.Size([2, 3]), 0.0)
+        """
+        if in_features < self.in_features or out_features < self.out_features:
+            raise DualpropError(
+                f"synapse: ({self.extra_repr()}) cannot take {in_features} and give {out_features}"
+            )
+        if is_computed(self):
+            raise DualpropError("synapse: has weights that are computed from others, which cannot be widened")
+        for p in (self.weight, self.feedback, self.bias):
+            if p is not None:
+                wide = p.new_zeros((out_features, in_features)[: p.ndim])
+                wide[tuple(map(slice, p.shape))] = p
+                p.data, p.grad = wide, None
+        self.in_features, self.out_features = self._shape = in_features, out_features
+
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """(out_features,), for every shape of in_features elements."""
         if math.prod(shape) != self.in_features:

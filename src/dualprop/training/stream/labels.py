@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dualprop.arguments import check
 from dualprop.errors import DualpropError
@@ -60,10 +61,8 @@ class Encoder:
         return Label(torch.cat(rows), given)
 
     def _one(self, y: Any) -> Tensor:
-        if isinstance(y, Tensor) and y.ndim == 0 and not y.is_floating_point() and y.dtype != torch.bool:
-            y = int(y)
-        if isinstance(y, int | np.integer) and not isinstance(y, bool):
-            number = int(y)
+        number = _number(y)
+        if number is not None:
             if number not in self._classes:
                 self._classes[number] = self._encoded(torch.tensor([number], device=self._like.device))
             return self._classes[number]
@@ -74,6 +73,32 @@ class Encoder:
 
     def _encoded(self, y: Tensor) -> Tensor:
         return self._loss.encode(y.detach(), torch.Size((1, *self._shape)), self._like.dtype)
+
+
+def new_classes(y: Any, known: int) -> int:
+    """How many classes a label, or one of several samples, names that are new.
+
+    Args:
+        y: as in `Encoder`.
+        known: how many there are, numbered from 0.
+
+    Raises:
+        DualpropError: for one that is not the next.
+    """
+    seen = known
+    for each in y if isinstance(y, list | tuple) else [y] if not isinstance(y, Tensor) or not y.ndim else y:
+        number = _number(each)
+        if number is not None and number > seen:
+            raise DualpropError(f"y={number}: there are {seen} classes, and a new one is the next, {seen}")
+        seen += number == seen
+    return seen - known
+
+
+def _number(y: Any) -> int | None:
+    """A class as a whole number; None for anything else."""
+    if isinstance(y, Tensor) and y.ndim == 0 and not y.is_floating_point() and y.dtype != torch.bool:
+        return int(y)
+    return int(y) if isinstance(y, int | np.integer) and not isinstance(y, bool) else None
 
 
 class Book(dict[int, Label]):
@@ -95,6 +120,11 @@ class Book(dict[int, Label]):
             "given": [list(label.given) for label in self.values()],
             "missed": self.missed,
         }
+
+    def widen(self, outputs: int) -> None:
+        """So many classes more, of which the frames that wait are none."""
+        for frame, (target, given) in list(self.items()):
+            self[frame] = Label(functional.pad(target, (0, outputs)), given)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take them back."""

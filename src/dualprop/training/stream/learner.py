@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dualprop.arguments import Count, NotNegative, PerLayer, Portion, Positive, check, checked, per_layer
 from dualprop.engines.dyads.circuit import Circuit, Memory, arrivals
@@ -19,9 +21,9 @@ from dualprop.engines.dyads.states import Nudge
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Net, Shape
-from dualprop.nets.synapses import buffers_kept, one_step
+from dualprop.nets.synapses import Dense, buffers_kept, one_step
 from dualprop.rules.state import restored, saved
-from dualprop.training.stream.labels import Book, Encoder
+from dualprop.training.stream.labels import Book, Encoder, new_classes
 from dualprop.training.stream.pairing import Delayed, Pairing
 from dualprop.training.stream.steps import STEPS, Gradients, WeightStep
 
@@ -93,6 +95,9 @@ class Learner:
         schedule: the updates of one tick: every layer once, all from the tick before, by default. Any that draws
             nothing, with `Present()`.
         samples: how many samples come in at a tick, side by side; more than one have a batch dimension.
+        grow: whether a class that follows the known ones adds an output neuron, and features behind the known ones
+            add columns, with weights of zero; features that are missing at the end read as zero. For nets whose
+            first and last synapses are dense.
 
     Attributes:
         ticks: how many there have been.
@@ -134,9 +139,12 @@ class Learner:
         lr: NotNegative | None = None,
         schedule: Schedule | str | None = None,
         samples: Count = 1,
+        grow: bool = False,
     ) -> None:
         depth = len(net.chain)
-        self.net, self.samples = net, samples
+        self.net, self.samples, self.grow = net, samples, grow
+        if grow:
+            net.widen()  # or an error
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.pairing = pairing or Delayed()
         self.step = _step(step, lr)
@@ -170,11 +178,14 @@ class Learner:
         """
         if x is not None:
             x = self._checked(x)
+        elif self._shape is None:
+            raise DualpropError("x=None: the first frame cannot be dropped")
+        if self.grow:
+            x = self._grown(x, y)
+        if x is not None:
             shape = x.shape if self.samples == 1 else x.shape[1:]
             if shape != self._shape:
                 self._take(tuple(shape))
-        elif self._shape is None:
-            raise DualpropError("x=None: the first frame cannot be dropped")
         label = None if y is None else self._encoder(y)
         tick = self.ticks
         if label is not None:
@@ -194,7 +205,7 @@ class Learner:
         else:
             self._learn_by_grad(circuit, tick)
         self.ticks += 1
-        seen = self._seen(tick - self.latency, tick)
+        seen = self._seen(circuit, tick - self.latency, tick)
         self._book.pop(tick - self._turn, None)
         return seen
 
@@ -224,13 +235,15 @@ class Learner:
         if not 0 <= frame < self.ticks:
             last = f"the last that came in is {self.ticks - 1}" if self.ticks else "none has come in"
             raise DualpropError(f"frame={frame}: {last}")
+        if self.grow:
+            self._grown(None, y)
         label = self._encoder(y)
         if frame < self.ticks - self._turn:
             self._book.missed += 1
             return None
         self._book[frame] = label
         at_output = frame + self.latency
-        return self._seen(frame, at_output) if at_output < self.ticks else None
+        return self._seen(self._circuit, frame, at_output) if at_output < self.ticks else None
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
@@ -246,6 +259,9 @@ class Learner:
             DualpropError: for an x that the net cannot take.
         """
         x = self._checked(x)
+        first = self.net.chain[0].synapse
+        if self.grow and isinstance(first, Dense):
+            x = functional.pad(x, (0, first.in_features - x.shape[-1]))  # cut, where there are more
         batch = x[None] if self.samples == 1 else x
         self.net.shapes(tuple(batch.shape[1:]))
         with buffers_kept(self.net), one_step(self.net.synapses):
@@ -290,15 +306,17 @@ class Learner:
         own = self.state_dict()
         if set(state) != set(own):
             raise DualpropError(f"state: holds {sorted(map(str, state))}, but a learner keeps {sorted(own)}")
-        before = self._shape
         try:
-            self._restore(state)
-        except (DualpropError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            self._begin(before)
-            self._restore(own)
+            copy.deepcopy(self)._restore(state)
+        except (DualpropError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise DualpropError(f"state: does not fit this learner ({error})") from None
+        self._restore(state)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
+        if self.grow:
+            now, then = self.net.state_dict(), state["net"]
+            first, last = "layers.0.synapse.weight", f"layers.{len(self.net) - 1}.synapse.weight"
+            self._widen(then[first].shape[1] - now[first].shape[1], len(then[last]) - len(now[last]))
         restored(self.net, state["net"], "state: net")
         self.step.load_state_dict(state["step"])
         self._begin(None if state["shape"] is None else tuple(state["shape"]))
@@ -309,6 +327,22 @@ class Learner:
         self._book.load_state_dict(state["labels"])
         self.ticks = int(restored(self.ticks, state["ticks"], "state: ticks"))
 
+    def _grown(self, x: Tensor | None, y: Any) -> Tensor | None:
+        """The net grows to what is new, once x and y have been looked at; x as the net reads it."""
+        first, last = self.net.chain[0].synapse, self.net.chain[-1].synapse
+        assert isinstance(first, Dense)
+        assert isinstance(last, Dense)
+        features, classes = 0, new_classes(y, last.out_features)
+        if x is not None:
+            if x.ndim != 1 + (self.samples > 1):
+                raise DualpropError(f"x: shape {tuple(x.shape)}, but a net that grows takes features side by side")
+            features = max(0, x.shape[-1] - first.in_features)
+        if features or classes:
+            if y is not None:
+                Encoder(self.loss, self.samples, (last.out_features + classes,), self._like)(y)
+            self._widen(features, classes)
+        return None if x is None else functional.pad(x, (0, first.in_features - x.shape[-1]))
+
     def _take(self, shape: Shape) -> None:
         """Frames of this shape come in."""
         if self._shape is not None:
@@ -316,9 +350,17 @@ class Learner:
         self.net.shapes(shape)
         self._begin(shape)
 
-    def _begin(self, shape: Shape | None) -> None:
-        """Dyads at zero, for frames of this shape."""
-        self._shape = shape
+    def _widen(self, inputs: int, outputs: int) -> None:
+        """Further features and classes; weights, optimizer, states and labels that wait are kept."""
+        kept, shape = self._states(), self._shape
+        self.net.widen(inputs=inputs, outputs=outputs)
+        self.step.widened()
+        self._book.widen(outputs)
+        self._begin(None if shape is None else (shape[0] + inputs,), kept)
+
+    def _begin(self, shape: Shape | None, kept: dict[str, Any] | None = None) -> None:
+        """Dyads for frames of this shape: as they were kept, otherwise at zero."""
+        self._shape, self._kept = shape, kept
         self._bound: Circuit | None = None
         out = () if shape is None else self.net.shapes(shape)[-1]
         self._encoder = Encoder(self.loss, self.samples, out, self._like)
@@ -330,16 +372,25 @@ class Learner:
             None if p is None else (p.data_ptr(), p.requires_grad) for own in self._owned for p in own.values()
         ]
         if self._bound is None or ground != self._ground:
-            self._bound, self._ground = self._made(self._bound), ground
+            self._bound, self._ground, self._kept = self._made(), ground, None
         return self._bound
+
+    def _states(self) -> dict[str, Any] | None:
+        """What the dyads are to go on from."""
+        return self._kept if self._bound is None else self._bound.memory.state_dict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without calls that are bound to these tensors, for copies and pickles."""
+        return {**vars(self), "_bound": None, "_ground": [], "_kept": self._states()}
 
     @property
     def _like(self) -> Tensor:
         """A tensor of the parameters' type, where they are."""
         return next(p for own in self._owned for p in own.values() if p is not None)
 
-    def _made(self, before: Circuit | None) -> Circuit:
+    def _made(self) -> Circuit:
         assert self._shape is not None
+        kept = self._states()
         circuit = Circuit(
             self.net,
             self._nudge,
@@ -352,21 +403,20 @@ class Learner:
             samples=self.samples,
             like=self._like,
         )
-        if before is not None:
-            circuit.memory.load_state_dict(before.memory.state_dict())
+        if kept is not None:
+            circuit.memory.load_state_dict(kept)
             circuit.see()
         return circuit
 
     def _learns(self, link: Link) -> Any:
         return self.step.bind(link, 1 / (self._nudge.beta[link.above.number - 1] * self.samples))
 
-    def _seen(self, frame: int, tick: int) -> Tick:
+    def _seen(self, circuit: Circuit, frame: int, tick: int) -> Tick:
         """What the output said at a tick of the frame that was there."""
         if frame < 0:
             return Tick(None, None)
-        assert self._bound is not None
         target, given = self._book.get(frame) or (None, ())
-        return Tick(frame, self._bound.output(tick), target, given, self.loss, self.samples)
+        return Tick(frame, circuit.output(tick), target, given, self.loss, self.samples)
 
     def _checked(self, x: Tensor) -> Tensor:
         """A frame, or an error."""

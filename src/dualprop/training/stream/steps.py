@@ -38,6 +38,9 @@ class WeightStep(ABC):
     def finish(self, net: Net) -> None:
         """All links have learnt that could."""
 
+    def widened(self) -> None:
+        """Parameters have been widened."""
+
     def state_dict(self) -> dict[str, Any]:
         """What it keeps from tick to tick."""
         return {}
@@ -174,6 +177,15 @@ class Gradients(WeightStep):
         """A step, if there is a gradient."""
         if any(p.grad is not None for p in net.parameters()):
             self.optimizer.step()
+
+    def widened(self) -> None:
+        """What is known of a parameter gets its shape, with zeros where it is new."""
+        for p, known in self.optimizer.state.items():
+            for name, each in known.items():
+                if isinstance(each, Tensor) and each.ndim == p.ndim and each.shape != p.shape:
+                    wide = each.new_zeros(p.shape)
+                    wide[tuple(map(slice, each.shape))] = each
+                    known[name] = wide
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's."""
