@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import dualprop as dp
 from dualprop import RULES, data, recipes
@@ -151,10 +152,19 @@ def test_published_settings_of_the_comparators():
     assert (s.optimizer, s.lr, s.momentum, s.batch_size, s.epochs) == ("sgd", 0.05, 0.0, 20, 50)
     assert {"N": 10, "T1": 200, "T2": 50, "beta": 0.4}.items() <= s.rule_settings.items()
     s = recipes.load("dtp-cifar10")
-    assert (s.rule, s.net, s.activation, s.loss) == ("dtp", "vgg_like", "elu", "cross_entropy")
+    assert (s.rule, s.net, s.activation, s.loss) == ("dtp", "hopfield_cnn", "elu", "cross_entropy")
     assert (s.optimizer, s.lr, s.momentum, s.weight_decay) == ("sgd", 0.05, 0.9, 1e-4)
     assert (s.batch_size, s.epochs, s.lr_epochs, s.min_lr) == (128, 90, 85, 1e-5)
     assert s.rule_settings["K"] == [20, 30, 35, 55, 20]
+    net = build_net(s, (3, 32, 32), 10)
+    sides = [(128, 16, 16), (128, 8, 8), (256, 4, 4), (256, 2, 2), (512, 1, 1), (10,)]
+    assert net.shapes((3, 32, 32))[1:] == sides  # as torch.nn.Sequential(Conv2d, ELU, MaxPool2d) blocks have them
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    z = x
+    for layer in net.chain[:-1]:
+        z = torch.max_pool2d(F.elu(F.conv2d(z, layer.synapse.core.weight, layer.synapse.core.bias, padding=1)), 2)
+    last = net.chain[-1].synapse
+    torch.testing.assert_close(net(x), F.linear(z.flatten(1), last.weight, last.bias))
     assert s.rule_settings["sigma"] == [0.4, 0.4, 0.2, 0.2, 0.08]
     assert s.rule_settings["feedback_lr"] == [1e-4, 3.5e-4, 8e-3, 8e-3, 0.18]
 
