@@ -57,6 +57,7 @@ from .rules import EquilibriumProp as EquilibriumProp
 from .rules import HolomorphicEP as HolomorphicEP
 from .rules import LiftedProximal as LiftedProximal
 from .rules import Method as Method
+from .rules import PredictiveCoding as PredictiveCoding
 from .rules import RecurrentBackprop as RecurrentBackprop
 from .rules import Rule as Rule
 from .rules import Step as Step

@@ -30,6 +30,7 @@ OUTSIDE = {
     COUNT: [0, 1.0, 2**63],
     FROM_ZERO: [-1, 0.0, 2**63],
     f"{FROM_ZERO} or none": [-1, 0.0],
+    f"{COUNT} or none": [0, 1.0],
     f"{FROM_ZERO} or a list of such": [-1, [1, -1], [1, 1.0], [1, True]],
     "a whole number of at least 2, a multiple of 2": [0, 1, 3, 4.0],
     FLAG: [0, 1, "yes"],
@@ -43,6 +44,7 @@ DECLARED = {
     dp.DualProp: {
         "alpha": "a number in [0, 1]", "beta": EACH_POSITIVE, "transpose": FLAG, "lazy": FLAG, "rounds": COUNT
     },
+    dp.PredictiveCoding: {"T2": f"{COUNT} or none", "beta": POSITIVE, "seed": FROM_ZERO},
     dp.RecurrentBackprop: {"steps": f"{FROM_ZERO} or none", "tolerance": POSITIVE},
     dp.EquilibriumProp: {**HOPFIELD, "beta": POSITIVE, "seed": FROM_ZERO, "same_age": FLAG},
     dp.HolomorphicEP: {

@@ -20,6 +20,7 @@ from dualprop.rules.dual_prop import DualProp
 from dualprop.rules.equilibrium_prop import EquilibriumProp
 from dualprop.rules.holomorphic_ep import HolomorphicEP
 from dualprop.rules.lifted_proximal import LiftedProximal
+from dualprop.rules.predictive_coding import PredictiveCoding
 from dualprop.rules.recurrent_backprop import RecurrentBackprop
 from dualprop.rules.target_prop import DifferenceTargetProp
 
@@ -33,6 +34,7 @@ __all__ = [
     "HolomorphicEP",
     "LiftedProximal",
     "Method",
+    "PredictiveCoding",
     "RecurrentBackprop",
     "Rule",
     "Step",
@@ -139,6 +141,7 @@ RULES: Registry[Method] = Registry(
         "hep": _relaxing(HolomorphicEP, "holomorphic equilibrium propagation", pool="softmax"),
         "chl": _relaxing(ContrastiveHebbian, "contrastive Hebbian learning"),
         "lpom": Method(LiftedProximal, "lifted proximal operator machine", pool="softmax"),
+        "pc-ep": Method(PredictiveCoding, "predictive coding by equilibrium propagation"),
         "rbp": Method(RecurrentBackprop, "recurrent back-propagation"),
     },
 )
