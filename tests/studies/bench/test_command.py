@@ -141,13 +141,13 @@ def test_compiled_rows_beside_the_others():
 
 
 def test_ctrl_c_keeps_what_was_measured(bench, monkeypatch, tmp_path):
-    measure = measurement._row
+    measure = measurement.timed
 
     def then_stop(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         return measure(*arguments)
 
-    monkeypatch.setattr(measurement, "_row", then_stop)
+    monkeypatch.setattr(measurement, "timed", then_stop)
     code, _, err = bench(*QUICK, "--rules", "bp,dp", "--out", "b")
     assert code == 130
     assert err.splitlines()[-1] == "dualprop: stopped; what had been measured is in b/bench.json"

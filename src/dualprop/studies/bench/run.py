@@ -59,7 +59,7 @@ def bench(plan: Plan) -> tuple[Measurements, bool]:
                         torch.compiler.reset()  # what it may keep is bounded, and other rows' is not needed
                     try:
                         subject = subjects()[name].make(workload, compiled)
-                        row = _row(label, precision, workload, subject, bp, plan)
+                        row = timed(label, precision, workload, subject, bp, plan)
                     except DualpropError as error:  # a net that the rule does not take, an inference that diverges
                         report.left_out.append(f"{net}, {precision}: {label} left out, {error}")
                         console.print(report.left_out[-1])
@@ -74,7 +74,7 @@ def bench(plan: Plan) -> tuple[Measurements, bool]:
     return report, True
 
 
-def _row(label: str, precision: str, workload: Workload, subject: Subject, bp: Subject, plan: Plan) -> Row:
+def timed(label: str, precision: str, workload: Workload, subject: Subject, bp: Subject, plan: Plan) -> Row:
     """The times of a subject beside bp, then the peak of one more step.
 
     A step that takes a good part of the budget is its row's only one, and its peak is not asked for.

@@ -2,8 +2,14 @@
 
 from dualprop.registry import Registry
 from dualprop.studies.tables.makers.base import Maker, Record
-from dualprop.studies.tables.makers.training import Training
+from dualprop.studies.tables.makers.bench import Bench
+from dualprop.studies.tables.makers.convergence import Convergence
+from dualprop.studies.tables.makers.measurement import MEASUREMENT
+from dualprop.studies.tables.makers.order import Order
+from dualprop.studies.tables.makers.training import DIVERGED, Training
 
-__all__ = ["MAKERS", "Maker", "Record", "Training"]
+__all__ = ["DIVERGED", "MAKERS", "MEASUREMENT", "Bench", "Convergence", "Maker", "Order", "Record", "Training"]
 
-MAKERS: Registry[type[Maker]] = Registry("maker", {"training": Training})
+MAKERS: Registry[type[Maker]] = Registry(
+    "maker", {"training": Training, "bench": Bench, "convergence": Convergence, "order": Order}
+)
