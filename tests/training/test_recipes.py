@@ -25,7 +25,7 @@ def build_net(settings, in_shape, num_classes):
     return make_net(settings.net, net_arguments(settings, in_shape, num_classes), settings.seed)
 
 
-PAPERS = ("cifar10-vgg16", "cifar100-vgg16", "imagenet32-vgg16", "mnist-mlp", "mnist-mlp-4")
+PAPERS = ("cifar10-two-tales", "cifar10-vgg16", "cifar100-vgg16", "imagenet32-vgg16", "mnist-mlp", "mnist-mlp-4")
 COMPARATORS = ("chl-mnist", "dtp-cifar10", "ep-cifar10", "ep-mnist", "hep-mnist", "lpom-mnist")
 GRAPHS = ("cifar10-resnet8", "cifar10-vit-tiny", "mnist-hopfield")
 
@@ -115,7 +115,13 @@ def few_images(monkeypatch):
 @pytest.mark.parametrize(
     "name",
     but_slow(
-        recipes.shipped(), "cifar10-vgg16", "cifar100-vgg16", "imagenet32-vgg16", "dtp-cifar10", "ep-cifar10"
+        recipes.shipped(),
+        "cifar10-two-tales",
+        "cifar10-vgg16",
+        "cifar100-vgg16",
+        "imagenet32-vgg16",
+        "dtp-cifar10",
+        "ep-cifar10",
     ),
 )
 @pytest.mark.usefixtures("few_images")

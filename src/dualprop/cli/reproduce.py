@@ -14,7 +14,8 @@ from dualprop.cli._options import CommonOptions, names
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.studies import tables
 from dualprop.studies._table import Table, show
-from dualprop.studies.tables.plan import Request, cells, time_of
+from dualprop.studies.tables.plan import Request, time_of
+from dualprop.studies.tables.plan import cells as cells_of
 from dualprop.studies.tables.reproduction import reproduce as make
 
 OUT = Path("runs") / "tables"
@@ -26,6 +27,7 @@ def reproduce(
     *,
     seeds: Annotated[int | None, Parameter(show_default="as many as the table has")] = None,
     rules: Annotated[str | None, Parameter(show_default="all of the table")] = None,
+    cells: Annotated[str | None, Parameter(show_default="all of the table")] = None,
     budget: Annotated[str | None, Parameter(show_default="none: the full schedules")] = None,
     jobs: int = 1,
     list: Annotated[bool, Parameter(negative="")] = False,
@@ -38,6 +40,7 @@ def reproduce(
         table: Name of a table, or the path of a TOML file.
         seeds: How many seeds each cell has.
         rules: Names of rules of the table, separated by commas.
+        cells: Names of cells, as --list shows them, separated by commas; * stands for any characters.
         budget: Time that all of it may take, as 90s, 30m, 2h or 1d: schedules are shortened to fit.
         jobs: Cells that are made side by side, with the threads divided among them. On a CPU, as many as it has
             cores get the most done.
@@ -51,6 +54,7 @@ def reproduce(
     given = dict(settings or {})
     request = Request(
         rules=None if rules is None else names("rules", rules),
+        cells=None if cells is None else names("cells", cells),
         seeds=seeds,
         epochs=given.pop("epochs", None),
         common=given,
@@ -87,5 +91,5 @@ def _list_tables() -> None:
 
 def _list_cells(table: tables.Table, folder: Path, request: Request) -> None:
     """The cells of a table, and how far they are."""
-    rows = [(cell.row.label, str(cell.settings.seed), cell.state) for cell in cells(table, folder, request)]
+    rows = [(cell.row.name, str(cell.settings.seed), cell.state) for cell in cells_of(table, folder, request)]
     show(Table(table.title, ("cell", "seed", "state"), rows))

@@ -29,6 +29,20 @@ PUBLISHED = {
             "dtp": (89.38, 0.20),
         }
     },
+    "imagenet32-vgg16": {
+        "test_accuracy": {
+            "bp": (41.28, 0.19),
+            "dp": (41.48, 0.19),
+            "ep-centred": (36.5, 0.3),
+            "dtp": (36.81, None),
+        },
+        "test_accuracy_top5": {
+            "bp": (64.89, 0.11),
+            "dp": (64.90, 0.13),
+            "ep-centred": (60.8, 0.4),
+            "dtp": (60.54, None),
+        },
+    },
     "cifar100-vgg16": {
         "test_accuracy": {
             "bp": (69.63, 0.24),
@@ -44,6 +58,29 @@ PUBLISHED = {
         },
     },
 }
+
+
+@pytest.mark.parametrize("name", tables.shipped())
+def test_every_table_that_ships_is_one(name):
+    """Every name in it exists, every published number has its row, every row its own name."""
+    table = tables.read(name)
+    assert table.rows
+    assert len({row.name for row in table.rows}) == len(table.rows)
+
+
+def test_the_grids_that_were_asked_for():
+    alpha = tables.read("alpha").rows
+    accuracy = [row.at for row in alpha if row.make == "training"]
+    for rule in ("dp", "dp-t"):
+        found = {(at["alpha"], at["beta"], at["schedule"]) for at in accuracy if at["rule"] == rule}
+        assert len(found) == 5 * 4 * 4
+    for row in tables.read("two-tales").rows:
+        if row.rule == "dp-t":
+            s, alpha = row.settings(), float(row.at["alpha"])  # the authors', which is 1 - ours
+            assert (s.rule_settings["alpha"], s.rule_settings["schedule"]) == (1 - alpha, "forward:16")
+    s = tables.read("two-tales").rows[0].settings()
+    assert (s.lr, s.warmup_lr, s.warmup_epochs, s.min_lr, s.lr_epochs) == (0.025, 0.001, 10, 2e-6, 120)
+    assert (s.net, s.epochs, s.weight_decay, s.batch_size) == ("vgg16", 130, 5e-4, 100)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -172,6 +209,25 @@ def test_records_are_found_by_what_they_say(edited, tmp_path):
     ]
     assert found[0].numbers["test_accuracy"] == 0.9851
     assert tables.find(tables.read("cifar10-vgg16"), tables.records([tmp_path])) == []
+
+
+def test_a_record_that_is_one_row_in_full_is_no_other(edited, mine, tmp_path):
+    edited("mnist-mlp/dp-seed1")
+    table = tables.read(mine("recipe = 'mnist-mlp'\naxes.epochs = [50, 100]"))
+    (found,) = tables.find(table, tables.records([tmp_path / "x"]))
+    assert (found.row.label, found.differences) == ("epochs 100", {})
+
+
+def test_rows_by_rule_and_by_name():
+    table = tables.read("imagenet32-vgg16")
+    assert [row.name for row in table.chosen(["bp"])] == ["bp", "ten-classes-bp"]
+    assert [row.name for row in table.chosen(None, ["ten-*", "dp"])] == [
+        "dp",
+        *(f"ten-classes-{rule}" for rule in ("bp", "dp", "kp-dp")),
+    ]
+    assert [row.name for row in table.chosen(["dp"], ["ten-*"])] == ["ten-classes-dp"]
+    with pytest.raises(DualpropError, match="cells='ten-classes': the table imagenet32-vgg16 has no such"):
+        table.chosen(None, ["ten-classes"])
 
 
 def test_data_of_fewer_classes_are_a_part(edited, mine, tmp_path):

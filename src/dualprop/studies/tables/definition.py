@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,7 +103,7 @@ class Row:
     @property
     def command(self) -> str:
         """What makes its cells."""
-        return f"dualprop reproduce {self.table} --rules {self.rule}"
+        return f"dualprop reproduce {self.table} --cells {self.name}"
 
     def settings(self, seed: int = 0, common: Mapping[str, Any] | None = None) -> Settings:
         """The settings of a cell.
@@ -145,17 +146,29 @@ class Table:
     metrics: Mapping[str, Metric]
     rows: tuple[Row, ...]
 
-    def of_rules(self, rules: Sequence[str] | None) -> list[Row]:
-        """The rows of some rules, or all.
+    def chosen(self, rules: Sequence[str] | None = None, cells: Sequence[str] | None = None) -> list[Row]:
+        """Some of the rows, or all.
+
+        Args:
+            rules: those of these rules.
+            cells: those of these names, or of names like these: * stands for any characters.
 
         Raises:
-            DualpropError: for a rule that the table does not have.
+            DualpropError: for a rule or a name that the table does not have.
         """
-        known = list(dict.fromkeys(row.rule for row in self.rows))
+        names, known = [row.name for row in self.rows], list(dict.fromkeys(row.rule for row in self.rows))
         for rule in rules or ():
             if rule not in known:
                 raise DualpropError(f"rules={rule!r}: the table {self.name} has no such rule; {near(rule, known)}")
-        return [row for row in self.rows if rules is None or row.rule in rules]
+        for cell in cells or ():
+            if not fnmatch.filter(names, cell):
+                raise DualpropError(f"cells={cell!r}: the table {self.name} has no such cell; {near(cell, names)}")
+        return [
+            row
+            for row in self.rows
+            if (rules is None or row.rule in rules)
+            and (cells is None or any(fnmatch.fnmatchcase(row.name, cell) for cell in cells))
+        ]
 
 
 def shipped() -> Registry[Any]:

@@ -63,13 +63,15 @@ class Request:
     """Which cells of a table are asked for.
 
     Args:
-        rules: those rows alone; None for all.
+        rules: the rows of these alone; None for all.
+        cells: the rows of these names alone, or of names like these; None for all.
         seeds: from how many seeds each, 0 and on; None for as many as the table has.
         epochs: for every training; None for the full schedule.
         common: settings by name that override the table's.
     """
 
     rules: Several[str] | None = None
+    cells: Several[str] | None = None
     seeds: Count | None = None
     epochs: Count | None = None
     common: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -87,7 +89,9 @@ def cells(table: Table, folder: Path, request: Request, epochs: Mapping[str, int
     Raises:
         DualpropError: for an unknown rule or setting, or if something else is where a cell is to be.
     """
-    there, rows, found = records([folder]), table.of_rules(request.rules), []
+    there, rows, found = records([folder]), table.chosen(request.rules, request.cells), []
+    if not rows:
+        raise DualpropError(f"cells={list(request.cells or ())}: none is of the rules {list(request.rules or ())}")
     if any(path == folder for path, _, _ in there):
         raise DualpropError(f"{folder}: is a run folder; choose another by --out, or rename it")
     for seed in range(max(request.seeds or row.seeds for row in rows)):

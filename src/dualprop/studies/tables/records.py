@@ -82,9 +82,11 @@ def find(table: Table, among: Iterable[tuple[Path, str, Record]]) -> list[Found]
     """
     found = []
     for path, make, record in among:
+        own = []
         for row in table.rows:
             if row.make == make:
                 differences = row.maker.differences(row.settings(), record, row.classes)
                 if differences is not None:
-                    found.append(Found(row, path, record, differences))
+                    own.append(Found(row, path, record, differences))
+        found += [each for each in own if not each.differences] or own  # in full of one row, it is of no other
     return found
