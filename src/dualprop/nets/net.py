@@ -201,10 +201,18 @@ class Net(nn.Module):
             DualpropError: for another number of them.
         """
         given = x if isinstance(x, tuple) else (x,)
-        if len(given) != len(self.wiring.inputs):
-            names = ", ".join(self.wiring.inputs)
-            raise DualpropError(f"x: {len(given)} inputs, but the net has {len(self.wiring.inputs)} ({names})")
+        self.check_inputs(given)
         return {-number: each for number, each in enumerate(given)}
+
+    def check_inputs(self, given: Sequence[Tensor]) -> None:
+        """Refuse another number of inputs than the net has.
+
+        Raises:
+            DualpropError: naming those that it has.
+        """
+        names = self.wiring.inputs
+        if len(given) != len(names):
+            raise DualpropError(f"x: {len(given)} inputs, but the net has {len(names)} ({', '.join(names)})")
 
     def packed(self, outputs: Sequence[Tensor]) -> Inputs:
         """One tensor where there is one output, otherwise a tuple."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 import math
 import warnings
@@ -93,6 +94,7 @@ class Rule:
     cycles = False
     differentiates = False
     calls_hooks = False  # those of modules, as net(x) does
+    updates_per_batch: int | None = None  # how many `updates` yields, where that is known
 
     @_remembered
     @checked
@@ -216,13 +218,14 @@ class Rule:
             ...     opt.step()
             ...     opt.zero_grad()
         """
-        seen = torch.is_inference_mode_enabled() or any(
-            type(z) is Tensor and z.is_inference() for z in in_order(x)
-        )
-        if seen and self.differentiates:
+        if self.differentiates and (
+            torch.is_inference_mode_enabled()
+            or any(type(z) is Tensor and z.is_inference() for z in in_order(x))
+        ):
             raise DualpropError("x: inference mode leaves no gradients; use torch.no_grad() in its place")
         x, y = self._checked(x, y)
-        self._warn_of_hooks()
+        if not self.calls_hooks and not self._hooks_seen:
+            self._warn_of_hooks()
         return self._steps(self.updates(x, y))
 
     def backward(self, x: Inputs, y: Inputs) -> Step:
@@ -362,12 +365,15 @@ class Rule:
 
     def _steps(self, updates: Iterator[Step]) -> Iterator[Step]:
         """The same updates, each made under no_grad with weights read once; between them, all is the caller's."""
-        while True:
+        known = 1 if type(self).updates is Rule.updates else self.updates_per_batch
+        for number in itertools.count(1):
             with torch.no_grad(), one_step(self.net.synapses):
                 step = next(updates, None)
             if step is None:
                 return
             yield step
+            if number == known:
+                return
 
     def value(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         """The batch's mean loss, summed over the outputs.
@@ -377,15 +383,14 @@ class Rule:
             targets: encoded, of the same shapes.
         """
         values = [loss.value(z, y).mean() for loss, z, y in zip(self.losses, outputs, targets, strict=True)]
-        return functools.reduce(torch.add, values)
+        return values[0] if len(values) == 1 else functools.reduce(torch.add, values)
 
     def _warn_of_hooks(self) -> None:
         """Say once which module has hooks that this rule does not call once a batch."""
-        if self.calls_hooks or self._hooks_seen:
-            return
-        for module in (self.net, *self.net.stack, *self.net.synapses):
+        net = self.net
+        for module in (net, *net.stack, *net.synapses):
             if has_hooks(module):
-                name = next(name for name, other in self.net.named_modules() if other is module)
+                name = next(name for name, other in net.named_modules() if other is module)
                 at = f"{type(module).__name__}{f' ({name})' if name else ''}"
                 self._hooks_seen = True
                 told = f"net: {at} has hooks, which back-propagation calls once a batch"
@@ -399,46 +404,61 @@ class Rule:
         if len(outputs) > 1 and (not isinstance(y, tuple) or len(y) != len(outputs)):
             names = ", ".join(map(self.net.wiring.name, outputs))
             raise DualpropError(f"y: must be a tuple of {len(outputs)} targets, for the outputs {names}")
-        shapes = self._out_shapes[tuple(tuple(each.shape[1:]) for each in inputs)]
+        samples, dtype = len(inputs[0]), inputs[0].dtype
         targets = []
-        for target, shape, loss in zip(in_order(y), shapes, self.losses, strict=True):
+        for target, shape, loss in zip(in_order(y), self._out_shapes[_shapes(inputs)], self.losses, strict=True):
             if type(target) is not Tensor:
                 check("y", target, Tensor)
-            whole = torch.Size((inputs[0].shape[0], *shape))
-            targets.append(loss.encode(target.detach(), whole, inputs[0].dtype))
+            whole = torch.Size((samples, *shape))
+            targets.append(loss.encode(target.detach(), whole, dtype))
             if not self._loss_checked:
                 loss.check_value(inputs[0].new_zeros(whole), targets[-1])
-        self._loss_checked = True
+        if not self._loss_checked:
+            self._loss_checked = True
         return x, self.net.packed(targets)
 
     def _checked_x(self, x: Inputs) -> Any:
         """The inputs, detached; or an error."""
         inputs = [self._checked_input(each) for each in in_order(x)]
-        self.net.inputs(tuple(inputs))
+        self.net.check_inputs(inputs)
         if len(inputs) > 1 and len({len(each) for each in inputs}) > 1:
             raise DualpropError(
                 f"x: batches of {', '.join(str(len(each)) for each in inputs)} samples, but they must be one"
             )
-        key = tuple(tuple(each.shape[1:]) for each in inputs)
+        key = _shapes(inputs)
         if key not in self._out_shapes:
             shapes = self.net.state_shapes(key)
             self._out_shapes[key] = [shapes[k] for k in self.net.wiring.outputs]
         for each in inputs:
-            if not all(map(math.isfinite, torch.aminmax(each))):  # one pass; isfinite().all() takes ten
+            low, high = torch.aminmax(each)  # one pass; isfinite().all() takes ten
+            if not (math.isfinite(low) and math.isfinite(high)):
                 raise DualpropError("x: NaN or infinite inputs")
         return self.net.packed(inputs)
 
     def _checked_input(self, x: Tensor) -> Tensor:
         if type(x) is not Tensor:
             check("x", x, Tensor)
-        x = x.detach()
         if x.ndim < 2 or not x.shape[0]:
             raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be (batch, ...) with at least one sample")
-        first = next(self.net.parameters(), None)  # looked up now, for a weight may have been parametrised
-        dtype = x.dtype if first is None else first.dtype
-        if x.dtype != dtype or not dtype.is_floating_point:
+        dtype = self._dtype or x.dtype
+        if x.dtype is not dtype or not dtype.is_floating_point:
             raise DualpropError(f"x: type {x.dtype}, but the net's parameters are {dtype}")
-        return x
+        return x.detach()
+
+    @property
+    def _dtype(self) -> torch.dtype | None:
+        """The type of the net's parameters; looked up at every batch, for `net.double()` may have changed it."""
+        first = next(iter(self.net.stack[0].synapse._parameters.values()), None)
+        if first is None:  # the synapse has none, or they have been parametrised
+            first = next(self.net.parameters(), None)
+        return None if first is None else first.dtype
+
+
+def _shapes(inputs: Sequence[Tensor]) -> tuple[Shape, ...]:
+    """Of one sample of each."""
+    if len(inputs) == 1:
+        return (inputs[0].shape[1:],)
+    return tuple([x.shape[1:] for x in inputs])
 
 
 def in_order(tensors: Inputs) -> tuple[Tensor, ...]:

@@ -92,6 +92,7 @@ class DualProp(Rule):
         self.schedule = parse(schedule) if isinstance(schedule, str) else schedule
         self.schedule.fit(net.wiring, rounds, lazy)
         self.lazy, self.rounds = lazy, rounds
+        self.updates_per_batch = rounds
         self.add_state("generator", torch.Generator().manual_seed(self.schedule.seed))
         if lazy:
             self.add_state("means", Slots(net))

@@ -338,8 +338,9 @@ class Weighted(AffineMap):
 
     def read(self, name: str) -> Any:
         """A weight by its name, None if there is none; computed once in a step."""
-        if name in self._parameters:
-            return self._parameters[name]
+        parameters = self._parameters
+        if name in parameters:
+            return parameters[name]
         step = current()
         return getattr(self, name) if step is None else step.of(self, name)
 
@@ -353,7 +354,7 @@ class Weighted(AffineMap):
 
     def _in_type(self, name: str, dtype: torch.dtype) -> Tensor:
         weight: Tensor = self.read(name)
-        if weight.dtype == dtype:
+        if weight.dtype is dtype:
             return weight
         step = current()
         return weight.to(dtype) if step is None else step.in_type(self, name, dtype)
@@ -382,8 +383,11 @@ class Weighted(AffineMap):
 
     @override
     def followers(self) -> list[tuple[Tensor, Tensor]]:
-        leader, feedback = self._leader, self.read("feedback")
-        return [] if leader is None or not feedback.requires_grad else [(leader, feedback)]
+        leader = self._leader
+        if leader is None:
+            return []
+        feedback = self.read("feedback")
+        return [(leader, feedback)] if feedback.requires_grad else []
 
     @override
     def learnt(self) -> list[Tensor]:

@@ -7,9 +7,10 @@ parameters by a vector-Jacobian product that spans this computation alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +39,7 @@ class Weights:
     def __init__(self, synapses: Iterable[Synapse]) -> None:
         self._synapses = list(synapses)
         self._held = {part for synapse in self._synapses for part in synapse.parts}
+        self._tokens: list[Token[Weights | None]] = []
         self._computed: dict[tuple[nn.Module, str], Tensor] = {}
         self._in_type: dict[tuple[nn.Module, str, torch.dtype], Tensor] = {}
         self._left: dict[int, int] = {}  # gradients still to come, by the weight's id
@@ -47,13 +49,35 @@ class Weights:
         self._buffers: dict[nn.Module, list[_Kept]] = {}
         self._moved: list[_Kept] = []
         for part in self._held:
-            for hook in part._forward_pre_hooks.values():
-                if (name := _computed_by(hook)) is not None:
-                    self.of(part, name)  # before the synapse is called as a module, where the hook acts again
+            if part._forward_pre_hooks:
+                for hook in part._forward_pre_hooks.values():
+                    if (name := _computed_by(hook)) is not None:
+                        self.of(part, name)  # before the synapse is called as a module, where the hook acts again
+
+    def __enter__(self) -> Weights:
+        """The step begins, or a part of it."""
+        self._tokens.append(_STEP.set(self))
+        if len(self._tokens) == 1:
+            torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        """The step ends, if this is not a part of it."""
+        try:
+            if len(self._tokens) == 1 and kind is None:
+                self.finish()
+        finally:
+            _STEP.reset(self._tokens.pop())
+            if not self._tokens:
+                torch.clear_autocast_cache()  # the weights' low-precision copies have served
 
     def holds(self, synapses: Iterable[Synapse]) -> bool:
         """Whether these are among its own."""
         return self._held.issuperset(synapses)
+
+    def __contains__(self, synapse: Synapse) -> bool:
+        """Whether this is among its own."""
+        return synapse in self._held
 
     def of(self, synapse: Synapse, name: str) -> Any:
         """A weight by the name that its synapse has for it, None where it has none."""
@@ -79,6 +103,8 @@ class Weights:
 
     def release(self, synapse: Synapse) -> None:
         """Forget a synapse's weights in other types: it learns, and they may change."""
+        if not self._in_type:
+            return
         for key in [key for key in self._in_type if key[0] is synapse]:
             del self._in_type[key]
 
@@ -98,9 +124,9 @@ class Weights:
         if gradient.dtype != weight.dtype:
             gradient = gradient.to(weight.dtype)
         key = id(weight)
-        left = self._left.get(key, 1) - 1
         if key in self._sums:
             gradient = self._sums.pop(key)[1] + gradient
+        left = self._left.get(key, 1) - 1
         if left > 0:
             self._left[key], self._sums[key] = left, (weight, gradient)
         else:
@@ -119,43 +145,35 @@ class Weights:
     def _expect(self) -> None:
         """See which weights will get a gradient from several edges, and which others follow one."""
         self._learns = True
-        coming: dict[int, list[Tensor]] = {}
+        coming = [weight for synapse in self._synapses for weight in synapse.learnt()]
         for synapse in self._synapses:
-            for weight in synapse.learnt():
-                coming.setdefault(id(weight), []).append(weight)
             for weight, follower in synapse.followers():
                 followers = self._followers.setdefault(id(weight), [])
                 if all(follower is not other for other in followers):
                     followers.append(follower)
-        for followers in self._followers.values():
-            for follower in followers:
-                coming.setdefault(id(follower), []).append(follower)
-        for weights in list(coming.values()):
-            for parameter in [] if weights[0].is_leaf else parameters_of(weights[0]):
-                coming.setdefault(id(parameter), []).append(parameter)
-        self._left = {key: len(weights) for key, weights in coming.items() if len(weights) > 1}
+                    coming.append(follower)
+        computed = {id(weight): weight for weight in coming if not weight.is_leaf}
+        for weight in computed.values():
+            coming += parameters_of(weight)
+        self._left = {key: count for key, count in Counter(map(id, coming)).items() if count > 1}
 
     def _pass_on(self, weight: Tensor, gradient: Tensor) -> None:
-        """A weight's gradient, to the parameter that it is or to those that it is made of."""
-        if weight.is_leaf:
-            self._give(weight, gradient)
+        """A weight's gradient, to the parameter that it is, and what follows that, or to those that it is made of."""
+        if not weight.is_leaf:
+            parameters = parameters_of(weight)
+            parts = torch.autograd.grad(weight, parameters, gradient, retain_graph=True)
+            for parameter, part in zip(parameters, parts, strict=True):
+                self.add(parameter, part)
             return
-        parameters = parameters_of(weight)
-        parts = torch.autograd.grad(weight, parameters, gradient, retain_graph=True)
-        for parameter, part in zip(parameters, parts, strict=True):
-            self.add(parameter, part)
-
-    def _give(self, parameter: Tensor, gradient: Tensor) -> None:
-        """A parameter its gradient, and the feedback weights that follow it the same."""
-        if parameter._backward_hooks:
-            gradient = _hooked(parameter, gradient)
-        for follower in self._followers.get(id(parameter), ()):
+        if weight._backward_hooks:
+            gradient = _hooked(weight, gradient)
+        for follower in self._followers.get(id(weight), ()):
             self.add(follower, gradient.to(follower.dtype, copy=True))  # clipping scales them in place
-        if parameter.requires_grad:
-            _accumulate(parameter, gradient)
-        elif not isinstance(parameter, nn.Parameter):
+        if weight.requires_grad:
+            _accumulate(weight, gradient)
+        elif not isinstance(weight, nn.Parameter):
             raise DualpropError(
-                f"weight: of shape {tuple(parameter.shape)}, computed without autograd's graph, so that nothing "
+                f"weight: of shape {tuple(weight.shape)}, computed without autograd's graph, so that nothing "
                 "that it is made of can learn; compute it under torch.enable_grad"
             )
 
@@ -168,9 +186,8 @@ def current() -> Weights | None:
     return None if torch.compiler.is_compiling() else _STEP.get()
 
 
-@contextmanager
-def one_step(synapses: Iterable[Synapse]) -> Iterator[Weights]:
-    """One step of a rule on these edges: their weights are read once, whatever is computed from them.
+def one_step(synapses: Iterable[Synapse]) -> Weights:
+    """One step of a rule on these edges, a context: their weights are read once, whatever is computed from them.
 
     Example:
         >>> import torch, dualprop as dp
@@ -179,21 +196,13 @@ def one_step(synapses: Iterable[Synapse]) -> Iterator[Weights]:
         ...     weights.of(dense, "weight") is weights.of(dense, "weight")
         True
     """
-    step = Weights(synapses)
-    token = _STEP.set(step)
-    torch.clear_autocast_cache()  # an optimizer may have changed the weights inside one autocast context
-    try:
-        yield step
-        step.finish()
-    finally:
-        _STEP.reset(token)
-        torch.clear_autocast_cache()  # the weights' low-precision copies have served
+    return Weights(synapses)
 
 
-def frozen_weights(synapses: Iterable[Synapse]) -> AbstractContextManager[Weights]:
+def frozen_weights(synapses: Iterable[Synapse]) -> Weights:
     """An inference, in which weights do not change: part of the step that these edges are in, or its own step."""
     held, step = list(synapses), _STEP.get()
-    return one_step(held) if step is None or not step.holds(held) else nullcontext(step)
+    return Weights(held) if step is None or not step.holds(held) else step
 
 
 def accumulate(weight: Tensor, gradient: Tensor) -> None:
@@ -225,8 +234,10 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether a module has hooks, apart from those that compute its weights."""
-    before = any(_computed_by(hook) is None for hook in module._forward_pre_hooks.values())
-    return before or bool(module._forward_hooks or module._backward_hooks or module._backward_pre_hooks)
+    if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
+        return True
+    before = module._forward_pre_hooks
+    return bool(before) and any(_computed_by(hook) is None for hook in before.values())
 
 
 def is_computed(module: nn.Module) -> bool:
