@@ -148,8 +148,8 @@ SABOTAGES = {
     ),
     "graphs: a state is written over by the layer that it skips to": Sabotage(
         "engines/dyads/neurons.py",
-        "return tensors[0].clone() if parts[0][1].aliases else tensors[0]",
-        "return tensors[0]",
+        "return parts[0].clone() if first.synapse.aliases else parts[0]",
+        "return parts[0]",
         "engines/dyads/test_graph_twin.py -k branch",
     ),
     "graphs: a difference that has gone is still sent down": Sabotage(

@@ -176,7 +176,7 @@ def counted(kind: Kind) -> Callable[[_Product[_S, _P]], _Product[_S, _P]]:
         @wraps(method)
         def call(synapse: _S, first: Tensor, /, *others: _P.args, **named: _P.kwargs) -> Tensor:
             made = method(synapse, first, *others, **named)
-            if torch.compiler.is_compiling() or not _OPEN.get():
+            if not _OPEN.get() or torch.compiler.is_compiling():
                 return made
             fan_in = synapse.fan_in
             if kind == "forward":

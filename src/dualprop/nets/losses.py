@@ -157,10 +157,10 @@ class Loss(ABC):
                 f"y: shape {tuple(y.shape)}, but class indices must have shape ({shape[0]},) "
                 f"for an output of shape {tuple(shape)}"
             )
-        low, high = (int(bound) for bound in torch.aminmax(y))
+        low, high = map(int, torch.aminmax(y))
         if low < 0 or high >= shape[1]:
             raise DualpropError(f"y: class index {low if low < 0 else high}, but it must be in 0..{shape[1] - 1}")
-        return torch.zeros(shape, dtype=dtype, device=y.device).scatter_(1, y[:, None], 1)
+        return torch.zeros(shape, dtype=dtype, device=y.device).scatter_(1, y.unsqueeze(1), 1)
 
 
 class SquaredError(Loss):
@@ -174,7 +174,8 @@ class SquaredError(Loss):
 
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         """½‖z - y‖² per sample, shape (B,)."""
-        return 0.5 * (z - y).square().flatten(1).sum(1)
+        squares = (z - y).square()
+        return (squares if squares.ndim == 2 else squares.flatten(1)).sum(1).mul_(0.5)
 
     def gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """The difference z - y."""

@@ -161,6 +161,8 @@ class Net(nn.Module):
     @property
     def synapses(self) -> list[Synapse]:
         """The synapses on the edges, in the order of `wiring.edges`."""
+        if self.wiring.is_chain:
+            return [layer._modules["synapse"] for layer in self.stack]  # type: ignore[misc]
         return [synapse for layer in self.stack for synapse in layer.synapses]
 
     def __len__(self) -> int:

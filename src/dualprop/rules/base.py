@@ -219,8 +219,7 @@ class Rule:
             ...     opt.zero_grad()
         """
         if self.differentiates and (
-            torch.is_inference_mode_enabled()
-            or any(type(z) is Tensor and z.is_inference() for z in in_order(x))
+            torch.is_inference_mode_enabled() or any(type(z) is Tensor and z.is_inference() for z in in_order(x))
         ):
             raise DualpropError("x: inference mode leaves no gradients; use torch.no_grad() in its place")
         x, y = self._checked(x, y)
@@ -404,7 +403,7 @@ class Rule:
         if len(outputs) > 1 and (not isinstance(y, tuple) or len(y) != len(outputs)):
             names = ", ".join(map(self.net.wiring.name, outputs))
             raise DualpropError(f"y: must be a tuple of {len(outputs)} targets, for the outputs {names}")
-        samples, dtype = len(inputs[0]), inputs[0].dtype
+        samples, dtype = inputs[0].shape[0], inputs[0].dtype
         targets = []
         for target, shape, loss in zip(in_order(y), self._out_shapes[_shapes(inputs)], self.losses, strict=True):
             if type(target) is not Tensor:

@@ -8,7 +8,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -116,9 +115,12 @@ class DualProp(Rule):
     def inference(self, x: Inputs, y: Inputs) -> DyadicState:
         """The dyadic states after the schedule has run once; arguments as in `Rule.inference`."""
         inputs, targets = in_order(x), in_order(y)
-        with self._inferring() as inference:
+        inference = self._taken()
+        try:
             self._run(inference, inputs, targets, self._start(inputs), learn=False, keep=STATES)
             return inference.state()
+        finally:
+            self._put_back(inference)
 
     def updates(self, x: Inputs, y: Inputs) -> Iterator[Step]:
         """An inference and an update for each round; arguments as in `Rule.updates`."""
@@ -126,7 +128,8 @@ class DualProp(Rule):
         start = self._start(inputs)
         for left in reversed(range(self.rounds)):
             keep = LASTING if self.lazy or left > 0 else NOTHING
-            with self._inferring() as inference:
+            inference = self._taken()
+            try:
                 measures = self._run(inference, inputs, targets, start, learn=True, keep=keep)
                 outputs, products = inference.outputs, inference.products
                 start = inference.lasting() if keep else None
@@ -134,20 +137,22 @@ class DualProp(Rule):
                     self.means.keep([mean for mean, _ in start])
                     self.differences.keep([torch.zeros_like(mean) if d is None else d for mean, d in start])
                     self.ages.add(inference.updates, len(inputs[0]))
+            finally:
+                self._put_back(inference)
             yield Step(self.value(outputs, targets), self.net.packed(outputs), products, measures)
 
-    @contextmanager
-    def _inferring(self) -> Iterator[Inference]:
+    def _taken(self) -> Inference:
         """An inference that nobody else uses meanwhile: one that is idle, if there is any."""
         idle = self._idle
         inference = idle.pop() if idle else None
         if inference is None or not inference.fits or inference.nudge is not self.nudge:
             inference = Inference(self.net, self.nudge, damping=self.schedule.damping, dyad=idle.dyad)
-        try:
-            yield inference
-        finally:
-            inference.end()
-            idle.append(inference)
+        return inference
+
+    def _put_back(self, inference: Inference) -> None:
+        """It waits for the next batch."""
+        inference.end()
+        self._idle.append(inference)
 
     def _run(
         self,

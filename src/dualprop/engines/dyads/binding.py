@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache, partial
 
@@ -15,17 +15,32 @@ from dualprop.nets.wiring import Wiring
 
 
 class Bound:
-    """The calls that do what a program says.
+    """A program as a function: a line for each instruction, and for each register that is freed.
 
     Args:
         program: the program.
-        calls: one for each instruction, with whether its products are of the inference, not of what edges learn.
+        calls: what does each instruction.
+        owners: the links and the layers whose attributes the registers are, by the names that they have here.
+        name: says which of these a register's is.
     """
 
-    def __init__(self, program: Program, calls: Sequence[tuple[Call, bool]]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        calls: Sequence[Call],
+        owners: Mapping[str, object],
+        name: Callable[[Register], str],
+    ) -> None:
         self.needs = program.needs
-        self.calls = [call for call, _ in calls]
-        self._counted = calls
+        self._instructions, self._calls = program.instructions, calls
+        self._frees = [[(owners[name(r)], r.name) for r in each.frees] for each in program.instructions]
+        lines = [
+            f"    call{n}()" + "".join(f"; {name(r)}.{r.name} = None" for r in each.frees)
+            for n, each in enumerate(program.instructions)
+        ]
+        scope = {**owners, **{f"call{n}": call for n, call in enumerate(calls)}}
+        exec("\n".join(["def run():", *lines, "    pass"]), scope)
+        self._run: Call = scope["run"]  # type: ignore[assignment]
         self._products: int | None = None
 
     def __call__(self) -> int:
@@ -33,15 +48,17 @@ class Bound:
         if self._products is None:
             self._products = self._count()
         else:
-            for call in self.calls:
-                call()
+            self._run()
         return self._products
 
     def _count(self) -> int:
+        """Do it, and count the products that are not what edges learn from."""
         counts = counting()
-        for call, counted in self._counted:
-            with counts if counted else nullcontext():
+        for instruction, call, frees in zip(self._instructions, self._calls, self._frees, strict=True):
+            with nullcontext() if instruction.do is Do.LEARN else counts:
                 call()
+            for owner, name in frees:
+                setattr(owner, name, None)
         return counts.total.products
 
 
@@ -67,6 +84,8 @@ class Binding:
     ) -> None:
         self._wiring, self._neurons, self._links, self._blocks = wiring, neurons, links, blocks
         self._damped = damped
+        self._owners: dict[str, Link | Neurons] = {f"link{e}": link for e, link in enumerate(links)}
+        self._owners |= {self._layer(k): n for k, n in neurons.items()}
         self.again = lru_cache(maxsize=64)(self.bind)
 
     def bind(self, steps: Sequence[Step], keep: frozenset[Register]) -> Bound:
@@ -77,22 +96,24 @@ class Binding:
             keep: the registers that will be read after it.
         """
         program = assembled(steps, self._wiring, keep, damped=self._damped)
-        calls: list[tuple[Call, bool]] = []
-        for instruction in program.instructions:
-            calls.append((self._call(instruction), instruction.do is not Do.LEARN))
-            if instruction.frees:
-                calls.append((self.freeing(instruction.frees), False))
-        return Bound(program, calls)
+        return Bound(program, [self._call(each) for each in program.instructions], self._owners, self._name)
 
     def freeing(self, registers: Iterable[Register]) -> Call:
         """What empties registers."""
-        places = [(self._links[r.number] if r.of_edge else self._neurons[r.number], r.name) for r in registers]
+        places = [(self._owners[self._name(register)], register.name) for register in registers]
 
         def free() -> None:
             for owner, name in places:
                 setattr(owner, name, None)
 
         return free
+
+    def _name(self, register: Register) -> str:
+        return f"link{register.number}" if register.of_edge else self._layer(register.number)
+
+    @staticmethod
+    def _layer(k: int) -> str:
+        return f"layer{k}" if k > 0 else f"input{-k}"
 
     def _call(self, instruction: Instruction) -> Call:
         """What does it."""

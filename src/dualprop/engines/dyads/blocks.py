@@ -45,7 +45,7 @@ class Batch:
 
     def __init__(self, inputs: Sequence[Tensor], tasks: Mapping[int, Task]) -> None:
         self.inputs, self.tasks, self.x = inputs, tasks, inputs[0]
-        self.samples, self.full, self.low = len(self.x), self.x.dtype, product_dtype(self.x)
+        self.samples, self.full, self.low = self.x.shape[0], self.x.dtype, product_dtype(self.x)
 
 
 class Blocks:
@@ -75,7 +75,7 @@ class Blocks:
         unread = {register.name for register in update.frees}
         keep, mean = "states" not in unread or self._damping > 0, "mean" not in unread
         if n.number in self._wiring.outputs:
-            call: Call = partial(self._update_output, n, update, mean)
+            call = self._at_output(n, update, mean)
         elif update.fed:
             call = self._nudged(n, update.spend, keep)
         else:
@@ -150,25 +150,31 @@ class Blocks:
 
         return update
 
-    def _update_output(self, n: Neurons, update: Instruction, mean: bool) -> None:
+    def _at_output(self, n: Neurons, update: Instruction, mean: bool) -> Call:
         """The update of an output layer, by its loss and what comes down to it from other layers."""
-        assert n.potential is not None
-        assert n.total is not None
-        f, task, a = n.potential, self.batch.tasks[n.number], n.total.to(self.batch.full)
-        output = n.output = f(a)
-        toward = away = a
-        if update.fed:
+        f, steps, nudges = n.potential, self._nudge.steps(self._wiring, n.number), self._nudge.at(n.number)
+        assert f is not None
+
+        def pulled(a: Tensor) -> tuple[Tensor, Tensor]:
             assert n.pull is not None
-            d, (up, down) = n.pull.to(a.dtype), self._nudge.steps(self._wiring, n.number)
-            toward, away = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down)
-        if update.nudged:
-            up, down = self._nudge.at(n.number)
-            pulled = ((toward, away),) if update.fed else ()  # a loss of one's own may know nothing of them
-            self._move(n, *task.loss.output_step(f, a, task.y, up, down, *pulled), mean)
-        elif update.fed:
-            self._move(n, f.over(toward), f.over(away), mean)  # in memory of their own
-        else:
-            self._move(n, output, output, mean)
+            d, (up, down) = n.pull.to(a.dtype), steps
+            return torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down)
+
+        def free() -> None:
+            assert n.total is not None
+            a = n.total.to(self.batch.full)
+            output = n.output = f(a)
+            plus, minus = map(f.over, pulled(a)) if update.fed else (output, output)
+            self._move(n, plus, minus, mean)
+
+        def nudged() -> None:
+            assert n.total is not None
+            a, task = n.total.to(self.batch.full), self.batch.tasks[n.number]
+            n.output = f(a)
+            drives = (pulled(a),) if update.fed else ()  # a loss of one's own may know nothing of them
+            self._move(n, *task.loss.output_step(f, a, task.y, *nudges, *drives), mean)
+
+        return nudged if update.nudged else free
 
     def _damped(self, n: Neurons, update: Call, mean: bool) -> None:
         """The update that keeps a part λ of the old states."""

@@ -6,7 +6,6 @@ No autograd graph is made that spans two layers.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -64,8 +63,9 @@ class Inference:
         dyad: Callable[..., tuple[Tensor, Tensor]] = dyad,
     ) -> None:
         self.net, self.wiring, self.nudge, self.damping = net, net.wiring, nudge, damping
-        self._layers, self._synapses = net.stack, net.synapses
-        self.neurons = {k: Neurons(k, self._layers[k - 1].potential if k > 0 else None) for k in net.wiring.out_of}
+        self._synapses, self._potentials = net.synapses, [layer.potential for layer in net.stack]
+        self.neurons = {k: Neurons(k, self._potentials[k - 1] if k > 0 else None) for k in net.wiring.out_of}
+        self._in_order = [self.neurons[k] for k in range(net.wiring.depth + 1)]
         self.links = [self._link(e, synapse) for e, synapse in enumerate(self._synapses)]
         self._linear = [link.synapse.linear for link in self.links]
         self._blocks = Blocks(net.wiring, nudge, damping, dyad)
@@ -87,8 +87,8 @@ class Inference:
     @property
     def fits(self) -> bool:
         """Whether the net has the synapses and potentials that it had."""
-        same = all(layer.potential is self.neurons[k].potential for k, layer in enumerate(self._layers, 1))
-        return same and all(map(operator.is_, self.net.synapses, self._synapses))
+        net = self.net
+        return net.synapses == self._synapses and [layer.potential for layer in net.stack] == self._potentials
 
     def begin(
         self, inputs: Sequence[Tensor], tasks: Mapping[int, Task], start: Lasting | None = None
@@ -132,7 +132,7 @@ class Inference:
         """
         updates = tuple(updates)
         self.updates += len(updates)
-        different = tuple(self.neurons[k].difference is not None for k in range(self.wiring.depth + 1))
+        different = tuple([n.difference is not None for n in self._in_order])
         self._follow(self._planned(updates, different, learn, keep))
 
     def settle(
@@ -171,8 +171,7 @@ class Inference:
     @property
     def outputs(self) -> list[Tensor]:
         """f(a) at the last update of each output layer: what the net said before a loss nudged it."""
-        outputs = [self.neurons[k].output for k in self.wiring.outputs]
-        return [output for output in outputs if output is not None]
+        return [self.neurons[k].said for k in self.wiring.outputs]
 
     def state(self) -> DyadicState:
         """The states as they are now, in full precision, if `STATES` were kept."""

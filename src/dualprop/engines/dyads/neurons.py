@@ -110,21 +110,27 @@ class Neurons:
         self.delta: Tensor | None = None
         self.output: Tensor | None = None
 
+    @property
+    def said(self) -> Tensor:
+        """The output, once there is one."""
+        assert self.output is not None
+        return self.output
+
     def gather(self) -> None:
         """The sum of its drives."""
-        self.total = _sum([(link.driven, link.synapse) for link in self.into])
+        self.total = _sum([link.driven for link in self.into], self.into[0])
 
     def collect(self, links: Sequence[Link]) -> None:
         """The sum of the feedbacks that have come down by these links."""
-        self.pull = _sum([(link.sent, link.synapse) for link in links])
+        self.pull = _sum([link.sent for link in links], links[0])
 
 
-def _sum(parts: Sequence[tuple[Tensor | None, Synapse]]) -> Tensor:
+def _sum(parts: Sequence[Tensor | None], first: Link) -> Tensor:
     """In memory of its own, for it may be written over."""
-    tensors = [part for part, _ in parts if part is not None]
+    if len(parts) == 1 and parts[0] is not None:
+        return parts[0].clone() if first.synapse.aliases else parts[0]
+    tensors = [part for part in parts if part is not None]
     assert len(tensors) == len(parts), "the plan names every part that is to be computed"
-    if len(tensors) == 1:
-        return tensors[0].clone() if parts[0][1].aliases else tensors[0]
     total = tensors[0] + tensors[1]
     for tensor in tensors[2:]:
         total.add_(tensor)

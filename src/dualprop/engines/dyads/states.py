@@ -54,6 +54,10 @@ class Nudge:
         return self.alpha * self.beta[k - 1], (1 - self.alpha) * self.beta[k - 1]
 
 
+_EXACT = (torch.float32, torch.float64)
+"""The types in which the difference of two states is taken as they are."""
+
+
 def both(f: Potential, a: Tensor, d: Tensor, up: float, down: float) -> tuple[Tensor, Tensor]:
     """The block update of a layer that no loss nudges: z^+ = f(a + up d) and z^- = f(a - down d).
 
@@ -88,9 +92,9 @@ def dyad(
     Returns:
         z̄ and z^+ - z^-, in the type of a.
     """
-    exact = torch.finfo(a.dtype).bits >= 32 or f.stable(up, down, share)
+    exact = a.dtype in _EXACT or f.stable(up, down, share)
     if exact and not (spend and f.elementwise and suits_blocks(a)):
-        return f.dyad(a, d.to(a.dtype), up, down, share, a if spend else None)
+        return f.dyad(a, d if d.dtype is a.dtype else d.to(a.dtype), up, down, share, a if spend else None)
 
     def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         return f.dyad(a, d, up, down, share, a)

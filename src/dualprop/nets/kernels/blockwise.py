@@ -73,8 +73,8 @@ def blockwise(
 def suits_blocks(first: Tensor) -> bool:
     """Whether a tensor is large enough to be done in blocks, where that can be."""
     return (
-        not torch.compiler.is_compiling()
-        and not torch.is_grad_enabled()
+        first.numel() > BLOCK
         and first.device.type == "cpu"
-        and first.numel() > BLOCK
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
     )

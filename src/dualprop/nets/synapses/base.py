@@ -16,14 +16,13 @@ from dualprop.arguments import In, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.kernels import products
 from dualprop.nets.synapses.inits import INITS
-from dualprop.nets.synapses.pools import Linearisation, Pool
+from dualprop.nets.synapses.pools import Linearisation, Pool, layout
 from dualprop.nets.synapses.weights import (
-    Weights,
     buffers_kept,
     current,
-    frozen_weights,
     is_computed,
     is_pruned,
+    one_step,
 )
 from dualprop.registry import Registry
 
@@ -243,7 +242,7 @@ class AffineMap(Synapse):
 
     @override
     def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
-        return (z, Linearisation.of(z, z)) if self.pool is None else self.pool.linearise(z)
+        return (z, Linearisation(z.shape, z.shape, layout(z))) if self.pool is None else self.pool.linearise(z)
 
     @override
     def adjoint_at(self, delta: Tensor, linearised: Linearisation) -> Tensor:
@@ -252,7 +251,7 @@ class AffineMap(Synapse):
 
     @override
     def add_grad(self, delta: Tensor, z: Tensor) -> None:
-        self.hebbian(delta, self._pooled(z))
+        self.hebbian(delta, z if self.pool is None else self.pool(z))
 
     @override
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -350,10 +349,11 @@ class Weighted(AffineMap):
 
     def downward(self, dtype: torch.dtype) -> Tensor:
         """The weights that the feedback goes through, B or W, in a type; converted once in a step."""
-        return self.upward(dtype) if self._leader is None else self._in_type("feedback", dtype)
+        return self._in_type("weight" if self._leader is None else "feedback", dtype)
 
     def _in_type(self, name: str, dtype: torch.dtype) -> Tensor:
-        weight: Tensor = self.read(name)
+        parameters = self._parameters
+        weight: Tensor = parameters[name] if name in parameters else self.read(name)  # type: ignore[assignment]
         if weight.dtype is dtype:
             return weight
         step = current()
@@ -391,8 +391,8 @@ class Weighted(AffineMap):
 
     @override
     def learnt(self) -> list[Tensor]:
-        bias = self.read("bias")
-        return [*self.learnt_weight(), *([] if bias is None or not bias.requires_grad else [bias])]
+        weights, bias = self.learnt_weight(), self.read("bias")
+        return weights if bias is None or not bias.requires_grad else [*weights, bias]
 
     def learnt_weight(self) -> list[Tensor]:
         """W, if it learns; or the frozen parameter that B follows."""
@@ -414,21 +414,24 @@ class Weighted(AffineMap):
 
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
         """Σ_batch delta p^T to W and B, Σ_batch delta to b."""
-        with frozen_weights((self,)) as step:
-            bias = self.read("bias")
-            if bias is not None and bias.requires_grad:
-                step.add(bias, products.total(delta))
-            self._learn_weights(step, delta, p)
+        self._learn(delta, p, bias=True)
 
     def learn_weights(self, delta: Tensor, p: Tensor) -> None:
         """Σ_batch delta p^T to W and B alone."""
-        with frozen_weights((self,)) as step:
-            self._learn_weights(step, delta, p)
+        self._learn(delta, p, bias=False)
 
-    def _learn_weights(self, step: Weights, delta: Tensor, p: Tensor) -> None:
+    def _learn(self, delta: Tensor, p: Tensor, *, bias: bool) -> None:
+        step = current()
+        if step is None or self not in step:
+            with one_step((self,)):
+                return self._learn(delta, p, bias=bias)
+        b = self.read("bias") if bias else None
+        if b is not None and b.requires_grad:
+            step.add(b, products.total(delta))
         step.release(self)
         for weight in self.learnt_weight():
             step.add(weight, self.outer(delta, p))
+        return None
 
     def extras(self) -> str:
         """What `print(net)` says of every weighted synapse."""

@@ -72,7 +72,8 @@ class Dense(Weighted):
         """W p + b, shape (B, out_features)."""
         if torch.is_grad_enabled():
             return F.linear(p.flatten(1), self.read("weight"), self.read("bias"))
-        return products.forward(p.flatten(1), self.upward(p.dtype), self.read("bias"))
+        rows = p if p.ndim == 2 else p.flatten(1)
+        return products.forward(rows, self._in_type("weight", p.dtype), self.read("bias"))
 
     @counted("forward")
     def linear_part(self, p: Tensor) -> Tensor:
@@ -84,7 +85,8 @@ class Dense(Weighted):
     @counted("feedback")
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
         """W^T delta, or B^T delta, in the given shape."""
-        return products.adjoint(delta, self.downward(delta.dtype)).view(shape)
+        feedback = products.adjoint(delta, self.downward(delta.dtype))
+        return feedback if len(shape) == 2 else feedback.view(shape)
 
     def turned_weight(self) -> Tensor:
         """Wᵀ."""
@@ -93,7 +95,7 @@ class Dense(Weighted):
     @counted("gradient")
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ_batch delta p^T, shape (out_features, in_features)."""
-        return products.outer(delta, p.flatten(1))
+        return products.outer(delta, p if p.ndim == 2 else p.flatten(1))
 
     @override
     def driving(self, z: Tensor, out: Tensor) -> Call | None:

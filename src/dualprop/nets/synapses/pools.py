@@ -46,8 +46,9 @@ class Linearisation(NamedTuple):
 
 def layout(z: Tensor) -> torch.memory_format:
     """How a state lies in memory: its channels last, or its images row by row."""
-    channels_last = z.ndim == 4 and z.stride(1) == 1 and z.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format
+    if z.ndim == 4 and z.stride(1) == 1 and z.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 class Pool(ABC):

@@ -145,8 +145,9 @@ class Weights:
     def _expect(self) -> None:
         """See which weights will get a gradient from several edges, and which others follow one."""
         self._learns = True
-        coming = [weight for synapse in self._synapses for weight in synapse.learnt()]
+        coming = list[Tensor]()
         for synapse in self._synapses:
+            coming += synapse.learnt()
             for weight, follower in synapse.followers():
                 followers = self._followers.setdefault(id(weight), [])
                 if all(follower is not other for other in followers):
@@ -155,10 +156,12 @@ class Weights:
         computed = {id(weight): weight for weight in coming if not weight.is_leaf}
         for weight in computed.values():
             coming += parameters_of(weight)
-        self._left = {key: count for key, count in Counter(map(id, coming)).items() if count > 1}
+        keys = [id(weight) for weight in coming]
+        if len(set(keys)) < len(keys):
+            self._left = {key: count for key, count in Counter(keys).items() if count > 1}
 
     def _pass_on(self, weight: Tensor, gradient: Tensor) -> None:
-        """A weight's gradient, to the parameter that it is, and what follows that, or to those that it is made of."""
+        """A weight's gradient: to the parameter that it is and its followers, or to those that it is made of."""
         if not weight.is_leaf:
             parameters = parameters_of(weight)
             parts = torch.autograd.grad(weight, parameters, gradient, retain_graph=True)
