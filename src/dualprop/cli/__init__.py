@@ -1,4 +1,4 @@
-"""The command line: `dualprop train | compare | reproduce | bench | data`.
+"""The command line: `dualprop train | compare | stream | reproduce | bench | data`.
 
 A command's module is imported when it is asked for, so that `--help` answers at once.
 """
@@ -31,6 +31,9 @@ for command, purpose in {
     "train": "Train a net with one rule; test the weights with the best validation accuracy once, at the end.",
     "compare": "Train several rules from several seeds; end with a table, learning curves and gradient alignments."
     "\n\nA rule's own settings go to the rules that have them.",
+    "stream": "Learn from a stream: a frame at each tick, no epochs, no batches, no resets.\n\n"
+    "SOURCE is a data set's name, permuted-inputs, permuted-labels, gradual, folder:PATH, river:NAME, or - for "
+    "lines of JSON or CSV on standard input, as in: tail -f log | dualprop stream - . Ctrl-C saves and stops.",
     "reproduce": "Make a paper's table, cell by cell, and go on with it.\n\n"
     "Without options it is the paper's full setting; how long that takes here is said first. What is there is not "
     "made again. Any setting may be given; cells with other settings than the table's are not compared.",

@@ -20,6 +20,7 @@ from dualprop.arguments import declared, read
 from dualprop.errors import DualpropError
 from dualprop.rules import RULES
 from dualprop.runs.settings import Settings
+from dualprop.runs.streams import StreamSettings
 from dualprop.training import recipes
 
 GROUPS = ("what", "rule", "optimizer", "schedule", "data", "precision", "run")
@@ -76,12 +77,12 @@ def _table(option: str, text: str) -> dict[str, Any]:
     return settings
 
 
-def _of_settings(*omitted: str) -> dict[str, Any]:
+def _of_settings(*omitted: str, kind: type[Settings] | type[StreamSettings] = Settings) -> dict[str, Any]:
     """An option for every setting."""
-    kinds, helps, defaults = declared(Settings), _help(Settings), Settings().as_dict()
+    kinds, helps, defaults = declared(kind), _help(kind), kind().as_dict()
     return {
         f.name: _option(f.name, kinds[f.name], f.metadata["group"], helps[f.name], _shown(defaults[f.name]))
-        for f in dataclasses.fields(Settings)
+        for f in dataclasses.fields(kind)
         if f.name not in omitted
     }
 
@@ -111,6 +112,7 @@ def _of_rules() -> dict[str, Any]:
 if TYPE_CHECKING:
     SettingOptions = dict[str, Any]
     CommonOptions = dict[str, Any]
+    StreamOptions = dict[str, Any]
     RuleOptions = dict[str, Any]
 else:
     Every = Parameter(name="*")
@@ -118,6 +120,10 @@ else:
     """Settings by name, those alone that were given."""
     CommonOptions = Annotated[TypedDict("CommonOptions", _of_settings("rule", "seed"), total=False), Every]
     """The same for several rules and seeds."""
+    StreamOptions = Annotated[
+        TypedDict("StreamOptions", _of_settings("source", kind=StreamSettings), total=False), Every
+    ]
+    """The settings of a stream."""
     RuleOptions = Annotated[TypedDict("RuleOptions", _of_rules(), total=False), Every]
     """A rule's own settings."""
 

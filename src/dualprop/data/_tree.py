@@ -89,7 +89,7 @@ def tree(folder: Path, part: str, left_out: LeftOut) -> Tree:
         raise DataError(_with(left_out, folder, f"{top}: has no folder of a class, PATH/{part}/CLASS/*"))
     found = Tree(tuple(sorted(classes)))
     for label, name in enumerate(found.classes):
-        files = sorted(_images(top / name, within, left_out), key=lambda file: (file.parent, file.name))
+        files = sorted(images_below(top / name, within, left_out), key=lambda file: (file.parent, file.name))
         if not files:
             raise DataError(_with(left_out, folder, f"{top}: has no image of the class {name}"))
         found.files += files
@@ -97,7 +97,8 @@ def tree(folder: Path, part: str, left_out: LeftOut) -> Tree:
     return found
 
 
-def _images(folder: Path, within: Path, left_out: LeftOut) -> Iterator[Path]:
+def images_below(folder: Path, within: Path, left_out: LeftOut) -> Iterator[Path]:
+    """The image files in a folder and in the folders below it; what is not read is counted."""
     folders = [folder]
     while folders:
         for entry in _entries(folders.pop()):

@@ -54,10 +54,10 @@ def _read(path: Path, image_size: int | None, background: int) -> Dataset:
     if train.classes != test.classes:
         differing = ", ".join(sorted(set(train.classes) ^ set(test.classes)))
         raise DataError(f"{path}: train and test must have the same classes; in one only: {differing}")
-    headers = _headers(train.files + test.files, image_size)
+    headers = headers_of(train.files + test.files, image_size)
     mode = "L" if all(header.grey for header in headers) else "RGB"
     _check_memory(path, headers, mode, image_size)
-    reader = _Reader(path, mode, image_size, background)
+    reader = Reader(path, mode, image_size, background)
     train_images, test_images = reader.read(train.files), reader.read(test.files)
     if reader.transparent:
         logger.warning(
@@ -81,7 +81,7 @@ def _read(path: Path, image_size: int | None, background: int) -> Dataset:
     )
 
 
-def _headers(files: list[Path], image_size: int | None) -> list[Header]:
+def headers_of(files: list[Path], image_size: int | None) -> list[Header]:
     """What all files say of themselves; images of different sizes are refused where no size was asked for."""
     headers: list[Header] = []
     for file in files:
@@ -125,7 +125,7 @@ def _working(size: tuple[int, int], image_size: int | None) -> int:
     return 4 * pixels
 
 
-class _Reader:
+class Reader:
     """Decodes files, and keeps a digest of their names and of all that they hold."""
 
     def __init__(self, path: Path, mode: str, image_size: int | None, background: int) -> None:
@@ -136,11 +136,11 @@ class _Reader:
 
     def read(self, files: list[Path]) -> Tensor:
         """The pixels of all of them, uint8 of shape (N, C, H, W)."""
-        first = self._pixels(files[0])
+        first = self.pixels(files[0])
         images = torch.empty(len(files), *first.shape, dtype=torch.uint8)
         images[0] = first
         for image, file in zip(images[1:], files[1:], strict=True):
-            image.copy_(self._pixels(file))
+            image.copy_(self.pixels(file))
         return images
 
     @property
@@ -148,7 +148,8 @@ class _Reader:
         """The digest of all that has been read."""
         return self._digest.hexdigest()
 
-    def _pixels(self, file: Path) -> Tensor:
+    def pixels(self, file: Path) -> Tensor:
+        """Those of one file, uint8 of shape (C, H, W)."""
         from torchvision.transforms import functional
 
         try:

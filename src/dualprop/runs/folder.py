@@ -23,10 +23,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import filelock
 from torch import Tensor
+from typing_extensions import Self
 
 from dualprop import files
 from dualprop.errors import CheckpointError, DualpropError
@@ -47,8 +48,21 @@ LARGE = 2**30
 """Of metrics, and of measurements."""
 
 
+class Recorded(Protocol):
+    """Settings that a run folder can hold."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON holds them."""
+
+
 class Run:
-    """A run folder. Use `Run.create` for a new one and `Run.open` for one that is there."""
+    """A run folder. Use `Run.create` for a new one and `Run.open` for one that is there.
+
+    Attributes:
+        command: that of the command line which goes on with it.
+    """
+
+    command = "train"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,8 +70,8 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: Path, settings: Settings, resolved: Mapping[str, Any], checkpoint: Mapping[str, Any]
-    ) -> Run:
+        cls, path: Path, settings: Recorded, resolved: Mapping[str, Any], checkpoint: Mapping[str, Any]
+    ) -> Self:
         """Make the folder with its settings, environment and first checkpoint, all at once or not at all.
 
         Args:
@@ -87,7 +101,7 @@ class Run:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path) -> Self:
         """Find a run folder.
 
         Raises:
@@ -95,6 +109,8 @@ class Run:
         """
         if not (path / "settings.json").is_file():
             raise CheckpointError(f"{path}: not a run folder (it has no settings.json)")
+        if (other := _command(path)) not in ("", cls.command):
+            raise CheckpointError(f"{path}: of another command; go on with: dualprop {other} --resume {path}")
         return cls(path)
 
     @property
@@ -253,7 +269,7 @@ class Run:
         except OSError as error:
             raise CheckpointError(
                 f"{self.path}: the {what} cannot be written ({_reason(error)}); "
-                f"once it can, go on with: dualprop train --resume {self.path}"
+                f"once it can, go on with: dualprop {self.command} --resume {self.path}"
             ) from None
 
     def events(self, step: int) -> Events | None:
@@ -264,7 +280,7 @@ class Run:
         """Write the test result."""
         write_json(self.path / "result.json", result)
 
-    def reopen(self, settings: Settings) -> None:
+    def reopen(self, settings: Recorded) -> None:
         """Go on with a run, finished or not, by other settings: its result is no longer one."""
         with self.writing("settings.json"):
             (self.path / "result.json").unlink(missing_ok=True)
@@ -302,11 +318,19 @@ class ReadOnlyRun(Run):
     def finish(self, result: Mapping[str, Any]) -> None:
         """The writing process does."""
 
-    def reopen(self, settings: Settings) -> None:
+    def reopen(self, settings: Recorded) -> None:
         """The writing process does."""
 
     def rewind_metrics(self, step: int) -> None:
         """The writing process does."""
+
+
+def _command(path: Path) -> str:
+    """Which command made a run folder: streams have a source. Nothing for settings that cannot be read."""
+    try:
+        return "stream" if "source" in read_json(path / "settings.json") else "train"
+    except CheckpointError:
+        return ""
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

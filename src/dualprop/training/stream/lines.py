@@ -1,0 +1,120 @@
+"""Lines of JSON or CSV as samples by name."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any, NamedTuple
+
+from dualprop.errors import DualpropError
+from dualprop.files import parse_json
+
+
+class Sample(NamedTuple):
+    """What a line says.
+
+    Attributes:
+        number: of the line, from 1.
+        features: by name; None for a line that brings a label alone.
+        label: what it says under the name of the target; None for not yet.
+        frame: of a label that comes late: its frame.
+    """
+
+    number: int
+    features: dict[str, Any] | None
+    label: Any = None
+    frame: int | None = None
+
+
+class Unread(NamedTuple):
+    """A line that cannot be read.
+
+    Attributes:
+        number: of the line, from 1.
+        why: one line.
+    """
+
+    number: int
+    why: str
+
+
+class Lines:
+    """Reads line after line: JSON objects, or CSV if the first is no object; that is then its header.
+
+    An object's numbers and words are features by their names, and those of a list are named by name and place. A
+    line of `frame` and the target alone brings the label of a frame that came before.
+
+    Args:
+        target: the name of the label.
+
+    Example:
+        >>> lines = Lines("y")
+        >>> lines.read('{"a": 1, "b": [2, 3], "y": "cat"}').features
+        {'a': 1, 'b.0': 2, 'b.1': 3}
+        >>> lines.read("no JSON")
+        Unread(number=2, why='no JSON (Expecting value)')
+        >>> lines = Lines("y")
+        >>> lines.read("a,b,y"), lines.read("1,red,cat").features
+        (None, {'a': 1.0, 'b': 'red'})
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target, self.number = target, 0
+        self._header: list[str] | None = None
+
+    def read(self, line: str) -> Sample | Unread | None:
+        """What a line says; None for an empty one, and for a header."""
+        self.number += 1
+        if not line.strip():
+            return None
+        try:
+            if self._header is not None:
+                return _of_csv(self.number, self._header, line, self.target)
+            if line.lstrip().startswith("{") or self.number > 1:
+                return _of_json(self.number, line, self.target)
+            self._header = _cells(line)
+        except (ValueError, csv.Error) as error:
+            return Unread(self.number, str(error))
+        return None
+
+
+def _of_json(number: int, line: str, target: str) -> Sample:
+    try:
+        values = parse_json(line)
+    except json.JSONDecodeError as error:
+        raise DualpropError(f"no JSON ({error.msg})") from None
+    if not isinstance(values, dict):
+        raise DualpropError("no JSON object")
+    label, frame = values.pop(target, None), values.pop("frame", None)
+    if isinstance(label, list | dict):
+        raise DualpropError(f"{target}={label!r}: must be a word or a number")
+    if frame is not None and not values:
+        if type(frame) is not int:
+            raise DualpropError(f"frame={frame!r}: must be a whole number")
+        return Sample(number, None, label, frame)
+    features: dict[str, Any] = {}
+    for name, value in values.items():
+        parts = {f"{name}.{i}": each for i, each in enumerate(value)} if isinstance(value, list) else {name: value}
+        features |= parts
+    return Sample(number, features, label)
+
+
+def _of_csv(number: int, header: list[str], line: str, target: str) -> Sample:
+    cells = _cells(line)
+    if len(cells) != len(header):
+        raise DualpropError(f"{len(cells)} values, but the header has {len(header)} names")
+    values = {name: _value(cell) for name, cell in zip(header, cells, strict=True)}
+    label = values.pop(target, None)
+    return Sample(number, values, label)
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line], strict=True))]
+
+
+def _value(cell: str) -> float | str | None:
+    """A cell's number, or its word; None for an empty one."""
+    try:
+        return float(cell)
+    except ValueError:
+        return cell or None
