@@ -5,6 +5,7 @@ from pathlib import Path
 
 README = Path(__file__).parents[1] / "README.md"
 DATA = README.parent / "docs" / "data.md"
+TABLES = README.parent / "docs" / "tables.md"
 
 
 def test_the_ten_lines_of_python_run():
@@ -23,3 +24,12 @@ def test_the_page_on_data_runs(tmp_path, monkeypatch):
     exec(compile(code, str(DATA), "exec"), names)
     assert 0 <= names["result"].test_accuracy <= 1
     assert "test accuracy %" in names["report"].markdown()
+
+
+def test_the_page_on_tables_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", TABLES.read_text(), flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code, str(TABLES), "exec"), names)
+    assert [cell.path.name for cell in names["made"].cells] == [f"dp-beta{b}-epochs1-seed0" for b in ("0.1", "1")]
+    assert all(cell.record.complete for cell in names["made"].cells)
+    assert set(re.findall(r"`([\w-]+)`", TABLES.read_text().split("## ")[1])) >= set(names["tables"].shipped())

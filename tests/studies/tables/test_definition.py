@@ -199,6 +199,7 @@ def test_records_are_found_by_what_they_say(edited, tmp_path):
     edited("mnist-mlp/dp-seed1", settings={"rule_settings": {"beta": 0.5}}, resolved={"rule": {"beta": 0.5}})
     edited("mnist-mlp/dp-seed1", settings={"precision": "bf16", "rule_settings": {"alpha": 0.5}, "device": "cuda"})
     edited("mnist-mlp/p-dp-seed1")
+    edited("mnist-mlp/dp-seed1", resolved={"own": {"net": "8 weights"}})
     table = tables.read("mnist-mlp")
     found = tables.find(table, tables.records([tmp_path]))
     assert [(each.row.rule, each.seed, each.differences) for each in found] == [
@@ -235,6 +236,16 @@ def test_data_of_fewer_classes_are_a_part(edited, mine, tmp_path):
     table = tables.read(mine("recipe = 'mnist-mlp'\nclasses = 100"))
     (found,) = tables.find(table, tables.records([tmp_path / "x"]))
     assert found.differences == {"classes": (10, 100)}
+
+
+def test_what_is_newer_than_a_record_is_another_setting_where_it_is_chosen(edited, mine, tmp_path):
+    """A record from before a rule had a setting has that setting's default, and nothing else."""
+    rule = {"beta": 1.0, "schedule": "sweep:1", "transpose": False, "lazy": False, "rounds": 1}
+    edited("mnist-mlp/dp-seed1", resolved={"rule": rule})
+    table = tables.read(mine("recipe = 'mnist-mlp'\naxes.rule_settings.alpha = [0.5, 0.25]\naxes.lr = [3e-5]"))
+    assert tables.find(table, tables.records([tmp_path / "x"])) == []
+    table = tables.read(mine("recipe = 'mnist-mlp'"))
+    assert len(tables.find(table, tables.records([tmp_path / "x"]))) == 1
 
 
 def test_a_damaged_record_is_a_warning_and_a_damaged_line_is_counted(edited, tmp_path, caplog):

@@ -89,6 +89,8 @@ def test_records_say_whose_they_are(name, tmp_path):
     assert other.differences(s, record) is None
     assert maker.differences(settings(rule="dp-t"), record) is None
     assert [each.read(tmp_path / "cell") for each in MAKERS.values() if each is not type(maker)] == [None] * 3
+    faster = maker.differences(settings(**{**s.as_dict(), "hidden": s.hidden, "precision": "bf16"}), record)
+    assert faster == (None if name == "bench" else {})
     path = tmp_path / "cell" / MEASUREMENT
     path.write_text(json.dumps({**json.loads(path.read_text()), "numbers": {"order": "high"}}))
     with pytest.raises(CheckpointError, match=r"measurement\.json: damaged"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,8 +23,8 @@ class Record:
 
     Attributes:
         settings: what was asked for.
-        used: what was made of it, as far as it is known: "net" and "rule", with all their settings; for a
-            measurement, "measure" with its arguments.
+        used: what was made of it, as far as it is known: "net" and "rule", with all their settings; "own", what a
+            caller has brought along; for a measurement, "measure" with its arguments.
         numbers: what was measured, by name; empty while it is not finished.
         complete: whether it came to its end.
         diverged: why it did not; empty where it did, or may yet.
@@ -42,9 +42,14 @@ class Maker(ABC):
 
     Attributes:
         epochs: whether its cells are trained by epochs, which a shorter schedule has fewer of.
+        immaterial: settings in which two cells of a row may differ.
     """
 
     epochs: ClassVar[bool] = False
+    immaterial: ClassVar[Sequence[str]] = (
+        *(f.name for f in fields(Settings) if not f.metadata["identity"]),
+        *("seed", "alignment", "log_every", "precision", "channels_last", "compile", "fused_update"),
+    )
 
     @abstractmethod
     def check(self, settings: Settings) -> None:
@@ -97,7 +102,8 @@ class Maker(ABC):
             the full setting; None if the record is no cell of the row at all.
         """
         asked, used = record.settings, record.used
-        told = (*IMMATERIAL, *SHORTENED, *(OF_NET if "net" in used else ()), *(OF_RULE if "rule" in used else ()))
+        left = [name for part, names in CHOICES.items() if part in used for name in names]
+        told = {*self.immaterial, *SHORTENED, *left}
         if any(getattr(asked, name) != getattr(full, name) for name in NAMES if name not in told):
             return None
         if used.get("measure", {}) != self.arguments() or not _same(used, full):
@@ -112,17 +118,10 @@ class Maker(ABC):
         return {}
 
 
-IMMATERIAL = (
-    *(f.name for f in fields(Settings) if not f.metadata["identity"]),
-    *("seed", "alignment", "log_every", "precision", "channels_last", "compile", "fused_update"),
-)
-"""Settings in which two cells of a row may differ."""
-
 SHORTENED = ("epochs", "warmup_epochs", "lr_epochs", "val_fraction")
 """Settings by which a schedule is shortened, or the data: such a cell is shown, and not compared."""
 
-OF_NET = ("hidden", "activation", "init", "pool", "net_settings")
-OF_RULE = ("rule_settings",)
+CHOICES = {"net": ("hidden", "activation", "init", "pool", "net_settings"), "rule": ("rule_settings",)}
 """Settings that leave a choice to net and rule: where it is recorded, that is compared."""
 
 NAMES = [f.name for f in fields(Settings)]
@@ -130,12 +129,15 @@ NAMES = [f.name for f in fields(Settings)]
 
 def _same(used: Mapping[str, Any], full: Settings) -> bool:
     """Whether net and rule are those of the full setting, as far as the record says what they are."""
-    if "net" not in used:
-        return True
-    net = {name: tuple(value) if isinstance(value, list) else value for name, value in used["net"].items()}
-    ours = _used(json.dumps(full.as_dict()), net["in_shape"], net["num_classes"])
+    if "net" not in used or used.get("own"):
+        return not used.get("own")
+    in_shape, classes = tuple(used["net"]["in_shape"]), used["net"]["num_classes"]
+    ours = _used(json.dumps(full.as_dict()), in_shape, classes)
+    chosen = {"net": full.net_settings, "rule": full.rule_settings}
     return all(
-        used[part].get(name, value) == value
+        used[part][name] == value
+        if name in used[part]
+        else name not in chosen[part]  # a default from before it was
         for part in ("net", "rule")
         if part in used
         for name, value in ours[part].items()

@@ -45,7 +45,7 @@ class Measured:
     Attributes:
         numbers: by name; finite.
         series: lists of numbers, or of lists of them, by name; for pictures.
-        used: what settings left to net and rule, by "net" and "rule".
+        used: what settings left to net and rule; see `Record`.
     """
 
     numbers: Mapping[str, float]
@@ -128,4 +128,4 @@ def experiment(settings: Settings) -> tuple[Experiment, Tensor, Tensor]:
 def used(made: Experiment) -> dict[str, Any]:
     """What settings left to net and rule."""
     resolved = made.resolved.as_dict()
-    return {"net": resolved["net"], "rule": resolved["rule"]}
+    return {name: resolved[name] for name in ("net", "rule", "own")}

@@ -18,6 +18,7 @@ from dualprop.training.experiment import build, check_names
 from dualprop.training.result import Result
 from dualprop.training.start import resume, train
 from dualprop.training.threads import computing_in
+from dualprop.training.weights import recorded
 
 DIVERGED = "diverged.json"
 """What the folder of a run that diverged has in place of a result."""
@@ -60,7 +61,8 @@ class Training(Maker):
         if not (folder / "settings.json").is_file() or not (folder / "environment.json").is_file():
             return None
         run = Run.open(folder)
-        used = {name: value for name, value in (run.resolved or {}).items() if name in ("net", "rule")}
+        resolved = recorded(run)
+        used = {name: getattr(resolved, name) for name in ("net", "rule", "own")} if resolved else {}
         values, why = run.result, ""
         if (folder / DIVERGED).is_file():
             why = str(read_json(folder / DIVERGED).get("error"))
