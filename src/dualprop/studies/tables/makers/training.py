@@ -61,7 +61,9 @@ class Training(Maker):
         if not (folder / "settings.json").is_file() or not (folder / "environment.json").is_file():
             return None
         run = Run.open(folder)
-        resolved = recorded(run)
+        resolved = (
+            recorded(run) if run.resolved is not None else None
+        )  # of which a reader of tables need not be told
         used = {name: getattr(resolved, name) for name in ("net", "rule", "own")} if resolved else {}
         values, why = run.result, ""
         if (folder / DIVERGED).is_file():
