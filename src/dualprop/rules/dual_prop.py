@@ -15,11 +15,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from dualprop.arguments import Count, PerLayer, Portion, Positive, checked, per_layer
-from dualprop.engines.dyads.blocks import Task
+from dualprop.engines.dyads.blocks import Blocks, Task
+from dualprop.engines.dyads.damped import Damped
 from dualprop.engines.dyads.inference import LASTING, NOTHING, STATES, Inference, Lasting, Names
 from dualprop.engines.dyads.schedules import Schedule, Update, parse
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.slots import Ages, Slots
+from dualprop.errors import DualpropError
 from dualprop.nets.net import Inputs, Net
 from dualprop.rules.base import AnyLoss, Rule, Step, in_order
 from dualprop.rules.recurrent_backprop import of_net
@@ -42,6 +44,9 @@ class DualProp(Rule):
             order:[2,[1,3]]:N. A warning names the layers that cannot learn in it.
         transpose: DP-transpose, z̄ = ᾱ z^+ + α z^-: stable under repeated sweeps for every α. Its authors swap the
             nudges in place of the mean: their α is 1 - ours.
+        damped: damped DP, z_k^± = f_k((a_k + L_k z_k^± ± {α, ᾱ} r_k d_k)/(1 + L_k)) with L_k = max(0, ‖W_k‖² - 1)/2
+            (spectral norms anew for every batch): repeated passes settle for every α, where there is something to
+            settle in. At α below ½ that takes a small β. For potentials that project and feedback by Wᵀ.
         lazy: start from the states that the batch before left, not from zero. States belong to the slots of
             the batch: sample i starts from what the last batch of more than i samples left in slot i. A
             smaller batch uses the first slots and leaves the others; new slots start at zero.
@@ -80,6 +85,7 @@ class DualProp(Rule):
         beta: PerLayer[Positive] = 1.0,
         schedule: Schedule | str = "sweep",
         transpose: bool = False,
+        damped: bool = False,
         lazy: bool = False,
         rounds: Count = 1,
     ) -> None:
@@ -90,6 +96,9 @@ class DualProp(Rule):
             each.check(net.stack[k - 1].potential, self.nudge.at(k)[1])
         self.schedule = parse(schedule) if isinstance(schedule, str) else schedule
         self.schedule.fit(net.wiring, rounds, lazy)
+        self.damped = damped
+        if damped:
+            _check_damped(net)
         self.lazy, self.rounds = lazy, rounds
         self.updates_per_batch = rounds
         self.add_state("generator", torch.Generator().manual_seed(self.schedule.seed))
@@ -146,7 +155,8 @@ class DualProp(Rule):
         idle = self._idle
         inference = idle.pop() if idle else None
         if inference is None or not inference.fits or inference.nudge is not self.nudge:
-            inference = Inference(self.net, self.nudge, damping=self.schedule.damping, dyad=idle.dyad)
+            damping, blocks = self.schedule.damping, Damped if self.damped else Blocks
+            inference = Inference(self.net, self.nudge, damping=damping, dyad=idle.dyad, blocks=blocks)
         return inference
 
     def _put_back(self, inference: Inference) -> None:
@@ -190,6 +200,27 @@ class DualProp(Rule):
         if not self.lazy or not self.means.kept:
             return None
         return list(zip(self.means.start(*inputs), self.differences.start(*inputs), strict=True))
+
+
+def _check_damped(net: Net) -> None:
+    """Refuse a net that damped DP knows no L_k of, or that its L_k does not settle.
+
+    Raises:
+        DualpropError: naming layer or edge.
+    """
+    if net.feedback != "symmetric":
+        raise DualpropError(f"damped: the net's feedback is {net.feedback}, but it is settled by Wᵀ alone")
+    for k, layer in enumerate(net.stack, 1):
+        if net.wiring.out_of[k] and not layer.potential.projects:
+            raise DualpropError(
+                f"damped: the potential of {net.wiring.name(k)}, {layer.potential}, is no projection; "
+                "use for example relu or hard-sigmoid"
+            )
+    for e, synapse in enumerate(net.synapses):
+        try:
+            synapse.core  # noqa: B018 - or an error
+        except DualpropError as error:
+            raise DualpropError(f"damped: edge {net.wiring.arrow(e)}: {error}") from None
 
 
 class Idle(list[Inference]):

@@ -65,10 +65,21 @@ class Blocks:
     batch: Batch
     zeros: Callable[[int], Tensor]
 
+    damped = False
+    """Whether updates read the states before them, whatever the damping λ."""
+
     def __init__(
         self, wiring: Wiring, nudge: Nudge, damping: float, dyad: Callable[..., tuple[Tensor, Tensor]] = dyad
     ) -> None:
         self._wiring, self._nudge, self._damping, self._dyad = wiring, nudge, damping, dyad
+
+    def begin(self, batch: Batch) -> None:
+        """A batch."""
+        self.batch = batch
+
+    def end(self) -> None:
+        """Forget it."""
+        del self.batch
 
     def updating(self, n: Neurons, update: Instruction) -> Call:
         """What updates a layer as an instruction says."""

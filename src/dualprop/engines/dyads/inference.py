@@ -48,6 +48,7 @@ class Inference:
         nudge: how states are nudged and averaged.
         damping: λ in [0, 1), the part of the old states that an update keeps, z ← (1 - λ) new + λ old.
         dyad: how mean and difference are computed: `states.dyad`, or that compiled.
+        blocks: how layers are updated.
 
     Attributes:
         products: how many have been made for this batch, without those that edges make to learn.
@@ -61,16 +62,18 @@ class Inference:
         *,
         damping: float = 0.0,
         dyad: Callable[..., tuple[Tensor, Tensor]] = dyad,
+        blocks: type[Blocks] = Blocks,
     ) -> None:
-        self.net, self.wiring, self.nudge, self.damping = net, net.wiring, nudge, damping
+        self.net, self.wiring, self.nudge = net, net.wiring, nudge
         self._synapses, self._potentials = net.synapses, [layer.potential for layer in net.stack]
         self.neurons = {k: Neurons(k, self._potentials[k - 1] if k > 0 else None) for k in net.wiring.out_of}
         self._in_order = [self.neurons[k] for k in range(net.wiring.depth + 1)]
         self.links = [self._link(e, synapse) for e, synapse in enumerate(self._synapses)]
         self._linear = [link.synapse.linear for link in self.links]
-        self._blocks = Blocks(net.wiring, nudge, damping, dyad)
+        self._blocks = blocks(net.wiring, nudge, damping, dyad)
+        self._damped = damping > 0 or blocks.damped
         self._blocks.zeros = self._zeros
-        self._binding = Binding(net.wiring, self.neurons, self.links, self._blocks, damped=damping > 0)
+        self._binding = Binding(net.wiring, self.neurons, self.links, self._blocks, damped=self._damped)
         self._every = every_register(net.wiring)
         self._forget = self._binding.freeing(self._every)
         self._planned = lru_cache(maxsize=64)(self._plan)
@@ -103,7 +106,8 @@ class Inference:
         Returns:
             Itself.
         """
-        batch = self._blocks.batch = Batch(inputs, tasks)
+        batch = Batch(inputs, tasks)
+        self._blocks.begin(batch)
         self.products = self.updates = 0
         for number, x in enumerate(inputs):
             neurons = self.neurons[-number]
@@ -117,7 +121,7 @@ class Inference:
     def end(self) -> None:
         """Forget the batch."""
         self._forget()
-        del self._blocks.batch
+        self._blocks.end()
 
     def run(self, updates: Iterable[Update], *, learn: bool, keep: Names) -> None:
         """Update the blocks that a schedule names, in its order.
@@ -189,7 +193,7 @@ class Inference:
         return lasting
 
     def _planner(self, different: Sequence[bool] | None = None) -> Planner:
-        return Planner(self.wiring, self._linear, different=different, damped=self.damping > 0)
+        return Planner(self.wiring, self._linear, different=different, damped=self._damped)
 
     def _plan(self, updates: tuple[Update, ...], different: tuple[bool, ...], learn: bool, keep: Names) -> Bound:
         """The calls of one inference; the same for every batch on which a schedule says the same."""

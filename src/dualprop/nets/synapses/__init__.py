@@ -17,6 +17,7 @@ from dualprop.nets.synapses.dense import Dense
 from dualprop.nets.synapses.identity import Identity
 from dualprop.nets.synapses.inits import INITS
 from dualprop.nets.synapses.local import Local
+from dualprop.nets.synapses.norms import spectral_norm
 from dualprop.nets.synapses.pooled import Pooled
 from dualprop.nets.synapses.pools import POOLS, AvgPool2d, Linearisation, MaxPool2d, Pool, SoftmaxPool2d, layout
 from dualprop.nets.synapses.transposed import Transposed
@@ -58,4 +59,5 @@ __all__ = [
     "one_step",
     "parameters_of",
     "product_dtype",
+    "spectral_norm",
 ]
