@@ -116,6 +116,24 @@ SABOTAGES = {
         "",
         "engines/dyads/test_twin.py",
     ),
+    "damped: the state before is forgotten": Sabotage(
+        "engines/dyads/damped.py",
+        "nudged.add_(old, alpha=strength)",
+        "nudged",
+        "engines/dyads/test_damped.py -k loops",
+    ),
+    "damped: the norm is not squared": Sabotage(
+        "engines/dyads/damped.py",
+        "spectral_norm(link.synapse, z) ** 2",
+        "spectral_norm(link.synapse, z)",
+        "engines/dyads/test_damped.py -k loops",
+    ),
+    "predictive coding: odd layers come first": Sabotage(
+        "rules/predictive_coding.py",
+        "(*range(2, last + 1, 2), *range(1, last + 1, 2))",
+        "(*range(1, last + 1, 2), *range(2, last + 1, 2))",
+        "rules/test_predictive_coding.py -k step",
+    ),
     "schedules: the way down ends one layer early": Sabotage(
         "engines/dyads/schedules/passes.py",
         "for k in range(wiring.depth, 0, -1):",

@@ -42,7 +42,8 @@ HOPFIELD = {"T1": COUNT, "T2": COUNT, "warm": FLAG, "tolerance": NOT_NEGATIVE}
 DECLARED = {
     dp.Backprop: {},
     dp.DualProp: {
-        "alpha": "a number in [0, 1]", "beta": EACH_POSITIVE, "transpose": FLAG, "damped": FLAG, "lazy": FLAG, "rounds": COUNT
+        "alpha": "a number in [0, 1]", "beta": EACH_POSITIVE, "transpose": FLAG, "damped": FLAG, "lazy": FLAG,
+        "rounds": COUNT,
     },
     dp.PredictiveCoding: {"T2": f"{COUNT} or none", "beta": POSITIVE, "seed": FROM_ZERO},
     dp.RecurrentBackprop: {"steps": f"{FROM_ZERO} or none", "tolerance": POSITIVE},

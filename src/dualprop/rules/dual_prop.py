@@ -44,9 +44,9 @@ class DualProp(Rule):
             order:[2,[1,3]]:N. A warning names the layers that cannot learn in it.
         transpose: DP-transpose, z̄ = ᾱ z^+ + α z^-: stable under repeated sweeps for every α. Its authors swap the
             nudges in place of the mean: their α is 1 - ours.
-        damped: damped DP, z_k^± = f_k((a_k + L_k z_k^± ± {α, ᾱ} r_k d_k)/(1 + L_k)) with L_k = max(0, ‖W_k‖² - 1)/2
-            (spectral norms anew for every batch): repeated passes settle for every α, where there is something to
-            settle in. At α below ½ that takes a small β. For potentials that project and feedback by Wᵀ.
+        damped: damped DP, z_k^± = f_k((a_k + L_k z_k^± ± {α, ᾱ} r_k d_k)/(1 + L_k)), L_k = max(0, ‖W_k‖² - 1)/2
+            by spectral norms anew for every batch: repeated passes settle wherever the objective is bounded, which
+            at α below ½ takes a small β. For potentials that project and feedback by Wᵀ.
         lazy: start from the states that the batch before left, not from zero. States belong to the slots of
             the batch: sample i starts from what the last batch of more than i samples left in slot i. A
             smaller batch uses the first slots and leaves the others; new slots start at zero.

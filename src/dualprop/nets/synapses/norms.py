@@ -40,7 +40,7 @@ def spectral_norm(synapse: Synapse, z: Tensor, iterations: int = ITERATIONS) -> 
         if not length:
             return 0.0
         v = v / length
-        wv, bias = core.affine(torch.cat([v, nothing])).split(1)
+        wv, bias = core.affine(torch.cat([v, nothing])).chunk(2)
         norm = float(torch.linalg.vector_norm(wv - bias))
         v = core.transposed(wv - bias, p.shape)
     return norm
