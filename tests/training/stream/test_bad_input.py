@@ -92,7 +92,7 @@ def test_labels_of_several_samples(y):
         ({"lr": -0.1}, "lr"),
         ({"samples": 0}, "samples"),
         ({"pairing": "delayed"}, "pairing"),
-        ({"schedule": "sweep"}, "schedule: .*Present"),
+        ({"schedule": "sweep:2"}, "schedule: .*Present"),
         ({"schedule": dp.Random(20), "pairing": dp.stream.Present()}, "schedule=.*draws"),
         ({"schedule": dp.Random([1, 2]), "pairing": dp.stream.Present()}, "schedule=.*output"),
         ({"schedule": dp.Sweep(5, tolerance=0.1), "pairing": dp.stream.Present()}, "schedule=.*tolerance"),

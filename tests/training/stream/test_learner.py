@@ -121,6 +121,34 @@ def test_a_frame_without_a_label_changes_no_weight_when_its_turn_comes():
     assert all(sum(m) in (0, 2) for m in moved)
 
 
+@pytest.mark.parametrize("late", [0, 2])
+def test_in_a_sweep_a_tick_nothing_is_late(late):
+    """One step a sample by its own reverse-mode gradient; where labels are waited for, that of their frame."""
+    learner, _ = pair(f="relu", late=late, step="torch", lr=0.05 if late == 0 else 0.0, schedule=dp.Sweep())
+    model = dp.convert(double_net(SIZES, "relu").plain(), beta=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    xs, ys = frames(20)
+    for t, x in enumerate(xs):
+        with torch.no_grad():
+            expected = model(x[None])[0]
+        tick = learner.tick(x, ys[t] if t % 4 else None)
+        assert tick.frame == t
+        close(tick.output, expected.numpy())
+        optimizer.zero_grad()
+        frame = t - late
+        if frame >= 0 and frame % 4:
+            F.cross_entropy(model(xs[frame][None]), torch.tensor([ys[frame]])).backward()
+        for p, q in zip(learner.net.parameters(), model.parameters(), strict=True):
+            assert (p.grad is None) == (q.grad is None)
+            if p.grad is not None:
+                close(p.grad, q.grad.numpy())
+        if late == 0:
+            optimizer.step()
+    with dp.counting() as counts:
+        learner.tick(xs[0], ys[0])
+    assert [each.products for each in (counts.forward, counts.feedback, counts.gradient)] == [3, 2, 3]
+
+
 @pytest.mark.parametrize("late", [0, 1, 4])
 def test_late_labels_land_on_their_own_frame(late):
     learner, twin = pair(late=late)

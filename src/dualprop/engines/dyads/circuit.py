@@ -135,6 +135,8 @@ class Circuit:
         depth = net.wiring.depth
         self._updates = [Update(update.layers) for update in updates]
         self.slots = lags[0] + 1
+        self._seen_at = _seen_at(updates, depth)
+        self._within = forward and not self._seen_at[-1]  # an error goes down in the tick that it is made in
         self.memory = Memory(shapes, samples, self.slots, like)
         backs = arrivals(updates, depth)
         target, rows = self.memory.differences[-1], self.memory.differences[-1].new_ones
@@ -165,10 +167,10 @@ class Circuit:
         return layers
 
     def _linked(self, slot: int) -> list[Link]:
-        """The links that see at the ticks of one slot: the input of this tick, the layers of the tick before."""
-        here, before = self._neurons[slot], self._neurons[slot - 1]
+        """The links that see at the ticks of one slot: what is below as it was when the same frame was there."""
+        here, at = self._neurons[slot], self._seen_at
         return [
-            Link(synapse, here[0] if e == 0 else before[e], here[e + 1])
+            Link(synapse, self._neurons[(slot - at[e + 1] + at[e]) % self.slots][e], here[e + 1])
             for e, synapse in enumerate(self._net.synapses)
         ]
 
@@ -179,6 +181,9 @@ class Circuit:
 
     def run(self, tick: int) -> None:
         """Do a tick: update, and learn."""
+        if self._within:
+            for gate in self.memory.erring:
+                gate.open = False
         for gate, calls in self._ticks[tick % self.slots]:
             if gate.open:
                 for call in calls:
@@ -231,7 +236,7 @@ class Circuit:
             case Do.DRIVE:
                 return [Part(self._always, [self._driving(self._links[slot][number])])]
             case Do.SEND:
-                ago = self._lags[number + 1] + 1  # the difference above has come there a tick ago
+                ago = self._lags[number] + self._seen_at[number] - self._seen_at[number + 1]
                 seen = self._links[(slot - ago) % self.slots][number]
                 return [Part(erring[number], [self._sending(seen)])]
             case Do.UPDATE if instruction.nudged:
@@ -333,19 +338,34 @@ class Circuit:
 
 
 def arrivals(updates: Sequence[Update], depth: int) -> dict[int, int]:
-    """How many ticks ago the frame came in that is at the output, by the number of each update of that layer."""
-    seen: dict[int, int] = {}
-    backs: dict[int, int] = {}
+    """How many ticks ago the frame came in that is at the output, by the number of each update of that layer.
+
+    Example:
+        >>> arrivals([Update((1, 2, 3))], 3), arrivals([Update((1,)), Update((2,)), Update((3,))], 3)
+        ({0: 2}, {2: 0})
+    """
+    return {
+        number: seen[depth] for number, seen in _frames_seen(updates, depth) if depth in updates[number].layers
+    }
+
+
+def _seen_at(updates: Sequence[Update], depth: int) -> list[int]:
+    """How many ticks ago the frame came in that z_0 .. z_L have at the end of a tick."""
+    _, seen = _frames_seen(updates, depth)[-1]
+    return [seen[k] for k in range(depth + 1)]
+
+
+def _frames_seen(updates: Sequence[Update], depth: int) -> list[tuple[int, dict[int, int]]]:
+    """For every update of a tick its number, and how many ticks ago each layer's frame came in after it."""
+    frame = dict.fromkeys(range(depth + 1), 0)
+    seen: list[tuple[int, dict[int, int]]] = []
     for tick in range(depth + 1):  # after so many there is a frame everywhere
-        seen[0] = tick
+        frame[0], seen = tick, []
         for number, update in enumerate(updates):
-            before = dict(seen)
-            for k in update.layers:
-                if k - 1 in before:
-                    seen[k] = before[k - 1]
-            if depth in update.layers:
-                backs[number] = tick - seen.get(depth, 0)
-    return backs
+            before = dict(frame)
+            frame |= {k: before[k - 1] for k in update.layers}
+            seen.append((number, {k: tick - each for k, each in frame.items()}))
+    return seen
 
 
 def _merged(parts: Sequence[Part]) -> list[Part]:

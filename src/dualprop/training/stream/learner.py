@@ -92,8 +92,8 @@ class Learner:
         pairing: what an error is paired with: `Delayed()`, or `Present()`.
         step: "normalised" or "sgd" with the rate `lr`, an optimizer over the net's parameters, or a `WeightStep`.
         lr: the rate of the first two, 0.3 by default.
-        schedule: the updates of one tick: every layer once, all from the tick before, by default. Any that draws
-            nothing, with `Present()`.
+        schedule: the updates of one tick: every layer once, all from the tick before, by default; `Sweep()` for a
+            whole sweep at every tick. Any that draws nothing, with `Present()`.
         samples: how many samples come in at a tick, side by side; more than one have a batch dimension.
         grow: whether a class that follows the known ones adds an output neuron, and features behind the known ones
             add columns, with weights of zero; features that are missing at the end read as zero. For nets whose

@@ -67,7 +67,10 @@ class Delayed(Pairing):
     z̄_k = f(a_k) goes up, and the difference f(a + α d) - f(a - ᾱ d) is taken at the drive a of the frame that the
     error d belongs to; with frozen weights it is that frame's reverse-mode difference exactly. A neuron of layer k
     remembers its last 2(L - k) + 1 drives, a synapse into it as many states below; `late` more of each where
-    labels come late. (All layers' lines are kept as long as the first one's.) Every layer is updated once a tick.
+    labels come late. (All layers' lines are kept as long as the first one's.)
+
+    That is so where every layer is updated once a tick. In a whole sweep at every tick, `schedule=Sweep()`, an
+    error meets its own frame within the tick, and nothing has to be remembered: one sample, one step.
 
     Args:
         late: ticks for which a label is waited for once its frame is at the output: L - 1 + late after the frame
@@ -86,9 +89,12 @@ class Delayed(Pairing):
 
     @override
     def lags(self, updates: Sequence[Update], depth: int) -> list[int]:
-        if [sorted(update.layers) for update in updates] != [list(range(1, depth + 1))]:
+        order = [tuple(update.layers) for update in updates]
+        if order == [(k,) for k in (*range(1, depth + 1), *range(depth - 1, 0, -1))]:
+            return [self.late] * depth
+        if [sorted(layers) for layers in order] != [list(range(1, depth + 1))]:
             raise DualpropError(
                 "schedule: a delay line has one place for each tick, so Delayed() needs one update of all layers "
-                "in it, Parallel(1); Present() takes any schedule"
+                "in it, Parallel(1), or one sweep, Sweep(); Present() takes any schedule"
             )
         return [2 * (depth - k) + self.late for k in range(1, depth + 1)]
