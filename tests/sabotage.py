@@ -603,6 +603,36 @@ SABOTAGES = {
         "self._book.load_state_dict(Book().state_dict())",
         "training/stream/test_resume.py -k bit",
     ),
+    "tables: another rule's setting is the same cell": Sabotage(
+        "studies/tables/makers/base.py",
+        "used[part][name] == value if name in used[part] else name not in chosen[part]",
+        "name in used[part] or name not in chosen[part]",
+        "studies/tables/test_definition.py -k say",
+    ),
+    "tables: a shortened schedule is the paper's": Sabotage(
+        "studies/tables/makers/base.py",
+        "for name, (ours, theirs) in both.items() if ours != theirs}",
+        'for name, (ours, theirs) in both.items() if ours != theirs and name != "epochs"}',
+        "studies/tables/test_definition.py -k say",
+    ),
+    "tables: a budget asked again takes another": Sabotage(
+        "studies/tables/reproduction.py",
+        "epochs = budgeted(folder, asked) if budget is not None else None",
+        "epochs = None",
+        "studies/tables/test_reproduction.py -k kept",
+    ),
+    "tables: the order by another line than the best": Sabotage(
+        "studies/tables/makers/order.py",
+        "return covariance / sum((p - mean_u) ** 2 for p in u)",
+        "return covariance / sum(p**2 for p in u)",
+        "studies/tables/test_makers.py -k order",
+    ),
+    "recipes: a warm-up that is to stay shrinks": Sabotage(
+        "training/recipes/__init__.py",
+        "scale = min if name in unscaled else _scaled",
+        "scale = _scaled",
+        "training/test_recipes.py -k warm",
+    ),
 }
 
 

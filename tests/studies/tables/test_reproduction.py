@@ -71,10 +71,11 @@ def test_cells_are_ordinary_runs_and_none_is_made_twice(table, tmp_path, untouch
     cell = made.cells[1]
     again = dp.train(cell.settings, tmp_path / "again", progress=False)
     assert cell.record.numbers["test_loss"] == again.test_loss
-    (bp, words) = made.words().rows
-    assert bp[:2] == ("bp", "1 of 1")
-    assert bp[3:] == ("90.00 ± 1.00", "epochs 1, not 4")
-    assert words[3] == ""
+    words = made.words()
+    accuracy = 100 * made.cells[0].record.numbers["test_accuracy"]
+    assert words.columns == ("cell", "n", "test accuracy %", "published", "schedule")
+    assert words.rows[0] == ("bp", "1", f"{accuracy:.2f}", "90.00 ± 1.00", "epochs 1, not 4")
+    assert words.rows[1][3] == ""
     untouched()
     assert [cell.state for cell in reproduce(table, tmp_path / "t", QUICK).cells] == ["finished"] * 2
     moved = made.cells[0].path.rename(tmp_path / "t" / "under another name")
@@ -170,7 +171,8 @@ def test_what_diverged_is_recorded_and_not_made_again(table, tmp_path, untouched
     assert cell.state == "diverged"
     assert "the loss became" in cell.record.diverged
     assert made.failed == {cell.path.name: cell.record.diverged}
-    assert made.words().rows[0][2] == "diverged"
+    assert made.words().columns == ("cell", "n", "published", "schedule", "left")
+    assert made.words().rows == [("bp", "0", "90.00 ± 1.00", "full", "1 diverged")]
     untouched()
     assert reproduce(table, tmp_path / "t", request).cells[0].state == "diverged"
 

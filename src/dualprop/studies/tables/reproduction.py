@@ -42,31 +42,27 @@ class Reproduction:
     failed: Mapping[str, str]
 
     def words(self) -> Words:
-        """What was published beside what was measured, a line for each row."""
+        """What was published beside what was measured, a line for each row; no column is empty."""
         rows: dict[Row, list[Cell]] = {}
         for cell in self.cells:
             rows.setdefault(cell.row, []).append(cell)
-        columns = [name for title in self.columns.values() for name in (title, "published")]
-        return Words(
-            self.table.title,
-            ["cell", "n", *columns, "schedule"],
-            [[row.label, *self._line(row, own)] for row, own in rows.items()],
-        )
+        lines = [self._line(row, own) for row, own in rows.items()]
+        kept = [k for k in range(len(lines[0])) if any(line[k][1] for line in lines)]
+        titles = [lines[0][k][0] for k in kept]
+        return Words(self.table.title, titles, [[line[k][1] for k in kept] for line in lines])
 
-    @property
-    def columns(self) -> dict[str, str]:
-        """The titles of the metrics."""
-        return {name: metric.title for name, metric in self.table.metrics.items()}
-
-    def _line(self, row: Row, own: Sequence[Cell]) -> list[str]:
+    def _line(self, row: Row, own: Sequence[Cell]) -> list[tuple[str, str]]:
+        """Titles of columns, and what a row has in them."""
         finished = [cell.record for cell in own if cell.record is not None and cell.record.complete]
-        line = [f"{len(finished)} of {len(own)}"]
+        line = [("cell", row.label), ("n", str(len(finished)))]
         for name, metric in self.table.metrics.items():
             numbers = [metric.scale * r.numbers[name] for r in finished if name in r.numbers]
             published = row.published.get(name)
-            line.append(_spread(numbers, metric.digits) or ", ".join(sorted({cell.state for cell in own})))
-            line.append("" if published is None else _plus_minus(published.mean, published.std, metric.digits))
-        return [*line, _shortened(row, own)]
+            theirs = "" if published is None else _plus_minus(published.mean, published.std, metric.digits)
+            line += [(metric.title, _spread(numbers, metric.digits)), ("published", theirs)]
+        left = [cell.state for cell in own if cell.state != "finished"]
+        states = ", ".join(f"{left.count(state)} {state}" for state in dict.fromkeys(left))
+        return [*line, ("schedule", _shortened(row, own)), ("left", states)]
 
 
 def _shortened(row: Row, own: Sequence[Cell]) -> str:

@@ -134,10 +134,8 @@ def _same(used: Mapping[str, Any], full: Settings) -> bool:
     in_shape, classes = tuple(used["net"]["in_shape"]), used["net"]["num_classes"]
     ours = _used(json.dumps(full.as_dict()), in_shape, classes)
     chosen = {"net": full.net_settings, "rule": full.rule_settings}
-    return all(
-        used[part][name] == value
-        if name in used[part]
-        else name not in chosen[part]  # a default from before it was
+    return all(  # what a record does not have is a default, of before there was that setting
+        used[part][name] == value if name in used[part] else name not in chosen[part]
         for part in ("net", "rule")
         if part in used
         for name, value in ours[part].items()
