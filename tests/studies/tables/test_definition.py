@@ -5,9 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from dualprop import RULES
 from dualprop.errors import DualpropError
 from dualprop.studies import tables
+from dualprop.training.resolved import make_net, net_arguments
 
 PUBLISHED = {
     "mnist-mlp": {
@@ -64,16 +67,27 @@ PUBLISHED = {
 def test_every_table_that_ships_is_one(name):
     """Every name in it exists, every published number has its row, every row its own name."""
     table = tables.read(name)
-    assert table.rows
-    assert len({row.name for row in table.rows}) == len(table.rows)
+    assert len({row.name for row in table.rows}) == len(table.rows) > 0
+    for row in {
+        json.dumps(row.settings().rule_settings): row for row in table.rows if row.make != "bench"
+    }.values():
+        s = row.settings()
+        with torch.device("meta"):
+            net = make_net(s.net, net_arguments(s, (3, 32, 32), 10), 0)
+            RULES[row.rule](net, loss=s.loss, **s.rule_settings)
 
 
 def test_the_grids_that_were_asked_for():
     alpha = tables.read("alpha").rows
     accuracy = [row.at for row in alpha if row.make == "training"]
-    for rule in ("dp", "dp-t"):
+    for rule in ("dp", "dp-t", "damped dp"):
         found = {(at["alpha"], at["beta"], at["schedule"]) for at in accuracy if at["rule"] == rule}
         assert len(found) == 5 * 4 * 4
+    assert sum(row.make == "convergence" for row in alpha) == 3 * 5 * 4
+    for row in alpha:
+        own = row.settings().rule_settings
+        assert own["alpha"] == (1 - float(row.at["alpha"]) if row.rule == "dp-t" else float(row.at["alpha"]))
+        assert own.get("damped", False) == (row.at["rule"] == "damped dp")
     for row in tables.read("two-tales").rows:
         if row.rule == "dp-t":
             s, alpha = row.settings(), float(row.at["alpha"])  # the authors', which is 1 - ours
