@@ -244,6 +244,39 @@ def owners(net):
     return {n: m for n, m in net.named_modules() if isinstance(m, dp.Dense | nn.Linear)}
 
 
+@pytest.mark.parametrize("kind", [None, "own", "weight_norm", "prune"])
+@pytest.mark.parametrize("name", ["bp", "dp"])
+def test_hooks_are_called_once_whatever_holds_the_parameter(name, kind):
+    """A gradient three times as large, of parameters in synapses, modules and parametrizations alike."""
+    torch.manual_seed(5)
+    net = graph(lambda module: module if kind is None else KINDS[kind](module) or module, cyclic=False)
+    x, y = double_batch(5, 6, 4)
+    whole, calls = gradient_of(dp.RULES[name](net), x, y), []
+    for n, p in net.named_parameters():
+        p.register_hook(lambda g, n=n: (calls.append(n), 3 * g)[1])
+    with dp.counting():
+        tripled = gradient_of(dp.RULES[name](net), x, y)
+    assert sorted(calls) == sorted(whole)
+    for n, g in tripled.items():
+        torch.testing.assert_close(g, 3 * whole[n], rtol=1e-10, atol=1e-14, msg=n)
+
+
+@pytest.mark.parametrize("name", ["bp", "dp"])
+def test_alignment_makes_no_step_of_an_optimizer_in_a_hook(name):
+    net, (x, y) = dense(dp.RULES[name])
+    before, expected = copy.deepcopy(net.state_dict()), dp.alignment(dp.RULES[name](net), x, y)
+
+    def step(p):
+        p.data.sub_(p.grad)
+
+    for p in net.parameters():
+        p.register_post_accumulate_grad_hook(step)
+    assert dp.alignment(dp.RULES[name](net), x, y) == expected
+    assert all(torch.equal(before[n], p) for n, p in net.state_dict().items())
+    dp.RULES[name](net).backward(x, y)
+    assert not any(torch.equal(before[n], p) for n, p in net.state_dict().items())
+
+
 @pytest.mark.parametrize(
     "kind",
     but_slow(

@@ -21,7 +21,7 @@ from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Inputs, Net, Shape
-from dualprop.nets.synapses import buffers_kept, has_hooks, one_step
+from dualprop.nets.synapses import buffers_kept, has_hooks, one_step, without_hooks
 from dualprop.rules.state import restored, saved
 
 P = ParamSpec("P")
@@ -268,9 +268,12 @@ class Rule:
             return self.inference(x, y)
 
     def gradients(self, x: Inputs, y: Inputs) -> dict[str, Tensor]:
-        """The gradients that `backward` would add, by parameter name; changes neither `.grad` nor the rule."""
+        """The gradients that `backward` would add, by parameter name; changes neither `.grad` nor the rule.
+
+        Hooks that act on an accumulated gradient are not called, for they may make a step of an optimizer.
+        """
         grads = [(p, p.grad) for p in self.net.parameters()]
-        with self._unchanged():
+        with self._unchanged(), without_hooks([p for p, _ in grads], "_post_accumulate_grad_hooks"):
             try:
                 for p, _ in grads:
                     p.grad = None

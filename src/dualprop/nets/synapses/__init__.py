@@ -29,6 +29,7 @@ from dualprop.nets.synapses.weights import (
     is_computed,
     one_step,
     parameters_of,
+    without_hooks,
 )
 
 __all__ = [
@@ -60,4 +61,5 @@ __all__ = [
     "parameters_of",
     "product_dtype",
     "spectral_norm",
+    "without_hooks",
 ]

@@ -12,7 +12,14 @@ from dualprop.arguments import checked
 from dualprop.errors import DualpropError
 from dualprop.nets.synapses.base import AffineMap
 from dualprop.nets.synapses.pools import Pool
-from dualprop.nets.synapses.weights import accumulate, buffers_kept, frozen_weights, is_computed, run
+from dualprop.nets.synapses.weights import (
+    accumulate,
+    buffers_kept,
+    frozen_weights,
+    gradients_by,
+    is_computed,
+    run,
+)
 from dualprop.nets.synapses.work import Measured
 from dualprop.registry import Registry
 
@@ -79,7 +86,7 @@ class Affine(AffineMap):
             drive = run(self.module, p.detach())
             self._work.report("forward", self.module, p)
             self._work.report("gradient", self.module, p)
-            gradients = torch.autograd.grad(drive, parameters, delta.to(drive.dtype), allow_unused=True)
+            gradients = gradients_by(parameters, drive, delta.to(drive.dtype))
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     accumulate(parameter, gradient)

@@ -10,7 +10,7 @@ from dualprop.errors import DualpropError
 from dualprop.nets.synapses.affine import apart
 from dualprop.nets.synapses.base import AffineMap, Synapse
 from dualprop.nets.synapses.pools import Linearisation, layout
-from dualprop.nets.synapses.weights import accumulate, buffers_kept, run
+from dualprop.nets.synapses.weights import accumulate, buffers_kept, gradients_by, run
 from dualprop.nets.synapses.work import Measured
 
 _OF_THE_BATCH = (nn.modules.batchnorm._BatchNorm,)
@@ -87,7 +87,7 @@ class Local(Synapse):
         if parameters:
             _, drive = self._run(z)
             self._work.report("gradient", self.module, z)
-            gradients = torch.autograd.grad(drive, parameters, delta.to(drive.dtype), allow_unused=True)
+            gradients = gradients_by(parameters, drive, delta.to(drive.dtype))
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     accumulate(parameter, gradient)

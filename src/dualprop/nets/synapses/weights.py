@@ -8,7 +8,7 @@ parameters by a vector-Jacobian product that spans this computation alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
@@ -164,9 +164,10 @@ class Weights:
         """A weight's gradient: to the parameter that it is and its followers, or to those that it is made of."""
         if not weight.is_leaf:
             parameters = parameters_of(weight)
-            parts = torch.autograd.grad(weight, parameters, gradient, retain_graph=True)
+            parts = gradients_by(parameters, weight, gradient, retain_graph=True)
             for parameter, part in zip(parameters, parts, strict=True):
-                self.add(parameter, part)
+                if part is not None:
+                    self.add(parameter, part)
             return
         if weight._backward_hooks:
             gradient = _hooked(weight, gradient)
@@ -216,6 +217,36 @@ def accumulate(weight: Tensor, gradient: Tensor) -> None:
     those of the layers below are computed.
     """
     (current() or Weights(())).add(weight, gradient)
+
+
+def gradients_by(
+    parameters: Sequence[Tensor], made: Tensor, gradient: Tensor, *, retain_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    """The vector-Jacobian products of what is made of parameters, None for one that it is not made of.
+
+    Their hooks are not called: `accumulate` does that, with the sum over all edges.
+    """
+    with without_hooks(parameters, "_backward_hooks"):
+        return torch.autograd.grad(made, parameters, gradient, retain_graph=retain_graph, allow_unused=True)
+
+
+@contextmanager
+def without_hooks(parameters: Iterable[Tensor], *kinds: str) -> Iterator[None]:
+    """Autograd calls no hooks of these kinds meanwhile.
+
+    Args:
+        parameters: whose.
+        kinds: "_backward_hooks", those of `register_hook`, or "_post_accumulate_grad_hooks".
+    """
+    found = [hooks for parameter in parameters for kind in kinds if (hooks := getattr(parameter, kind))]
+    kept = [(hooks, dict(hooks)) for hooks in found]
+    for hooks in found:
+        hooks.clear()  # the very dictionary that autograd reads
+    try:
+        yield
+    finally:
+        for hooks, before in kept:
+            hooks.update(before)
 
 
 def run(module: nn.Module, z: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualprop.nets.counting import Kind, Work, listeners, report, report_forward
-from dualprop.nets.synapses.weights import buffers_kept
+from dualprop.nets.synapses.weights import buffers_kept, gradients_by
 
 
 class Measured:
@@ -43,7 +43,7 @@ class Measured:
             feedback = self._flops(lambda: torch.autograd.grad(drive.sum(), one, retain_graph=True))
             gradient = 0
             if weights:
-                gradient = self._flops(lambda: torch.autograd.grad(drive.sum(), weights, allow_unused=True))
+                gradient = self._flops(lambda: gradients_by(weights, drive, torch.ones_like(drive)))
             self._work[shape] = {"forward": forward, "feedback": feedback, "gradient": gradient}
         return self._work[shape]
 
