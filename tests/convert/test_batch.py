@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 import dualprop as dp
 from tests.oracles.finite_difference import FUNCTIONS, difference
+from tests.slow import but_slow
 
 BETA = 3.0
 
@@ -200,6 +201,50 @@ def test_every_sample_twice_is_the_same_gradient(reduction):
         with dp.scaled_loss(times=c):
             loss = F.cross_entropy(module(x.repeat(times, 1)), y.repeat(times), reduction=reduction) * c
         same(torch.autograd.grad(loss, list(module.parameters())), once)
+
+
+class Positions(nn.Module):
+    """Small nets over tables of positions: in a buffer of a part that its parent reads, or made by each call."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table, self.owner = table, nn.Module()
+        self.owner.register_buffer("places", torch.linspace(0, 1, 16).view(16, 1))
+        self.first, self.place, self.last = nn.Linear(6, 8), nn.Linear(1, 8), nn.Linear(8, 3)
+        self.words = nn.Embedding(16, 1)
+
+    def compute(self, x, act):
+        places = TABLES[self.table](self, self.first.weight)
+        return self.last(self.first(x) * act(self.place(places)).mean(0))
+
+    def forward(self, x):
+        return self.compute(x, torch.tanh)
+
+
+TABLES = {
+    "buffer of a part": lambda m, like: m.owner.places,
+    "arange": lambda m, like: torch.arange(16, dtype=like.dtype)[:, None],
+    "linspace": lambda m, like: torch.linspace(-1, 1, 16, dtype=like.dtype).view(16, 1),
+    "meshgrid": lambda m, like: torch.meshgrid(2 * [torch.arange(4.0)], indexing="ij")[0].reshape(16, 1).to(like),
+    "eye": lambda m, like: torch.eye(16, dtype=like.dtype).sum(1, keepdim=True),
+    "embedding": lambda m, like: m.words(torch.arange(16)),
+}
+
+
+@pytest.mark.parametrize("compiled", but_slow([False, True], True))
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_of_positions_has_no_samples(table, compiled):
+    """However many positions there are: 16 are a multiple of 2 and of 8 samples."""
+    torch.manual_seed(0)
+    module = Positions(table).double()
+    run = dp.convert(module, beta=BETA)
+    run = torch.compile(run, backend="eager", fullgraph=True) if compiled else run
+    parameters = [p for name, p in module.named_parameters() if table == "embedding" or "words" not in name]
+    for n in (2, 8, 5):
+        x, y = double(n, 6), torch.arange(n) % 3
+        theirs = module.compute(x, lambda a: difference(a, FUNCTIONS["tanh"], BETA))
+        theirs = torch.autograd.grad(F.cross_entropy(theirs, y), parameters)
+        same(torch.autograd.grad(F.cross_entropy(run(x), y), parameters), theirs)
 
 
 def test_losses_that_are_scaled_accumulated_or_dense():

@@ -364,6 +364,65 @@ def test_compiled(backend, inside, breaks):
     assert _get_current_function_mode_stack() == []
 
 
+def _compile(outer, name, backend, *, wrapped):
+    if wrapped:
+        setattr(outer, name, torch.compile(getattr(outer, name), backend=backend))
+    else:
+        getattr(outer, name).compile(backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("part", "before", "wrapped", "backend"),
+    [
+        ("act", False, False, "eager"),
+        pytest.param("act", True, True, "eager", marks=pytest.mark.slow),
+        pytest.param("inner", False, True, "aot_eager", marks=pytest.mark.slow),
+        pytest.param("inner", True, False, "aot_eager", marks=pytest.mark.slow),
+    ],
+)
+def test_parts_that_are_compiled_by_themselves(part, before, wrapped, backend):
+    """Also in the first call, which is looked at closely, and for its size of batch ever after."""
+    torch.manual_seed(0)
+    plain = Model().double()
+    outer = Outer(copy.deepcopy(plain))
+    owner = outer if part == "inner" else outer.inner
+    if before:
+        _compile(owner, part, backend, wrapped=wrapped)
+    dp.convert(outer, beta=BETA)
+    if not before:
+        _compile(owner, part, backend, wrapped=wrapped)
+    for n in (5, 5, 8):
+        same(gradients(outer, n), expected(plain, n))
+
+
+@pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), Outer], ids=["compile", "module"])
+def test_a_wrapper_is_asked_as_what_it_holds(wrap):
+    x, y = batch()
+    module = model(kolen_pollack=True)
+    wrapped = wrap(module)
+    assert dp.conversion(wrapped) is dp.conversion(module)
+    ours, theirs = (dp.alignment(m, F.cross_entropy, x, y) for m in (wrapped, module))
+    assert ours.total == pytest.approx(theirs.total)
+    assert [name.rpartition(".")[2] for name in ours.cosine] == list(theirs.cosine)
+    assert dp.unconvert(wrapped) is wrapped
+    assert not hasattr(module.first, "feedback")
+    with pytest.raises(dp.DualpropError, match=r"^module: this (OptimizedModule|Outer) is not converted$"):
+        dp.conversion(wrapped)
+
+
+def test_what_was_compiled_is_converted_inside():
+    compiled = torch.compile(Model().double(), backend="eager")
+    assert dp.convert(compiled, beta=BETA, exclude="act") is compiled
+    assert dp.conversion(compiled).left_alone == {"act": "excluded"}
+    assert dp.unconvert(compiled) is compiled
+    dp.convert(compiled, beta=BETA)
+    same(gradients(compiled), expected(compiled._orig_mod))
+    with pytest.raises(dp.DualpropError, match=r"^module: Model is converted already$"):
+        dp.convert(compiled)
+    with pytest.raises(dp.DualpropError, match=r"^module: ModuleList holds several converted ones: 0, 1$"):
+        dp.conversion(nn.ModuleList([model(), model()]))
+
+
 def test_batches_of_every_size_share_one_compiled_graph():
     counter = torch._dynamo.testing.CompileCounter()
     compiled = torch.compile(model(), backend=counter, fullgraph=True)

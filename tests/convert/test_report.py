@@ -104,6 +104,52 @@ def test_what_cannot_be_converted_is_mentioned_after_a_forward_pass():
         assert f"left alone: 1 {said}" in str(dp.conversion(module))
 
 
+def _written_over(x):
+    z = 1 * x
+    z[z < 0] = 0
+    return z
+
+
+BY_HAND = {
+    "where": (lambda x: torch.where(x > 0, x, 0.0), "where"),
+    "product": (lambda x: x * (x > 0), "mul"),
+    "product with a number": (lambda x: x.ge(0).to(x.dtype) * x, "mul"),
+    "sign": (lambda x: (x + x.sign() * x) / 2, "mul"),
+    "masked_fill": (lambda x: x.masked_fill(~(x > 0), 0), "masked_fill"),
+    "written over": (_written_over, "setitem"),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_activations_by_a_comparison_are_mentioned_and_warned_of_once(name):
+    call, function = BY_HAND[name]
+    module = dp.convert(nn.Sequential(nn.Linear(3, 3), Calls(call), nn.Tanh()))
+    x = torch.randn(4, 3)
+    with pytest.warns(UserWarning, match=rf"^1: `{function} \(by a comparison, ordinary derivative\)`") as said:
+        module(x).add(module(x))
+    assert len(said) == 1
+    assert dp.conversion(module).left_alone == {"1": f"{function} (by a comparison, ordinary derivative)"}
+
+
+def test_comparisons_of_what_does_not_learn_are_no_activations():
+    """Masks of attention, dropout by hand, an excluded part."""
+    module = nn.Sequential(nn.Linear(3, 3), Calls(lambda x: x * (torch.rand(3) > 0.5)), nn.Tanh(), Calls(F.relu))
+    module.append(Calls(lambda x: torch.where(x > 0, x, 0.0)))
+    dp.convert(module, exclude="4")
+    x = torch.randn(4, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module(x)
+    assert dp.conversion(module).left_alone == {"4": "excluded"}
+
+
+@pytest.mark.parametrize("name", ["sin", "erf", "abs", "atan", "exp"])
+def test_other_functions_of_single_numbers_are_mentioned(name):
+    module = dp.convert(nn.Sequential(nn.Linear(3, 3), Calls(getattr(torch, name)), nn.Tanh()))
+    module(torch.randn(4, 3))
+    assert dp.conversion(module).left_alone == {"1": f"{name} (ordinary derivative)"}
+
+
 def test_an_own_autograd_function_is_warned_of_once():
     module = dp.convert(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), Calls(Swish.apply)))
     with pytest.warns(UserWarning, match=r"^2: `Swish \(own autograd function\)` keeps its ordinary derivative"):

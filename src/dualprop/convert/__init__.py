@@ -17,7 +17,7 @@ from pydantic import SkipValidation
 from torch import nn
 
 from dualprop.arguments import In, Portion, Positive, checked
-from dualprop.convert._hooks import Part, part_of
+from dualprop.convert._hooks import Part, part_of, root_of, unwrapped
 from dualprop.convert._survey import activations_of, activations_outside_forward, has_own_code, reason, unknown_to
 from dualprop.convert.batch import Batch, BatchDim, check_batch, scaled_loss
 from dualprop.convert.feedback import add_feedback, check_feedback, kind_with_feedback, owners_of, symmetric
@@ -102,6 +102,7 @@ def convert(
         >>> print(dp.conversion(net))
         converted: 1 ReLU; left alone: nothing
     """
+    given, module = module, unwrapped(module)
     if not isinstance(exclude, Iterable):
         raise DualpropError(f"exclude={exclude!r}: must be names of submodules")
     if generator is not None and not kolen_pollack:
@@ -115,6 +116,7 @@ def convert(
     excluded = {exclude} if isinstance(exclude, str) else set(exclude)
     for name in excluded - {name for name in modules if name}:
         raise DualpropError(f"exclude: {name!r} is not a submodule of {made.name}")
+    excluded |= {f"{name}._orig_mod" for name in excluded if unwrapped(modules[name]) is not modules[name]}
     for m, (name, *_) in names.items():
         if part_of(m) is not None:
             raise DualpropError(f"module: {name or made.name} is converted already")
@@ -123,6 +125,8 @@ def convert(
     owners = owners_of(names) if kolen_pollack else {}
     hidden = False
     for m, own in names.items():
+        if unwrapped(m) is not m:
+            continue
         if barred := excluded.intersection(own):
             made.left_alone.update(dict.fromkeys(barred, "excluded"))
             roles[m] = "excluded"
@@ -160,18 +164,22 @@ def convert(
         Part(made, first, m, excluded=role == "excluded", feedback=role == "feedback")
     _forget_compiled()
     logger.info("%s: %s", made.name, made)
+    unknown: dict[str, list[str]] = {}
     for name, why in made.left_alone.items():
         if "not known" in why:
             made.warned.add(type(modules[name]).__name__)
-            warnings.warn(f"{name}: left alone, {why}; it keeps its ordinary derivative", stacklevel=3)
-    return module
+            unknown.setdefault(why, []).append(name)
+    for why, (first, *others) in unknown.items():
+        more = f" and {len(others)} more" if others else ""
+        warnings.warn(f"{first}{more}: left alone, {why}; it keeps its ordinary derivative", stacklevel=3)
+    return given
 
 
 def unconvert(module: nn.Module) -> nn.Module:
     """Give a converted module back as it was: without hooks and feedback weights; what it has learnt stays.
 
     Args:
-        module: one that `convert` has converted, or a copy of it.
+        module: one that `convert` has converted, a copy of it, or what holds it, as torch.compile makes.
 
     Returns:
         The module itself.
@@ -185,11 +193,11 @@ def unconvert(module: nn.Module) -> nn.Module:
         >>> list(dp.unconvert(net).state_dict())
         ['0.weight', '0.bias']
     """
-    made = conversion(module)
-    root = part_of(module)
-    if root is None or root.name:
+    made, root = conversion(module), root_of(module)
+    assert root is not None, "it is converted"
+    if (whole := part_of(root)) is None or whole.name:
         raise DualpropError(f"module: this {type(module).__name__} is only a part of a converted {made.name}")
-    for m in module.modules():
+    for m in root.modules():
         part = part_of(m)
         if part is not None and part.conversion is made:
             part.remove(m)
@@ -202,8 +210,11 @@ def unconvert(module: nn.Module) -> nn.Module:
 def conversion(module: nn.Module) -> Conversion:
     """What `convert` did to a module, and what its forward passes have met since.
 
+    Args:
+        module: converted, part of one that is, or around one, as what torch.compile makes of it.
+
     Raises:
-        DualpropError: if it is not converted.
+        DualpropError: if it is not converted, or holds several that are.
 
     Example:
         >>> import torch, dualprop as dp
@@ -211,7 +222,8 @@ def conversion(module: nn.Module) -> Conversion:
         >>> dp.conversion(net).beta, dp.conversion(net).converted
         (0.5, {'1': 'ReLU'})
     """
-    part = part_of(module)
+    root = root_of(module)
+    part = None if root is None else part_of(root)
     if part is None:
         raise DualpropError(f"module: this {type(module).__name__} is not converted")
     return part.conversion

@@ -81,6 +81,7 @@ class Part(Place):
         mode = current(self.conversion)
         if mode is None:
             mode = self._first(args, kwargs, compiling)
+            mode.fixed.update(dict.fromkeys(module.buffers()))
             begin(mode)
             if not compiling:
                 mode.frame = sys._getframe(1)
@@ -89,8 +90,9 @@ class Part(Place):
         mode.given((*args, *kwargs.values()))
         mode.path.append((self, module))
         mode.excluded += self.excluded
-        if mode.inspection is not None:
-            mode.inspection.entered((args, kwargs))
+        inspection = mode.looking()
+        if inspection is not None:
+            inspection.entered(len(mode.path), (args, kwargs))
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         # torch.jit.script fails here and shows this line: give it dualprop.unconvert(copy.deepcopy(model))
@@ -98,8 +100,9 @@ class Part(Place):
         mode = current(self.conversion)
         if mode is None or not mode.path or mode.path[-1][0] is not self:
             return
-        if mode.inspection is not None:
-            mode.inspection.left(self, output, outermost=len(mode.path) == 1)
+        inspection = mode.looking()
+        if inspection is not None:
+            inspection.left(self, output, len(mode.path))
         mode.path.pop()
         mode.excluded -= self.excluded
         if not mode.path:
@@ -134,6 +137,30 @@ def part_of(module: nn.Module) -> Part | None:
     """A module's part in a conversion, if it has one."""
     hooks = (getattr(hook, "__self__", None) for hook in module._forward_pre_hooks.values())
     return next((owner for owner in hooks if isinstance(owner, Part)), None)
+
+
+def root_of(module: nn.Module) -> nn.Module | None:
+    """The converted module that a module is, is a part of, or holds, as one that torch.compile has wrapped does.
+
+    Raises:
+        DualpropError: if it holds several.
+    """
+    if part_of(module) is not None:
+        return module
+    found = [m for m in module.modules() if (part := part_of(m)) is not None and not part.name]
+    if len(found) > 1:
+        names = ", ".join(name for name, m in module.named_modules() if m in found)
+        raise DualpropError(f"module: {type(module).__name__} holds several converted ones: {names}")
+    return found[0] if found else None
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module that torch.compile has put its wrapper around, whose own calls count; any other one as it is."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is None or not isinstance(module, dynamo.OptimizedModule):
+        return module
+    inside: nn.Module = module._orig_mod
+    return inside
 
 
 def _arguments(forward: Callable[..., Any]) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from torch import Tensor
 from dualprop.convert.batch import disagreement, is_wrapped, tensors_in
 from dualprop.convert.record import Conversion, Place
 
+_NAMES = ("gt", "ge", "lt", "le", "greater", "greater_equal", "less", "less_equal")
+
 ORDINARY = {
     "ReluBackward0": "ReLU",
     "LeakyReluBackward0": "LeakyReLU",
@@ -42,8 +44,25 @@ ORDINARY = {
     "ClampMaxBackward0": "clamp",
     "MaximumBackward0": "maximum",
     "MinimumBackward0": "minimum",
+    "FmaxBackward0": "maximum",
+    "FminBackward0": "minimum",
+    "AbsBackward0": "abs",
+    "AtanBackward0": "atan",
+    "CosBackward0": "cos",
+    "ErfBackward0": "erf",
+    "ExpBackward0": "exp",
+    "LogaddexpBackward0": "logaddexp",
+    "SinBackward0": "sin",
 }
 """The nodes of autograd's graph that are activations with their ordinary derivative, or may be."""
+
+COMPARISONS = frozenset(
+    getattr(place, name)
+    for place in (torch, Tensor)
+    for name in (*(f"{each}" for each in _NAMES), *(f"__{each}__" for each in _NAMES), "sign", "signbit", "sgn")
+    if hasattr(place, name)
+)
+"""The functions that say on which side of something a number is."""
 
 ROUNDINGS = 10
 """Nudges below this many rounding errors of their drives are warned of."""
@@ -60,14 +79,31 @@ class Inspection:
         self.conversion = conversion
         self.name = name
         self.seen: set[Any] = set()
-        self.inputs: list[set[Any]] = []
+        self.inputs: dict[int, set[Any]] = {}  # by how many modules the call is inside of
+        self.compared: dict[Tensor, None] = {}
         self.guessed = guessed
         if guessed and (why := disagreement(arguments, samples)):
             self._warn("batch", f"{name}: B = {samples}, of the first tensor, but {why}; {_SAY}")
 
-    def entered(self, arguments: Any) -> None:
+    def entered(self, depth: int, arguments: Any) -> None:
         """Before a module runs: where the graph of what it will compute begins."""
-        self.inputs.append({t.grad_fn for t in tensors_in(arguments)})
+        self.inputs[depth] = {t.grad_fn for t in tensors_in(arguments)}
+
+    def called(self, part: Place, func: Any, arguments: Any, out: Any) -> None:
+        """After a function: whether a comparison decides what it lets through, as in an activation by hand.
+
+        It may be the very result of a comparison of what learns, or something that was made of one.
+        """
+        given, results = list(tensors_in(arguments)), list(tensors_in((out,)))
+        new = func in COMPARISONS and any(t.requires_grad for t in given)
+        if not new and not any(t in self.compared for t in given):
+            return
+        if func in COMPARISONS or not any(t.requires_grad for t in results):
+            self.compared.update(dict.fromkeys(results))
+        elif not part.excluded:
+            what = f"{func.__name__.strip('_')} (by a comparison, ordinary derivative)"
+            self.conversion.leaves(part.name, what)
+            self._warn(what, f"{part.name or self.name}: `{what}`: an activation that `convert` does not know")
 
     def activation(self, name: str, kind: str, drive: Tensor, z: Tensor, samples: int, strength: float) -> None:
         """A converted activation: whether its drive fits B, and in the backward pass whether its nudges count."""
@@ -90,9 +126,11 @@ class Inspection:
 
         z.register_hook(look)  # type: ignore[no-untyped-call]
 
-    def left(self, part: Place, output: Any, *, outermost: bool) -> None:
+    def left(self, part: Place, output: Any, depth: int) -> None:
         """After a module has run: what of the graph that it has made keeps its ordinary derivative."""
-        nodes = _between(self.inputs.pop(), {t.grad_fn for t in tensors_in((output,))})
+        if (inputs := self.inputs.pop(depth, None)) is None:  # torch.compile saw it begin
+            return
+        nodes = _between(inputs, {t.grad_fn for t in tensors_in((output,))})
         for node in nodes - self.seen:
             what = _ordinary(node)
             if what and not part.excluded:
@@ -100,7 +138,7 @@ class Inspection:
                 if "(own" in what or "(scripted" in what:
                     self._warn(what, f"{part.name or self.name}: `{what}` keeps its ordinary derivative")
         self.seen |= nodes
-        if outermost:
+        if depth == 1:
             self.conversion.passed.add(part.name)
             again = any("CheckpointFunction" in node.name() for node in nodes)  # what it meets comes later
             if not part.name and nodes and not self.conversion.met and not again:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack,
 
 from dualprop.convert._checkpoints import keep_for_recomputation
 from dualprop.convert._inspection import Inspection
-from dualprop.convert.activations import CALLS, SIZED, UNKNOWN, ZEROS, FiniteDifference
+from dualprop.convert.activations import CALLS, SIZED, TABLES, UNKNOWN, ZEROS, FiniteDifference
 from dualprop.convert.batch import scaled_loss
 from dualprop.convert.feedback import PRODUCTS, check_parameter
 from dualprop.convert.record import REDUCTIONS, Conversion, Place
@@ -62,6 +62,10 @@ class Mode(TorchFunctionMode):
         mode.divided_by, mode.times = self.divided_by, self.times
         return mode
 
+    def looking(self) -> Inspection | None:
+        """The inspection, unless torch.compile looks, whose graphs are to hold for other calls."""
+        return None if torch.compiler.is_compiling() else self.inspection
+
     def samples(self) -> int:
         """B of this call."""
         if self.batch is None:
@@ -91,6 +95,8 @@ class Mode(TorchFunctionMode):
             self.zeros.pop(args[0], None)
             if self._on_batch(args[2:]):
                 self.fixed.pop(args[0], None)
+        if self.path and (inspection := self.looking()) is not None:
+            inspection.called(self.path[-1][0], func, (args, kwargs), args[0] if out is None and args else out)
         return out
 
     def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -114,15 +120,17 @@ class Mode(TorchFunctionMode):
         strength = self.strength(has_batch)
         drive = a.clone() if call.in_place else a
         z = FiniteDifference.apply(drive, call.f, c.alpha, strength, call.settings)
-        if self.inspection is not None and has_batch:
-            self.inspection.activation(part.name, call.kind, drive, z, self.samples(), strength)
+        if has_batch and (inspection := self.looking()) is not None:
+            inspection.activation(part.name, call.kind, drive, z, self.samples(), strength)
         return a.copy_(z) if call.in_place else z
 
     def _follow(self, func: Any, args: Any, kwargs: Any, results: Iterable[Any]) -> None:
         """Keep in mind what is the same for every batch, computed from parameters and buffers alone; and zeros."""
-        zeros = func in ZEROS and (not ZEROS[func] or (isinstance(args[-1], int | float) and args[-1] == 0))
+        value = 0 if not ZEROS.get(func, True) else kwargs.get("data", args[-1] if args else None)
+        zeros = func in ZEROS and isinstance(value, int | float) and value == 0
         on_batch = self._on_batch(args) or self._on_batch(kwargs.values())
-        sized = not on_batch and (func in SIZED or not _any_tensor((*args, *kwargs.values())))
+        made = func not in TABLES and not _any_tensor((*args, *kwargs.values()))
+        sized = not on_batch and (func in SIZED or made)
         for result in results:
             if not isinstance(result, Tensor):
                 continue

@@ -232,3 +232,8 @@ SIZED = frozenset(
     if hasattr(place, name)
 )
 """The functions that make a tensor of a size which need not come from their tensors."""
+
+TABLES = frozenset(
+    (torch.arange, torch.range, torch.linspace, torch.logspace, torch.eye, torch.tril_indices, torch.triu_indices)
+)
+"""The functions that make a table of positions, the same for every sample, whatever its size."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualprop.convert._hooks import Part, part_of
+from dualprop.convert._hooks import Part, part_of, root_of
 from dualprop.convert._mode import Mode
 from dualprop.errors import DualpropError
 
@@ -37,7 +37,7 @@ def converted_alignment(
     which have no gradient under back-propagation, do not count.
 
     Args:
-        module: a converted module.
+        module: a converted module, or one that holds it.
         loss_fn: from the module's output and y to the loss, a number.
         x: what the module takes; a tuple for several arguments, a mapping for named ones.
         y: what the loss compares the output with.
@@ -56,14 +56,15 @@ def converted_alignment(
         >>> list(cosine), total > 0.99
         (['0', '2'], True)
     """
-    part = part_of(module)
-    if part is None:
+    root = root_of(module)
+    part = None if root is None else part_of(root)
+    if root is None or part is None:
         raise DualpropError(f"module: this {type(module).__name__} is not converted")
-    feedback = {f"{name}.feedback".removeprefix(".") for name in part.conversion.feedback}
+    feedback = {m.feedback for m in root.modules() if (own := part_of(m)) is not None and own.feedback}
     every = dict(module.named_parameters(remove_duplicate=False))
-    named = {p: name for name, p in every.items() if p.requires_grad and name not in feedback}
+    named = {p: name for name, p in every.items() if p.requires_grad and p not in feedback}
     ours = _gradients(module, loss_fn, x, y, named)
-    with _ordinary(part, module):
+    with _ordinary(part, root):
         theirs = _gradients(module, loss_fn, x, y, named)
     if not theirs:
         raise DualpropError("module: no parameter gets a gradient from this loss")
