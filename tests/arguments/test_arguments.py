@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction as Rational
-from typing import Annotated, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -238,6 +238,11 @@ def test_an_error_of_the_body_is_the_body_s():
         ("1.5", Count, 1.5),
         ("x", Count, "x"),
         ("10,x", Several[Count], "10,x"),
+        (".5", Any, 0.5),
+        ("-1.", Any, -1.0),
+        ("+2e3", Any, 2000.0),
+        ("nan", Any, "nan"),
+        ("1_000", Any, "1_000"),
     ],
 )
 def test_words_of_the_command_line(text, kind, value):

@@ -99,6 +99,19 @@ def test_pixels_are_scaled_and_floats_are_not():
     np.testing.assert_allclose(x, (single - single.mean(0)) / single.std(0), rtol=1e-4, atol=1e-5)
 
 
+class Listed(torch.utils.data.Dataset):
+    """The samples of a list."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, k):
+        return self.samples[k]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -121,6 +134,14 @@ def test_pixels_are_scaled_and_floats_are_not():
         (([[1.0, 2.0], [3.0]], [0, 1]), "train X must be numbers, of one shape each"),
         ((FEATURES + 1j, LABELS), "train X must be real numbers"),
         ((torch.eye(50).to_sparse(), LABELS), "in a dense array"),
+        ((torch.eye(50).to_sparse_csr(), LABELS), "in a dense array, not torch.float32, torch.sparse_csr"),
+        ((torch.empty(50, 3, device="meta"), LABELS), "in a dense array, .* on meta"),
+        ((FEATURES, torch.empty(50, device="meta")), "train y must be real numbers in a dense array"),
+        ((np.ma.masked_array(FEATURES, mask=FEATURES > 1), LABELS), "train X is a masked array"),
+        ([(torch.zeros(3 + k // 25), 0) for k in range(50)], "data: samples of a Listed make no batch"),
+        ([(torch.zeros(3).to_sparse(), 0)] * 50, "data: samples of a Listed make no batch"),
+        ([(torch.zeros(3, device="meta"), 0)] * 50, "data: x must be dense, not .* on meta"),
+        ([(object(), 0)] * 50, "data: samples of a Listed make no batch"),
         ((FEATURES[:2], LABELS[:2]), "2 samples are too few to keep a fifth"),
         (((FEATURES, LABELS), (FEATURES[:, :3], LABELS)), r"train and test images must have one shape"),
         (((FEATURES, LABELS), (FEATURES, TARGETS)), r"train and test targets must both be labels"),
@@ -144,8 +165,16 @@ def test_pixels_are_scaled_and_floats_are_not():
 )
 def test_anything_else_is_refused_in_one_line(given, message):
     with pytest.raises(DualpropError, match=message) as error:
-        own_dataset(given)
+        own_dataset(Listed(given) if isinstance(given, list) else given)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("order", [">", "<"])
+def test_arrays_in_the_byte_order_of_another_machine(order):
+    train = own_dataset((FEATURES.astype(f"{order}f8"), LABELS.astype(f"{order}i4"))).train
+    expected = own_dataset((FEATURES, LABELS)).train
+    assert torch.equal(train.images, expected.images)
+    assert torch.equal(train.labels, expected.labels)
 
 
 def test_a_stream_is_refused():

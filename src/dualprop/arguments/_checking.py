@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,9 @@ from dualprop.registry import near
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+"""Also as JSON does not write them: .5, 1., +2."""
 
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 _LATER = ConfigDict(strict=True, arbitrary_types_allowed=True, defer_build=True)  # at the first call
@@ -119,7 +123,7 @@ def read(text: str, annotation: Any) -> Any:
     try:
         return parse_json(text)
     except ValueError:
-        return text
+        return float(text) if _NUMBER.fullmatch(text) else text
 
 
 def per_layer(name: str, value: PerLayer[T], count: int, what: str = "layers") -> tuple[T, ...]:

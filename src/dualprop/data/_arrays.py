@@ -46,23 +46,34 @@ def of_arrays(features: Any, targets: Any, name: str) -> Split:
 
 
 def _tensor(values: Any, name: str) -> Tensor:
+    if isinstance(values, np.ma.MaskedArray):
+        raise DualpropError(f"data: {name} is a masked array, whose mask nobody here reads; fill it")
     try:
-        tensor = values.detach().cpu() if isinstance(values, Tensor) else _of_numpy(np.asarray(values))
+        tensor = values.detach() if isinstance(values, Tensor) else _of_numpy(np.asarray(values))
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DualpropError(f"data: {name} must be numbers, of one shape each ({reason})") from None
-    if tensor.is_complex() or tensor.is_sparse:
-        raise DualpropError(
-            f"data: {name} must be real numbers in a dense array, not {tensor.dtype}, {tensor.layout}"
-        )
-    return tensor
+    if not is_dense(tensor) or tensor.is_complex():
+        raise DualpropError(f"data: {name} must be real numbers in a dense array, not {kind_of(tensor)}")
+    return tensor.cpu()
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether it holds its numbers one by one: not sparse, nested or quantised, nor on the meta device."""
+    return tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
+
+
+def kind_of(tensor: Tensor) -> str:
+    """Of what type it is, and how it holds its numbers, in words."""
+    nested = "nested, " if tensor.is_nested else ""
+    return f"{nested}{tensor.dtype}, {tensor.layout}, on {tensor.device.type}"
 
 
 def _of_numpy(array: npt.NDArray[Any]) -> Tensor:
     """Without a copy, a memory map that may only be read included: nobody here writes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
 
 
 def _finite(tensor: Tensor, name: str) -> Tensor:

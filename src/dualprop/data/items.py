@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from dualprop.data._arrays import is_dense, kind_of
 from dualprop.data.batches import Batches, Normalisation, drawn
 from dualprop.data.dataset import Part, Split
 from dualprop.errors import DualpropError
@@ -94,7 +95,7 @@ class Items:
         for sample in DataLoader(
             self.dataset,
             batch_sampler=lists,
-            collate_fn=self.collate,
+            collate_fn=self._collated,
             num_workers=self.workers,
             generator=generator or torch.Generator(),  # the global one is not drawn from
         ):
@@ -120,7 +121,21 @@ class Items:
         return digest.hexdigest()
 
     def _made_first(self) -> tuple[Tensor, Tensor]:
-        return _checked(self.collate([self.dataset[int(self.rows[0])]]))
+        return _checked(self._collated([self.dataset[int(self.rows[0])]]))
+
+    def _collated(self, samples: list[Any]) -> Any:
+        """A batch of samples.
+
+        Raises:
+            DualpropError: if they make none, as of unequal shapes.
+        """
+        try:
+            return self.collate(samples)
+        except (RuntimeError, TypeError, ValueError) as error:
+            said = " ".join(str(error).split())
+            raise DualpropError(
+                f"data: samples of a {type(self.dataset).__name__} make no batch ({said})"
+            ) from None
 
 
 class ItemBatches:
@@ -178,6 +193,9 @@ def _checked(sample: Any) -> tuple[Tensor, Tensor]:
         kind = type(sample).__name__
         raise DualpropError(f"data: a sample must be (x, y), numbers both; this data set's batches are {kind}")
     x, y = sample
+    for name, tensor in (("x", x), ("y", y)):
+        if not is_dense(tensor):
+            raise DualpropError(f"data: {name} must be dense, not {kind_of(tensor)}")
     if x.ndim < 2 or not (x.is_floating_point() or x.dtype == torch.uint8):
         raise DualpropError(f"data: x must be uint8 or floating-point, with a dimension, not {x.dtype} {x.shape}")
     if y.is_floating_point():
