@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -146,10 +147,45 @@ def test_tied_weights_are_one_parameter():
         (lambda: dp.nets.hopfield_mlp([784, 10, 10], top_down="skewed"), "^unknown top-down edge 'skewed'"),
         (lambda: dp.Backprop(dp.nets.hopfield_mlp([6, 5, 4])), "^net: edge layer2 -> layer1 closes a cycle"),
         (lambda: dp.RULES["dtp"](dp.nets.resnet8()), "^net: DifferenceTargetProp runs on chains"),
-        (lambda: dp.RULES["ep"](dp.nets.vit_tiny()), "^net: edge patches -> attention1: joins the same layers"),
-        (lambda: dp.RULES["ep"](dp.nets.hopfield_mlp([6, 5, 4])), "^net: edge layer2 -> layer1: joins the same"),
+        (
+            lambda: dp.RULES["ep"](dp.nets.hopfield_mlp([6, 5, 4])),
+            r"^net: edge layer2 -> layer1: joins.*strength=1",
+        ),
     ],
 )
 def test_refusals(make, message):
     with refused(message):
         make()
+
+
+@pytest.mark.parametrize("method", ["ep", "ep-centred"])
+def test_a_residual_net_under_ep_says_that_it_does_not_settle(method):
+    """Group norm is no affine map: what comes down it is as large as what it divides by is small."""
+    net = dp.nets.resnet8(in_shape=(3, 8, 8), width=8, stages=2, activation="shifted-sigmoid")
+    rule = dp.RULES[method](net, loss="cross_entropy", T1=20, T2=2)
+    x, y = torch.rand(2, 3, 8, 8), torch.tensor([0, 1])
+    with pytest.warns(UserWarning, match=r"^T1=20: the free phase has not settled.*no affine map, as x -> stem"):
+        rule.backward(x, y)
+
+
+def test_edges_the_same_way_are_terms_of_an_energy_each():
+    net = dp.nets.vit_tiny(in_shape=(3, 8, 8), width=8, depth=1, activation="shifted-sigmoid")
+    hopfield = dp.RULES["ep"](net).hopfield
+    assert [(t.source, t.target) for t in hopfield.terms] == list(net.wiring.edges)
+
+
+def test_a_chain_that_does_not_fit_names_the_edge():
+    net = dp.Net([dp.Layer(dp.Conv2d(1, 2, 3)), dp.Layer(dp.Dense(10, 4), "linear")])
+    with refused("^net: edge layer1 -> layer2: .*72"):
+        dp.DualProp(net).backward(torch.rand(2, 1, 8, 8), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("name", ["dp", "ms-dp", "l-dp", "p-dp"])
+def test_an_inference_that_need_not_settle_is_warned_of(name):
+    net = dp.nets.hopfield_mlp([6, 5, 4])
+    with pytest.warns(UserWarning, match=r"^schedule=.*Sweep\(200, tolerance=1e-6\), or sweep:200:1e-6"):
+        dp.RULES[name](net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dp.RULES[name](net, schedule="sweep:200:1e-6")
+        dp.RULES[name](dp.nets.mlp([6, 5, 4]))

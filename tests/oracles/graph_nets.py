@@ -163,7 +163,7 @@ CYCLIC = {"self-loop": _self_loop, "ring": _ring, "tied": _top_down(1.0), "skew"
 GRAPHS = {**ACYCLIC, **CYCLIC}
 TIED = {"tied": _top_down(1.0), "tied-skip": _tied_skip, "tied-outputs": _tied_outputs}
 """Whose fixed point is the equilibrium of an energy."""
-ENERGIES = {**{name: ACYCLIC[name] for name in ACYCLIC if name != "double-edge"}, "ring": _ring, **TIED}
+ENERGIES = {**ACYCLIC, "ring": _ring, **TIED}
 """Whose edges are an energy's terms."""
 
 

@@ -402,17 +402,15 @@ class Net(nn.Module):
         shapes = {-n: shape for n, shape in enumerate(in_shapes)}
         edges, synapses = self.wiring.edges, self.synapses
         firsts = [next(e for e in into if edges[e][0] < k) for k, into in enumerate(self.wiring.into[1:], 1)]
-        if self.wiring.is_chain:
-            for k, synapse in enumerate(synapses, 1):
-                shapes[k] = synapse.out_shape(shapes[k - 1])
-            return shapes
         e = 0
         try:
             for e in firsts:
                 shapes[edges[e][1]] = synapses[e].out_shape(shapes[edges[e][0]])
-            for e, (source, target) in enumerate(edges):
+            for e, (source, target) in enumerate(() if self.wiring.is_chain else edges):
                 synapses[e].check_joins(shapes[source], shapes[target])
         except DualpropError as error:
+            if self.wiring.is_chain and e == 0:
+                raise  # the input is to blame, not the net
             raise DualpropError(f"net: edge {self.wiring.arrow(e)}: {error}") from None
         return shapes
 

@@ -7,6 +7,7 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -96,6 +97,12 @@ class DualProp(Rule):
             each.check(net.stack[k - 1].potential, self.nudge.at(k)[1])
         self.schedule = parse(schedule) if isinstance(schedule, str) else schedule
         self.schedule.fit(net.wiring, rounds, lazy)
+        if net.wiring.cyclic and not self.schedule.tolerance:
+            warnings.warn(
+                f"schedule={self.schedule!r}: nothing says that the states of a net with cycles settle in "
+                "it; Sweep(200, tolerance=1e-6), or sweep:200:1e-6, goes on until they do",
+                stacklevel=2,
+            )
         self.damped = damped
         if damped:
             _check_damped(net)

@@ -8,10 +8,9 @@ References:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 
@@ -23,7 +22,7 @@ from dualprop.nets.losses import SquaredError
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
 from dualprop.registry import Registry
-from dualprop.rules.base import AnyLoss, Step
+from dualprop.rules.base import AnyLoss
 from dualprop.rules.relaxing import Order, Relaxing
 
 Variant = Callable[[float, torch.Generator], tuple[float, float]]
@@ -89,8 +88,8 @@ class EquilibriumProp(Relaxing):
     with (β2, β1) = (β, 0) or (0, -β) its error is of the order of β, with (β, -β) of β². It is the gradient of
     the loss at the free equilibrium, which is not the feed-forward net's output.
 
-    On a graph every edge j → k is a term -z_k·A(z_j), felt at both ends, and a tied pair is one. Between two
-    layers there is one edge or such a pair; a loop has symmetric weights, -z·W z/2. Each output has a loss.
+    On a graph every edge j → k is a term -z_k·A(z_j), felt at both ends, and a tied pair is one. Edges both ways
+    between two layers are such a pair; a loop has symmetric weights, -z·W z/2. Each output has a loss.
 
     Squared error nudges the output's states by -β(z_L - y), as every loss of the states does by its gradient.
     Cross-entropy is read out outside the dynamics (Laborieux 2021, section 2.3): ℓ(A_L(z_{L-1})) nudges layer L-1,
@@ -145,17 +144,6 @@ class EquilibriumProp(Relaxing):
         hopfield, points = read_out(self, beta), partial(_two_points, self.variant, self.beta)
         nudged = self.phase("nudged", T2, hopfield)
         self.compose(hopfield, SideBySide(hopfield, self.by_output, nudged, points, same_age))
-        self._drifts = not same_age and 0.0 in self.variant(beta, torch.Generator())
-
-    def update(self, x: Any, y: Any) -> Step:
-        """Contrast two equilibria; the first time that the free one has not settled, say so."""
-        step = super().update(x, y)
-        residual = step.measures["free_residual"]
-        if self._drifts and residual * self.T2 > DRIFT * self.beta:
-            self._drifts = False
-            warnings.warn(
-                f"T1={self.T1}: the free phase still moves by {residual:.2g} a step, which is not small beside "
-                f"beta={self.beta:g} over T2={self.T2} more; give it more steps, or same_age=True",
-                stacklevel=2,
-            )
-        return step
+        if not same_age and 0.0 in self.variant(beta, torch.Generator()):
+            self.still = DRIFT * beta / T2
+            self.remedy = "more steps, or same_age=True"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from dualprop.nets.counting import counting
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
-from dualprop.nets.synapses import frozen_weights
+from dualprop.nets.synapses import Local, frozen_weights
 from dualprop.rules.base import AnyLoss, Rule, Step, in_order
 from dualprop.rules.recurrent_backprop import RecurrentBackprop
 
@@ -53,6 +54,11 @@ class Relaxing(Rule):
 
     graphs = True
     cycles = True
+
+    still = 0.1
+    """The most that a state may move by in the last step of a free phase and not be warned of."""
+    remedy = "more steps"
+    _moved = False
 
     generator: torch.Generator
     free: Slots
@@ -134,6 +140,7 @@ class Relaxing(Rule):
             contrast = self.contrast(self._targets(y), free, self.generator)
         if self.warm:
             self.free.keep(list(free.states.values()))
+        self._warn_of_motion(free.settled.residual)
         with torch.autocast(free.inputs[0].device.type, enabled=False):  # a contrast of nearby states: in full
             contrast.learn(self.hopfield, free.inputs)
         measures = {
@@ -155,6 +162,22 @@ class Relaxing(Rule):
             contrast = self.contrast(self._targets(y), free, self.generator)
             plus, minus = (contrast.side(self.hopfield, free.inputs, copy) for copy in contrast.shown)
         return State(ByLayer.of(self.net.wiring, plus), ByLayer.of(self.net.wiring, minus))
+
+    def _warn_of_motion(self, residual: float) -> None:
+        """Say, the first time, that a free phase has not settled, and what may be the reason."""
+        if self._moved or residual <= self.still:
+            return
+        self._moved = True
+        net = self.net
+        bent = (net.wiring.arrow(e) for e, synapse in enumerate(net.synapses) if isinstance(synapse, Local))
+        why = next(
+            (f"; where an edge is no affine map, as {arrow}, it need not settle at all" for arrow in bent), ""
+        )
+        warnings.warn(
+            f"T1={self.T1}: the free phase has not settled, its states still move by {residual:.2g} in a step, "
+            f"which spoils the gradient; give it {self.remedy}{why}",
+            stacklevel=2,
+        )
 
     def _targets(self, y: Any) -> Mapping[int, Tensor]:
         return dict(zip(self.net.wiring.outputs, in_order(y), strict=True))

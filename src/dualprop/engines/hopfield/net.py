@@ -52,8 +52,8 @@ class HopfieldNet:
     """The energy terms of a net, and which of its layers settle.
 
     Args:
-        net: of any wiring. Between two layers there is one edge, or a tied pair, which is one term; a loop has
-            symmetric weights.
+        net: of any wiring. An edge up and one down between two layers are tied, a pair that is one term; further
+            edges the same way are terms of their own; a loop has symmetric weights.
         readouts: outputs that no edge leads out of, whose drives Σ A(z_j) are what the net says.
         neurons: for read-outs that settle all the same, the potential of their neurons; others are no states.
         gain: γ: feedback from k to j comes down with γ to the power of r_j - r_k, and c_k = γ^{-r_k}, r_k being
@@ -201,20 +201,23 @@ def _terms(net: Net) -> Iterator[Term]:
     """The energy terms of a net, one for each edge but the second of a tied pair.
 
     Raises:
-        DualpropError: for two edges between the same layers that are not such a pair, or a loop whose weights are
+        DualpropError: for edges both ways between two layers that are not such a pair, or a loop whose weights are
             not symmetric.
     """
     wiring, synapses = net.wiring, net.synapses
     for e, ((source, target), synapse) in enumerate(zip(wiring.edges, synapses, strict=True)):
-        arrow, ends = wiring.arrow(e), {source, target}
-        others = [o for o, edge in enumerate(wiring.edges) if o != e and set(edge) == ends and source > 0]
-        if len(others) == 1 and _is_tied(net, e, others[0]):
-            continue
-        if others and not (len(others) == 1 and _is_tied(net, others[0], e)):
+        arrow, turned = wiring.arrow(e), (target, source)
+        back = [o for o, edge in enumerate(wiring.edges) if edge == turned and source != target]
+        ties = [o for o in back if _is_tied(net, e, o)]
+        pairs = [o for o in back if _is_tied(net, o, e)]
+        if back and len(ties) + len(pairs) != 1:
             raise DualpropError(
-                f"net: edge {arrow}: joins the same layers as {wiring.arrow(others[0])}, but an energy has one "
-                "term between two layers: tie them by dualprop.Transposed with scale=1, or leave one out"
+                f"net: edge {arrow}: joins the same layers as {wiring.arrow(back[0])}, but an energy has one term "
+                "for both ways: tie them by dualprop.Transposed with scale=1 (hopfield_mlp: strength=1), or leave "
+                "one out"
             )
+        if ties:
+            continue
         if source == target and not synapse.self_adjoint:
             raise DualpropError(
                 f"net: edge {arrow}: a loop is a term of an energy only if its weights are symmetric"
