@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 
@@ -20,9 +21,8 @@ def examples(thing: object, name: str | None = None) -> int:
     return sum(len(test.examples) for test in FINDER.find(thing, name))
 
 
-NAMES = [
-    module.name for module in pkgutil.walk_packages(dp.__path__, "dualprop.") if "__main__" not in module.name
-]
+LEFT_OUT = {"dualprop.__main__", *(() if importlib.util.find_spec("river") else ("dualprop.river",))}
+NAMES = [m.name for m in pkgutil.walk_packages(dp.__path__, "dualprop.") if m.name not in LEFT_OUT]
 SHOWING = [name for name in ("dualprop", *NAMES) if examples(importlib.import_module(name))]
 
 

@@ -33,3 +33,12 @@ def test_the_page_on_tables_runs():
     assert [cell.path.name for cell in names["made"].cells] == [f"dp-beta{b}-epochs1-seed0" for b in ("0.1", "1")]
     assert all(cell.record.complete for cell in names["made"].cells)
     assert set(re.findall(r"`([\w-]+)`", TABLES.read_text().split("## ")[1])) >= set(names["tables"].shipped())
+
+
+def test_the_page_on_streams_runs():
+    page = README.parent / "docs" / "streaming.md"
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
+    names: dict[str, object] = {}
+    exec(compile(code, str(page), "exec"), names)
+    assert names["judged"].frame == 7
+    assert names["again"].ticks == names["learner"].ticks == 3

@@ -112,7 +112,7 @@ def _read(name: Hashable, value: Any) -> tuple[str, float]:
     """A feature's name and number."""
     if isinstance(value, str):
         return f"{name}={value}", 1.0
-    if not isinstance(value, numbers.Real) and not hasattr(value, "__float__"):
+    if not isinstance(value, int | float | numbers.Real) and not hasattr(value, "__float__"):
         raise DualpropError(f"{name}={value!r}: must be a number or a word")
     number = float(value)
     if not math.isfinite(number):
