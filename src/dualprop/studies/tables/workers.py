@@ -65,7 +65,7 @@ def work(todo: Sequence[Cell], jobs: int, prepare: Callable[[], object]) -> Iter
         return
     context = multiprocessing.get_context("spawn")  # what has computed in threads cannot be forked
     numbers, said = context.Queue(), context.Queue()
-    for number in range(len(todo)):
+    for number in (*range(len(todo)), *[None] * jobs):  # each process ends at a None
         numbers.put(number)
     threads = max(1, torch.get_num_threads() // jobs)
     with Interrupt() as interrupt:
@@ -110,10 +110,12 @@ def _serve(todo: Sequence[Cell], numbers: Any, said: Any, threads: int, prepare:
         prepare()
         torch.set_num_threads(threads)
         lines = Console(stderr=True, force_terminal=False, soft_wrap=True)  # for bars would write over each other
-        with suppress(queue.Empty, Interrupted):
-            while not interrupt.asked:
-                number = numbers.get(timeout=1)
+        parent = multiprocessing.parent_process()
+        with suppress(Interrupted):
+            while not interrupt.asked and (number := numbers.get()) is not None:
                 said.put(_made(number, todo[number], lines))
+                if parent is None or not parent.is_alive():  # killed, and nobody waits for more
+                    break
 
 
 def _made(number: int, cell: Cell, console: Console) -> Said:
