@@ -161,7 +161,7 @@ class Dense(Weighted):
         Example:
             >>> synapse = Dense(2, 1, bias=False)
             >>> synapse.widen(3, 2)
-            >>> synapse.weight.shape, float(synapse.weight[1].abs().sum())
+            >>> synapse.weight.shape, float(synapse.weight[1].detach().abs().sum())
             (torch.Size([2, 3]), 0.0)
         """
         if in_features < self.in_features or out_features < self.out_features:
