@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable
 
 import pytest
 
+from dualprop.errors import DualpropError
+
 SECONDS = 20
 """On a busy machine; on an idle one nothing of ours takes two."""
+LONGEST = 5000
+"""Characters of a line."""
 MEMORY = 2**30
 """Bytes of address space beyond those of the test itself."""
 
 limited = pytest.mark.skipif(not hasattr(os, "fork"), reason="limits are those of a process of its own")
+
+
+def judged(*reads: Callable[[], object]) -> str:
+    """Of a damaged file "read", or "refused" if one of those that read it says so; an AssertionError for all else.
+
+    What is refused is one printable line of no great length, and no read takes long.
+    """
+    said, begun = "read", time.monotonic()
+    for read in reads:
+        try:
+            read()
+        except DualpropError as error:
+            line, said = str(error), "refused"
+            assert line.isprintable(), line
+            assert len(line) < LONGEST, len(line)
+    assert time.monotonic() - begun < SECONDS
+    return said
 
 
 def within_limits(work: Callable[[], str]) -> str:

@@ -28,6 +28,11 @@ def test_more_bytes_than_allowed_are_refused(tmp_path):
             read_regular(tmp_path / name, 4)
 
 
+def test_what_a_file_may_hold_is_not_allocated(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_regular(tmp_path / "file", 2**60) == b"12345"
+
+
 def test_a_file_that_says_it_is_empty_is_read_up_to_the_limit(tmp_path):
     with pytest.raises(OSError, match="more than the 3"):
         read_regular("/proc/self/status", 3)

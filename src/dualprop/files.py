@@ -29,6 +29,7 @@ else:
 
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # no waiting for a pipe's writer
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # never through a link
+_MORE = 2**16
 DRAFT = ".draft"
 """How the names of drafts end."""
 
@@ -75,8 +76,10 @@ def open_regular(path: str | os.PathLike[str], limit: int) -> BinaryIO:
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     """All that a regular file holds; see `open_regular`."""
     with open_regular(path, limit) as file:
-        content = file.read(limit + 1)
-    _check_size(len(content), limit)  # it may have grown, or be of those that say they are empty
+        content = file.read(os.fstat(file.fileno()).st_size + 1)  # what is asked for is allocated: not the limit
+        while len(content) <= limit and (more := file.read(_MORE)):
+            content += more  # it has grown, or is of those that say they are empty
+    _check_size(len(content), limit)
     return content
 
 
@@ -164,7 +167,7 @@ def _toml(text: str) -> dict[str, Any]:
     return tables
 
 
-_LONG_KEY = rf"""(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')\s*\.\s*){{{DEEPEST}}}"""
+_LONG_KEY = rf"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')\s*\.\s*){{{DEEPEST}}}"""
 
 
 def shallow(parse: Callable[[], Any]) -> Any:

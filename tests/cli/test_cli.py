@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -337,7 +338,13 @@ def test_a_comparison_goes_on_where_it_stopped(dualprop, tmp_path, monkeypatch):
     code, _, err = dualprop("compare", "--rules", "bp,dp", "--seeds", "0,1", *QUICK, "--out", "c")
     assert code == 130
     assert "dualprop compare --resume c" in err
-    monkeypatch.setattr(comparison, "train", lambda s, p, **o: (trained.append(p.name), original(s, p, **o))[1])
+
+    def others(settings, path, **own):
+        if not path.exists():
+            trained.append(path.name)
+        return original(settings, path, **own)
+
+    monkeypatch.setattr(comparison, "train", others)
     assert dualprop("compare", "--resume", "c")[0] == 0
     assert trained == ["bp-seed0", "bp-seed1", "dp-seed0", "dp-seed1"]
     assert (tmp_path / "c" / "table.md").exists()
@@ -368,3 +375,31 @@ def test_one_command_starts_and_goes_on(dualprop):
     assert dualprop(*words, "--lr", "0.5")[2].startswith("dualprop: error: lr=0.5: contradicts the run")
     assert dualprop("train", "--resume", "r", "--epochs", "2")[0] == 0
     assert dualprop("train", *QUICK, "--init-from", "r", "--run", "s")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["\x1b]0;owned\x07", "\u202eabc", os.fsdecode(b"\xff\xfe")])
+def test_what_a_folder_is_called_is_shown_and_never_interpreted(dualprop, name):
+    """Also one whose name is no Unicode is trained, gone on with and compared."""
+    for words in (
+        ("train", *QUICK, "--run", f"r{name}"),
+        ("train", "--resume", f"r{name}", "--epochs", "2"),
+        ("compare", "--rules", "bp", "--seeds", "0", *QUICK, "--out", f"c{name}"),
+    ):
+        code, out, err = dualprop(*words)
+        assert code == 0, err
+        assert all(c.isprintable() or c == "\n" for c in out + err)
+        assert repr(name)[1:-1] in out
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_out_of_memory_is_one_line(dualprop, monkeypatch, error):
+    def train(*_, **__):
+        raise error
+
+    monkeypatch.setattr("dualprop.training.start.train", train)
+    code, _, err = dualprop("train", *QUICK)
+    assert code == 2
+    assert err.startswith("dualprop: error: out of memory (")
+    monkeypatch.setattr("dualprop.training.start.train", lambda *_, **__: [][0])
+    with pytest.raises(IndexError):
+        dualprop("train", *QUICK)

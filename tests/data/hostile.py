@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import struct
 import sys
@@ -13,6 +14,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from PIL import Image
 
 MNIST = "MNIST/raw/train-images-idx3-ubyte"
 CIFAR = "cifar-10-batches-py"
@@ -57,6 +60,14 @@ def gif(width: int, height: int) -> bytes:
 def tiff(*entries: tuple[int, int, int, int]) -> bytes:
     ifd = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + ifd + struct.pack("<I", 0)
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is there so many times."""
+    Image.new("L", (2000, 2000)).save(written := io.BytesIO(), "JPEG", progressive=True)
+    content = written.getvalue()
+    last = content.rindex(b"\xff\xda")
+    return content[:last] + count * content[last:-2] + content[-2:]
 
 
 def link(target: str) -> Callable[[Path], None]:
@@ -160,6 +171,8 @@ CASES = {
     "idx: dimensions": mnist(b"\0\0\x08\xff" + bytes(1020), "it begins with 000008ff"),
     "idx: zip bomb": mnist(gzip.compress(b"\0\0\x08\x03" + bytes(12) + bytes(3 * 10**8)), "IDX file"),
     "idx: damaged gzip": mnist(gzip.compress(bytes(100))[:-9] + b"\xff" * 9, "IDX file"),
+    "idx: gzip of a long name": mnist(b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 10**8 + b"\0", "it is cut short"),
+    "idx: gzip of many parts": mnist(gzip.compress(b"", mtime=0) * 3_000_000, "something is behind its end"),
     "idx: gzip in gzip": mnist(gzip.compress(gzip.compress(bytes(100))), "it begins with 1f8b0800"),
     "idx: pipe": mnist(os.mkfifo, f"no {MNIST} in"),
     "idx: device": mnist(link("/dev/zero"), f"no {MNIST} in"),
@@ -209,6 +222,7 @@ CASES = {
         b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\3\1\x11\0\2\x11\0\3\x11\0\xff\xd9",
         "exceeds limit|bomb|no image",
     ),
+    "image: JPEG of many scans": tree("z.jpg", scans(20_000), "more than 1,000 scans", 8),
     "image: large size asked for": tree(
         "z.png", png(2, 2), r"9 images .* choose a smaller image_size|5 images .* choose a smaller", 100_000
     ),

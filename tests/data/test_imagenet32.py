@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import pickle
 from pathlib import Path
@@ -211,3 +212,16 @@ def test_another_process_that_was_faster_is_no_error(fake_imagenet32, monkeypatc
     imagenet32._convert(fake_imagenet32, sources, folder)
     assert converted(fake_imagenet32 / "imagenet32") == [folder]
     assert data.load("imagenet32", fake_imagenet32).train.images.equal(first.train.images)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("std", [0.5, 0.5, 0]), ("mean", [math.inf] * 3), ("mean", [0.5]), ("fingerprint", "x")],
+)
+def test_what_a_converted_copy_says_of_itself_is_checked(fake_imagenet32, name, value):
+    data.load("imagenet32", fake_imagenet32)
+    (folder,) = converted(fake_imagenet32 / "imagenet32")
+    about = json.loads((folder / "about.json").read_text())
+    (folder / "about.json").write_text(json.dumps({**about, name: value}))
+    with pytest.raises(DataError, match=r"converted-\w+: damaged \("):
+        data.load("imagenet32", fake_imagenet32)

@@ -144,6 +144,26 @@ def special(name: str, kind: str) -> Change:
     return change
 
 
+def swapped(folder: Path) -> None:
+    """Another rule's run in the place of one of the comparison's."""
+    settings = json.loads((folder / "compare" / "comparison.json").read_text())
+    (folder / "compare" / "comparison.json").write_text(json.dumps({**settings, "rules": ["dp"]}))
+    (folder / "compare" / "bp-seed0").rename(folder / "compare" / "dp-seed0")
+
+
+def epoch(*, more: int = 0, **numbers: Any) -> Change:
+    """Other numbers in every epoch's record, which is there more often."""
+
+    def change(folder: Path) -> None:
+        file = folder / "run" / "metrics.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        changed = [{**one, **numbers} if one["kind"] == "epoch" else one for one in lines]
+        changed += more * [one for one in changed if one["kind"] == "epoch"]
+        file.write_text("".join(json.dumps(one) + "\n" for one in changed))
+
+    return change
+
+
 def both(*changes: Change) -> Change:
     return lambda folder: [change(folder) for change in changes]
 
@@ -229,6 +249,11 @@ CHECKPOINTS = {
     "averages below zero": (state("average/n_averaged", torch.tensor(-1)), NOT + r"average\.n_averaged: -1"),
     "a meter of another kind": (state("meter/told/metrics", {"loss": {}}), NOT + r"meter\.told\.metrics"),
     "a meter of 10^12 classes": (state("meter/told/classes", -(10**12)), NOT + r"meter\.told\.classes"),
+    "a meter of NaN": (
+        state("meter/told/metrics/loss/mean_value", lambda m: m * math.nan),
+        NOT + r"meter\.told\.metrics\.loss\.mean_value: NaN",
+    ),
+    "a long header": (header('{"a": [' + "[]," * 3_000_000 + "[]]}"), OURS + r"damaged \(a header of 9,"),
     "a measure of no count": (state("meter/told/measures", {"a": [1.0, 0]}), NOT + r"meter\.told\.measures"),
     "one thing too many": (state("more", 1), NOT + r"state: holds"),
     "other settings": (state("settings", "0" * 64), OURS + "not a checkpoint of this run; it was made with other"),
@@ -274,6 +299,9 @@ CASES: dict[str, Case] = {
     "settings: a name": Case(
         entry("run/settings.json", ESCAPE, 1), loaded, r"settings\.json: \\x1b\[2J: Settings has no such"
     ),
+    "settings: a name that is no Unicode": Case(
+        entry("run/settings.json", "\ud800", 1), loaded, r"settings\.json: \\ud800: Settings has no such"
+    ),
     "settings: 10^400": Case(entry("run/settings.json", "lr", f"={HUGE}"), loaded, r"settings\.json: damaged"),
     "settings: 10^39": Case(entry("run/settings.json", "epochs", 10**39), loaded, r"settings\.json: epochs=1000"),
     "settings: of types": Case(
@@ -311,6 +339,20 @@ CASES: dict[str, Case] = {
         entry("run/result.json", "test_accuracy", 0.999),
         reported,
         r"result\.json: accuracy 0\.999 of the test, but",
+    ),
+    "result: an invented top 5": Case(
+        entry("run/result.json", "test_accuracy_top5", 0.999), reported, r"result\.json: top-5 accuracy 0\.999 of"
+    ),
+    "result: invented of the validation": Case(
+        both(
+            entry("run/result.json", "val_accuracy", 0.999),
+            lambda folder: (folder / "run" / "checkpoint.safetensors").unlink(),
+        ),
+        reported,
+        r"result\.json: validation accuracy 0\.999, but",
+    ),
+    "result: invented seconds": Case(
+        entry("run/result.json", "seconds_per_epoch", 1e-9), reported, r"result\.json: 1e-09 seconds per epoch"
     ),
     "result: of a run that goes on": Case(
         both(state("counters/epoch", 0, "run"), state("counters/step", 0, "run")),
@@ -357,6 +399,17 @@ CASES: dict[str, Case] = {
     "metrics: an epoch of 500 %": Case(
         line(kind="epoch", step=1, loss=1.0, accuracy=5.0), reported, r"metrics\.jsonl: damaged \(accuracy=5\.0"
     ),
+    "metrics: an epoch twice": Case(
+        epoch(more=1), reported, r"metrics\.jsonl: damaged \(its epochs are not 1\.\.1"
+    ),
+    "metrics: a cosine of 10^308": Case(
+        epoch(cosine=[1e308, -1e308]), reported, r"metrics\.jsonl: damaged \(cosine=\[1e"
+    ),
+    "metrics: a loss of NaN": Case(epoch(val_loss=math.nan), reported, r"metrics\.jsonl: damaged \(val_loss=nan"),
+    "metrics: hundreds of layers": Case(epoch(cosine=[0.5] * 400), reported, "read"),
+    "metrics: a line without end": Case(
+        text("run/metrics.jsonl", '{"a": "' + "b" * 2**21), reported, r"metrics\.jsonl: damaged"
+    ),
     "metrics: no test": Case(
         text("run/metrics.jsonl", ""), reported, r"result\.json: a result, but metrics\.jsonl has"
     ),
@@ -384,6 +437,10 @@ CASES: dict[str, Case] = {
     "comparison: invented": Case(
         entry("compare/bp-seed0/result.json", "test_accuracy", 0.999), compared, r"result\.json: accuracy 0\.999"
     ),
+    "comparison: another run in a place": Case(
+        swapped, compared, r"compare/dp-seed0: rule='dp': contradicts the run, which was started with 'bp'"
+    ),
+    "recipe: a long word": Case(text("mine.toml", "a" * 65_000), recipe, r"mine\.toml: not a recipe"),
     "recipe: deep": Case(text("mine.toml", "a = " + DEEP), recipe, r"mine\.toml: not a recipe"),
     "recipe: deep tables": Case(text("mine.toml", "a." * 20_000 + "b = 1"), recipe, r"mine\.toml: not a recipe"),
     "recipe: 10^400": Case(text("mine.toml", f"lr = {HUGE}"), recipe, r"mine\.toml: not a recipe \(lr"),

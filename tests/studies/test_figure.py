@@ -1,10 +1,11 @@
 """Figures: every rule looks like no other, epochs are whole numbers, few points are seen."""
 
+import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
 import dualprop as dp
-from dualprop.studies._figure import FEW, curves, errors_axis, look, panels, plain_ticks
+from dualprop.studies._figure import FEW, curves, errors_axis, legend, look, panels, plain_ticks, styled
 
 
 def test_every_rule_has_a_look_of_its_own_with_room_for_more(monkeypatch):
@@ -72,3 +73,23 @@ def test_panels_beyond_the_columns_go_below():
     assert len({axis.get_position().y0 for axis in axes}) == 2
     assert [axis.get_xlabel() for axis in axes] == ["", "", "epoch", "epoch", "epoch", "epoch"]
     assert sum(axis.get_visible() for axis in figure.axes) == 6
+
+
+def test_no_matplotlibrc_has_latex_run_or_a_huge_picture_drawn(monkeypatch):
+    """One in the working directory is read by matplotlib, whoever has put it there."""
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    monkeypatch.setitem(matplotlib.rcParams, "savefig.pad_inches", 1000.0)
+
+    @styled
+    def seen():
+        return {name: matplotlib.rcParams[name] for name in ("text.usetex", "savefig.pad_inches", "savefig.dpi")}
+
+    assert seen() == {"text.usetex": False, "savefig.pad_inches": 0.1, "savefig.dpi": 150}
+
+
+def test_a_name_that_looks_like_mathematics_is_a_name():
+    figure, (axes,) = panels(1, (3, 3), 1)
+    curves(axes, "$\\frac$\x1b", [[1.0, 2.0]])
+    legend(figure, axes)
+    figure.draw_without_rendering()
+    assert axes.lines[0].get_label() == "$\\frac$\\x1b"

@@ -175,10 +175,10 @@ def _refused(
     first = error.errors(include_url=False)[0]
     what = type(args[0]).__name__ if function.__name__ == "__init__" else function.__qualname__
     kinds = declared(function)
-    place = first["loc"][0]
+    place = first["loc"][0] if first["loc"] else first["input"]  # a name that is no Unicode has no place
     if first["type"].startswith("missing"):
         return DualpropError(f"{place}: missing; {what} needs it")
-    if first["type"] == "unexpected_keyword_argument":
+    if first["type"] == "unexpected_keyword_argument" or not first["loc"]:
         known = [name for name in kinds if name != "self"]
         return DualpropError(f"{place}: {what} has no such argument; {near(place, known)}")
     if first["type"] == "unexpected_positional_argument":

@@ -6,8 +6,10 @@ A command's module is imported when it is asked for, so that `--help` answers at
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
+from typing import Any
 
 from cyclopts import App, CycloptsError
 
@@ -15,6 +17,8 @@ import dualprop
 from dualprop.cli._imports import imported
 from dualprop.errors import DualpropError, Interrupted, printable
 
+_OF_MEMORY = re.compile(r"out of memory|allocate memory|not enough memory")
+"""What PyTorch says on its devices."""
 STOPPED = 130  # the exit code after Ctrl-C
 HELP = ("--help", "-h")
 
@@ -51,8 +55,11 @@ app.command("dualprop.cli.data:app", name="data", help="List, fetch and look int
 class _Printable(logging.Formatter):
     """Whatever a log record quotes from files is shown, never interpreted."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(printable, super().format(record).split("\n")))
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+    def formatException(self, error: Any) -> str:
+        return "\n".join(map(printable, super().formatException(error).split("\n")))
 
 
 def main() -> None:
@@ -88,6 +95,10 @@ def _run(words: list[str]) -> int:
         return STOPPED if _rank() else _say(str(stopped), STOPPED)  # the others say the same
     except (CycloptsError, DualpropError, OSError) as error:  # a disk that may not be written is no bug of ours
         return _say(f"error: {error}", 2)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _OF_MEMORY.search(str(error)):
+            raise
+        return _say(f"error: out of memory ({error or type(error).__name__})", 2)
     helped = command == app.help_print and not set(HELP) & set(words)
     return 2 if helped else 0  # help that nobody asked for: there was no command
 

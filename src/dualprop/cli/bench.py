@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from dualprop.arguments import Count, Several, read
 from dualprop.cli._options import names, run_folder
-from dualprop.errors import DualpropError, Interrupted
+from dualprop.errors import DualpropError, Interrupted, printable
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -80,7 +80,8 @@ def bench(
     if not whole:
         raise Interrupted(f"stopped; what had been measured is in {numbers}")
     report.print()
-    print(f"table: {folder / 'table.md'}\nnumbers: {numbers}\npicture: {picture}")
+    for what, path in (("table", folder / "table.md"), ("numbers", numbers), ("picture", picture)):
+        print(printable(f"{what}: {path}"))
 
 
 def _check_places(folder: Path, numbers: Path | None, chart: Path | None) -> None:

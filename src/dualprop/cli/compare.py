@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from dualprop.arguments import Seed, Several, check, read
 from dualprop.cli._options import CommonOptions, RecipeOption, RuleOptions, merged, names, run_folder
-from dualprop.errors import DivergenceError, DualpropError
+from dualprop.errors import DivergenceError, DualpropError, printable
 from dualprop.studies import comparison
 from dualprop.training import recipes
 
@@ -47,7 +47,7 @@ def compare(
         folder = out or run_folder("compare", start.settings_for(given).data)
         report = comparison.compare(chosen, numbers, given, folder, start)
     report.print()
-    print(f"table: {folder / 'table.md'} and {folder / 'table.csv'}")
-    print("\n".join(f"picture: {path}" for path in sorted(folder.glob("*.png"))))
+    print(printable(f"table: {folder / 'table.md'} and {folder / 'table.csv'}"))
+    print("\n".join(printable(f"picture: {path}") for path in sorted(folder.glob("*.png"))))
     if report.diverged:
         raise DivergenceError(f"{folder}: {', '.join(report.diverged)} diverged; the table is of the other runs")

@@ -54,7 +54,7 @@ def fetch(name: Name, /, *, data_root: Root = None) -> None:
 
     root = data.data_root(data_root)
     data.fetch(name, root)
-    Console(markup=False).print(f"{name}: complete in {printable(str(root))}", highlight=False, soft_wrap=True)
+    Console(markup=False).print(printable(f"{name}: complete in {root}"), highlight=False, soft_wrap=True)
 
 
 @app.command()

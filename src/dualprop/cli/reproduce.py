@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from dualprop.arguments import Count, check
 from dualprop.cli import _imports
 from dualprop.cli._options import CommonOptions, names
-from dualprop.errors import DivergenceError, DualpropError
+from dualprop.errors import DivergenceError, DualpropError, printable
 from dualprop.studies import tables
 from dualprop.studies._table import Table, show
 from dualprop.studies.tables.plan import Request, time_of
@@ -73,7 +73,7 @@ def reproduce(
         prepare=partial(_imports.again, tuple(_imports.FILES)),
     )
     show(made.words())
-    print(f"records: {folder}")
+    print(printable(f"records: {folder}"))
     if made.failed:
         diverged = [cell.path.name for cell in made.cells if cell.state == "diverged"]
         kind = DivergenceError if set(made.failed) <= set(diverged) else DualpropError

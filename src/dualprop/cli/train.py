@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dualprop.cli._options import RecipeOption, RuleOptions, SettingOptions, merged, run_folder
-from dualprop.errors import DualpropError
+from dualprop.errors import DualpropError, printable
 from dualprop.runs.settings import Settings
 from dualprop.training import recipes, start
 from dualprop.training.processes import torchrun
@@ -51,5 +51,6 @@ def train(
     accuracy, loss = result.test_accuracy, f"loss {result.test_loss:.4f}"
     print(
         f"test {loss if accuracy is None else f'accuracy {accuracy:.2%} ({loss})'}, weights of epoch "
-        f"{result.best_epoch}, {result.seconds_per_epoch:.1f} s per epoch\nrun folder: {result.run}"
+        f"{result.best_epoch}, {result.seconds_per_epoch:.1f} s per epoch"
     )
+    print(printable(f"run folder: {result.run}"))

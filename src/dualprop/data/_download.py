@@ -6,11 +6,15 @@ import http.client
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dualprop.errors import DataError
+from dualprop.files import open_regular
+
+LARGEST = 2**28
+"""Bytes of an archive: CIFAR's have 170 million. What is larger is none, and not copied."""
 
 
 @contextmanager
@@ -29,10 +33,11 @@ def downloading(name: str, root: Path, files: tuple[str, ...], archives: str) ->
     try:
         root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".download-", dir=root) as temporary:
-            for archive in filter(Path.is_file, root.glob(archives)):
+            for archive in root.glob(archives):
                 copy = Path(temporary) / archive.relative_to(root)
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(archive, copy)
+                with suppress(OSError), open_regular(archive, LARGEST) as content, copy.open("xb") as copied:
+                    shutil.copyfileobj(content, copied)
             yield Path(temporary)
             for file in files:
                 (root / file).parent.mkdir(parents=True, exist_ok=True)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from dualprop.errors import DataError
-from dualprop.files import open_regular
+from dualprop.files import read_regular
 
 LARGEST = 2**27
 """Bytes, of a file and of what it holds: the images of MNIST have 47 million."""
@@ -32,29 +30,38 @@ def read_idx(path: Path, sample: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         DataError: a file that cannot be read, is damaged, or holds anything else.
     """
     try:
-        with open_regular(path, LARGEST) as file:
-            compressed = file.read(2) == _GZIP
-            file.seek(0)
-            return _read(gzip.GzipFile(fileobj=file) if compressed else file, sample)  # type: ignore[arg-type]
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+        content = read_regular(path, LARGEST)
+        return _read(_unpacked(content) if content[:2] == _GZIP else content, sample)
+    except (OSError, zlib.error, ValueError) as error:
         raise DataError(f"{path}: damaged or not an IDX file of shape (N, {_comma(sample)}) ({error})") from None
 
 
-def _read(file: BinaryIO, sample: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    magic = file.read(4)
+def _unpacked(content: bytes) -> bytes:
+    """What is compressed; zlib reads it many times faster than the module gzip, whose loops a file could fill."""
+    machine = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    unpacked = machine.decompress(content, LARGEST)
+    if not machine.eof:
+        raise ValueError(
+            "it is cut short" if not machine.unconsumed_tail else f"it holds more than {LARGEST:,} bytes"
+        )
+    if machine.unused_data.strip(b"\0"):
+        raise ValueError("something is behind its end")
+    return unpacked
+
+
+def _read(content: bytes, sample: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    magic, start = content[:4], 4 * (2 + len(sample))
     if magic != bytes((0, 0, 8, 1 + len(sample))):
         raise ValueError(f"it begins with {magic.hex()}")
-    header = file.read(4 * (1 + len(sample)))
-    if len(header) < 4 * (1 + len(sample)):
+    if len(content) < start:
         raise ValueError("its header is cut short")
-    shape = struct.unpack(f">{1 + len(sample)}I", header)
-    size = math.prod(shape)
+    shape = struct.unpack(f">{1 + len(sample)}I", content[4:start])
+    size, held = math.prod(shape), len(content) - start
     if shape[1:] != sample or size > LARGEST:
         raise ValueError(f"its header says ({_comma(shape)})")
-    content = file.read(size + 1)
-    if len(content) != size:
-        raise ValueError(f"it holds {'more' if len(content) > size else 'fewer'} than the {size:,} bytes it says")
-    return np.frombuffer(bytearray(content), np.uint8).reshape(shape)
+    if held != size:
+        raise ValueError(f"it holds {'more' if held > size else 'fewer'} than the {size:,} bytes it says")
+    return np.frombuffer(bytearray(content[start:]), np.uint8).reshape(shape)
 
 
 def _comma(shape: tuple[int, ...]) -> str:

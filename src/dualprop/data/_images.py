@@ -20,6 +20,10 @@ from dualprop.errors import DataError
 LARGEST_FILE = 2**29
 """Bytes of one image file."""
 
+MOST_SCANS = 1000
+"""Of progressive JPEGs, which have a dozen: each is a few bytes, and goes over the whole picture."""
+_SCAN = b"\xff\xda"
+
 _KNOWN_BY_CONTENT = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "QOI", "PSD")
 _KNOWN_BY_NAME = (
     *("BLP", "CUR", "DCX", "DDS", "DIB", "FLI", "FTEX", "GBR", "ICNS", "ICO", "IM", "MSP", "PCD", "PCX", "PIXAR"),
@@ -98,6 +102,8 @@ def decoded(file: Path, content: bytes, mode: str, background: int) -> tuple[Ima
     Raises:
         DataError: no image that can be read, or one of which nothing is left on that background.
     """
+    if content.count(_SCAN) > MOST_SCANS:
+        raise DataError(f"{file}: no image that can be read: more than {MOST_SCANS:,} scans of a JPEG")
     with _opened(file, io.BytesIO(content)) as image:
         if not image.has_transparency_data:
             return _upright(image).convert(mode), False

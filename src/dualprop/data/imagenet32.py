@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,13 @@ import numpy as np
 import platformdirs
 import torch
 
+from dualprop.arguments import Portion, check
 from dualprop.data._moments import Moments
 from dualprop.data._pickled import read_batch
 from dualprop.data.dataset import Dataset, Split
 from dualprop.data.sources import Source
 from dualprop.errors import DataError
-from dualprop.files import open_regular, read_regular
+from dualprop.files import open_regular, parse_json, read_regular
 
 _FORMAT = 3
 """Of the converted files."""
@@ -103,19 +105,20 @@ def _write_part(paths: list[Path], stem: Path, digest: hashlib.blake2b) -> Momen
 
 def _opened(converted: Path) -> Dataset:
     try:
-        about = json.loads(read_regular(converted / "about.json", _LARGEST_ABOUT))
+        about = parse_json(read_regular(converted / "about.json", _LARGEST_ABOUT))
         train, test = (_mapped(converted / part) for part in ("train", "test"))
-        mean, std = (tuple(float(number) for number in about[name]) for name in ("mean", "std"))
-        fingerprint = about["fingerprint"]
-        if not isinstance(fingerprint, str):
-            raise ValueError("the fingerprint is no word")
+        mean, std = (check(name, about[name], list[Portion]) for name in ("mean", "std"))
+        if len(mean) != 3 or len(std) != 3 or not all(std):
+            raise ValueError("mean and std must be three numbers each, and std above 0")
+        if not re.fullmatch("[0-9a-f]{32}", fingerprint := check("fingerprint", about["fingerprint"], str)):
+            raise ValueError("the fingerprint is none")
     except Exception as error:  # damaged JSON and labels raise errors of nearly every type
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{converted}: damaged ({reason}); delete it to have it made again") from None
     num_classes = 1 + int(train.labels.max())
     classes = tuple(str(label) for label in _LABELS[:num_classes])
     verify = partial(_verify, converted, (train, test), fingerprint)
-    return Dataset("imagenet32", train, test, classes, mean, std, fingerprint, verify)
+    return Dataset("imagenet32", train, test, classes, tuple(mean), tuple(std), fingerprint, verify)
 
 
 def _verify(converted: Path, parts: tuple[Split, Split], fingerprint: str) -> None:

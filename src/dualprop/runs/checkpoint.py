@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import safetensors.torch
@@ -19,6 +20,8 @@ FORMAT = "dualprop 2"
 TENSOR = "$tensor"
 LARGEST = 2**40
 """Bytes of a file of tensors. It is mapped, and takes no memory before its shapes have been looked at."""
+LARGEST_HEADER = 2**23
+"""Bytes of its header: places, shapes and types of all tensors, and the state as JSON. Room for some 30,000."""
 
 Header = dict[str, str]
 
@@ -35,6 +38,10 @@ def dumped(state: Mapping[str, Any]) -> bytes:
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_without_tensors(state, "", tensors), separators=(",", ":"))
     data: bytes = safetensors.torch.save(tensors, {"format": FORMAT, "state": text})
+    try:
+        _check_header(data[:8])
+    except ValueError as error:
+        raise DualpropError(f"state: cannot be written ({error})") from None
     return data
 
 
@@ -63,13 +70,26 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Header]:
         CheckpointError: if it is missing or damaged.
     """
     try:
-        open_regular(path, LARGEST).close()
-        with safetensors.safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        with open_regular(path, LARGEST) as opened:
+            _check_header(opened.read(8))
+            with safetensors.safe_open(_name(opened, path), "pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing") from None
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged ({str(error) or type(error).__name__})") from None
+
+
+def _name(opened: BinaryIO, path: Path) -> str | Path:
+    """What an open file is called, whatever has its own name by now, and be that no Unicode."""
+    name = f"/dev/fd/{opened.fileno()}"
+    return name if os.path.exists(name) else path
+
+
+def _check_header(start: bytes) -> None:
+    """Refuse a file whose header would take long to read, and many times its size."""
+    if (size := int.from_bytes(start, "little")) > LARGEST_HEADER:
+        raise ValueError(f"a header of {size:,} bytes, more than {LARGEST_HEADER:,}")
 
 
 def written_tensors(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:

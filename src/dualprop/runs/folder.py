@@ -45,7 +45,11 @@ FORMER = "checkpoint.pt"
 SMALL = 2**16
 """Bytes of a file of settings, at most."""
 LARGE = 2**30
-"""Of metrics, and of measurements."""
+"""Of metrics, which are read line by line."""
+MEASURED = 2**24
+"""Of measurements."""
+LONGEST = 2**20
+"""Of one line of them."""
 
 
 class Recorded(Protocol):
@@ -214,15 +218,26 @@ class Run:
         """
         return format.read_tensors(self.path / name)
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics; a last line cut short by a kill does not count.
+    def metrics(self, *kinds: str) -> list[dict[str, Any]]:
+        """The lines of metrics; a last line cut short by a kill does not count.
+
+        Args:
+            kinds: of "train", "epoch" and "test" those that are wanted; all by default.
 
         Raises:
             CheckpointError: if one is no record.
         """
+        return list(self._records(*kinds))
+
+    def _records(self, *kinds: str) -> Iterator[dict[str, Any]]:
+        """The same, one at a time."""
         try:
-            return [_record(line) for line in self._lines() if line.endswith(b"\n")]
+            for line in self._lines():
+                if line.endswith(b"\n") and ((record := _record(line))["kind"] in kinds or not kinds):
+                    yield record
         except (ValueError, TypeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
             raise CheckpointError(f"{self.path / 'metrics.jsonl'}: damaged ({_reason(error)})") from None
 
     def readable_metrics(self) -> list[dict[str, Any]]:
@@ -238,13 +253,15 @@ class Run:
             logger.warning("%s: %s left out", self.path / "metrics.jsonl", lines)
         return records
 
-    def _lines(self) -> list[bytes]:
-        """The lines of metrics as they are."""
+    def _lines(self) -> Iterator[bytes]:
+        """The lines of metrics as they are, one at a time; one that is too long is several."""
         path = self.path / "metrics.jsonl"
         try:
-            return files.read_regular(path, LARGE).splitlines(keepends=True)
+            with files.open_regular(path, LARGE) as lines:
+                while line := lines.readline(LONGEST):
+                    yield line if len(line) < LONGEST else line + b"\n"  # which is then no record
         except FileNotFoundError:
-            return []
+            return
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({_reason(error)})") from None
 
@@ -288,9 +305,9 @@ class Run:
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines that will be computed again: those of steps after `step`, and any test."""
-        kept = [record for record in self.metrics() if record["step"] <= step and record["kind"] != "test"]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
-        replace_file(self.path / "metrics.jsonl", lambda f: f.write(text.encode("utf-8")))
+        kept = (record for record in self._records("train", "epoch") if record["step"] <= step)
+        lines = (f"{json.dumps(record)}\n".encode() for record in kept)
+        replace_file(self.path / "metrics.jsonl", lambda f: f.writelines(lines))
 
 
 class ReadOnlyRun(Run):

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from dualprop.errors import printable
 from dualprop.rules import RULES
 from dualprop.runs.folder import replace_file
 
@@ -37,7 +38,10 @@ STYLE: dict[Any, Any] = {
 }
 """Sizes in points."""
 
-styled = rc_context(STYLE)
+DEFAULT = "default"
+"""What ours is put upon: a matplotlibrc in the working directory might start LaTeX, or ask for a huge picture."""
+
+styled = style.context([DEFAULT, STYLE])
 """A decorator: what the function draws and saves has our style."""
 
 BLACK = "#000000"
@@ -117,20 +121,21 @@ def curves(axes: Axes, rule: str, runs: Sequence[Sequence[float]]) -> None:
     """
     columns = list(zip(*runs, strict=True))
     epochs = range(1, len(columns) + 1)
-    style = look(rule)
+    own = look(rule)
     if len(columns) > FEW:
-        style["marker"] = None
-    axes.plot(epochs, [statistics.fmean(c) for c in columns], label=rule, **style)
+        own["marker"] = None
+    axes.plot(epochs, [statistics.fmean(c) for c in columns], label=printable(rule), **own)
     if len(runs) > 1:
         low, high = [min(c) for c in columns], [max(c) for c in columns]
-        axes.fill_between(epochs, low, high, color=style["color"], alpha=0.1, linewidth=0)
+        axes.fill_between(epochs, low, high, color=own["color"], alpha=0.1, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.set_xlim(*((0.5, 1.5) if len(columns) == 1 else (None, None)))
 
 
 def legend(figure: Figure, axes: Axes) -> None:
     """The rules beside the panels, where they cover no curve."""
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    for name in figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper").get_texts():
+        name.set_parse_math(False)
 
 
 STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9))

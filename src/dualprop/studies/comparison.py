@@ -24,7 +24,7 @@ from dualprop.training.interrupt import Interrupt
 from dualprop.training.own import Own
 from dualprop.training.processes import torchrun
 from dualprop.training.recipes import Recipe
-from dualprop.training.start import resume, train
+from dualprop.training.start import train
 
 logger = logging.getLogger("dualprop")
 
@@ -224,15 +224,16 @@ def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str]
             try:
                 shown = _shown(s)
                 ours = _copied(own)
-                if path.exists():
-                    resume(path, data=ours.data, net=ours.net, **shown)
-                else:
-                    train(s, path, data=ours.data, net=ours.net, **shown)
+                train(s, path, data=ours.data, net=ours.net, resume=True, **shown)
             except Interrupted:
                 raise stopped from None
             except DivergenceError as error:  # of this run alone
                 diverged[path.name] = str(error)
                 logger.warning("%s diverged: %s", path.name, error)
+            except CheckpointError:  # which names the file
+                raise
+            except DualpropError as error:
+                raise CheckpointError(f"{path}: {error}") from None
     finished = [path for path in paths if path.name not in diverged]
     if not finished:
         raise DivergenceError("; ".join(f"{name} diverged: {why}" for name, why in diverged.items()))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dualprop.arguments import Count, CountOrZero, check
 from dualprop.errors import DualpropError
-from dualprop.rules.state import restored
+from dualprop.rules.state import astray, restored
 from dualprop.training.means import Means
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROWS = 1000  # judged together: for fewer, torchmetrics takes longer to be called than to count
 TOP = {"accuracy": 1, "accuracy_top5": 5}
+SUM = "mean_value"
+"""torchmetrics' name for the sum of losses, which alone may be negative."""
 Sums = dict[str, Annotated[tuple[float, Count], Field(strict=False)]]
 """Of measures, with how many each is of."""
 
@@ -135,7 +137,10 @@ class Tally:
         if state["metrics"]:
             tally._make(state["classes"])
         metrics = restored(tally.state_dict()["metrics"], state["metrics"], f"{at}.metrics")
-        if any(bool((number < 0).any()) for metric in metrics.values() for number in metric.values()):
+        if bad := next(astray(metrics, f"{at}.metrics"), None):
+            raise DualpropError(f"{bad}: NaN or infinite")
+        counts = [number for metric in metrics.values() for name, number in metric.items() if name != SUM]
+        if any(bool((number < 0).any()) for number in counts):
             raise DualpropError(f"{at}.metrics: a count below 0")
         tally._merge(**state)
         return tally

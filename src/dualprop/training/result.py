@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,16 +61,29 @@ def finished(run: Run) -> Result | None:
 
 def _by_metrics(run: Run, result: Result) -> str | None:
     """What the metrics say against a result."""
-    tests = [record for record in run.metrics() if record["kind"] == "test"]
-    if not tests:
+    records = run.metrics("epoch", "test")
+    epochs = {record.get("epoch"): record for record in records if record["kind"] == "epoch"}
+    test = next((record for record in reversed(records) if record["kind"] == "test"), None)
+    if test is None:
         return "a result, but metrics.jsonl has no test"
-    for name, ours in (
-        ("accuracy", result.test_accuracy),
-        ("loss", result.test_loss),
-        ("epoch", result.best_epoch),
+    best = epochs.get(result.best_epoch, {})
+    seconds = [record["seconds"] for record in epochs.values() if "seconds" in record]
+    for what, ours, theirs in (
+        ("accuracy {} of the test", result.test_accuracy, test.get("accuracy")),
+        ("top-5 accuracy {} of the test", result.test_accuracy_top5, test.get("accuracy_top5")),
+        ("loss {} of the test", result.test_loss, test.get("loss")),
+        ("epoch {} of the test", result.best_epoch, test.get("epoch")),
+        ("validation accuracy {}", result.val_accuracy, best.get("val_accuracy", result.val_accuracy)),
+        (
+            "top-5 validation accuracy {}",
+            result.val_accuracy_top5,
+            best.get("val_accuracy_top5", result.val_accuracy_top5),
+        ),
     ):
-        if tests[-1].get(name) != ours:
-            return f"{name} {ours} of the test, but metrics.jsonl has {tests[-1].get(name)}"
+        if theirs != ours:
+            return f"{what.format(ours)}, but metrics.jsonl has {theirs}"
+    if seconds and not math.isclose(result.seconds_per_epoch, mean := sum(seconds) / len(seconds), rel_tol=1e-6):
+        return f"{result.seconds_per_epoch} seconds per epoch, but metrics.jsonl has {mean} of them"
     return None
 
 

@@ -31,9 +31,17 @@ def run(tmp_path):
         angles = {name: c for name, c in (("cosine", cosine), ("own", own)) if c is not None}
         own_numbers = {"loss": 0.1, "accuracy": 0.5, **angles}
         epochs = [
-            {"kind": "epoch", "step": n, "val_accuracy": a, **own_numbers} for n, a in enumerate(accuracies, 1)
+            {"kind": "epoch", "step": n, "epoch": n, "val_accuracy": a, **own_numbers}
+            for n, a in enumerate(accuracies, 1)
         ]
-        tested = {"kind": "test", "step": len(accuracies), "epoch": 1, "accuracy": test, "loss": 0.2}
+        tested = {
+            "kind": "test",
+            "step": len(accuracies),
+            "epoch": 1,
+            "accuracy": test,
+            "loss": 0.2,
+            **({} if top5 is None else {"accuracy_top5": top5}),
+        }
         files = {
             "settings": dp.Settings(rule=rule, seed=seed, epochs=len(accuracies), hidden=(8,)).as_dict(),
             "environment": {**ENVIRONMENT, **environment},
@@ -42,7 +50,7 @@ def run(tmp_path):
                 "test_accuracy": test,
                 "test_loss": 0.2,
                 "best_epoch": 1,
-                "val_accuracy": 0.5,
+                "val_accuracy": accuracies[0],
                 "seconds_per_epoch": 2.0,
                 "test_accuracy_top5": top5,
             },

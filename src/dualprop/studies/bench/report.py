@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dualprop.errors import CheckpointError
-from dualprop.runs.folder import LARGE, read_json
+from dualprop.runs.folder import MEASURED, read_json
 from dualprop.studies._machine import machine
 from dualprop.studies._table import Table, show
 from dualprop.studies.bench.ceilings import PRODUCT, Ceiling
@@ -225,7 +225,7 @@ class Measurements:
             CheckpointError: if it is missing or damaged, or holds something else.
         """
         try:
-            return cls.from_dict(read_json(path, LARGE))
+            return cls.from_dict(read_json(path, MEASURED))
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: not the numbers of a bench ({error!r})") from None
 

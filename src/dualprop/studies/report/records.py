@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from dualprop.arguments import Portion, check, check_entries
+from pydantic import AfterValidator
+
+from dualprop.arguments import Number, Portion, check, check_entries
 from dualprop.errors import DualpropError
-from dualprop.runs.folder import LARGE, Run, read_json
+from dualprop.runs.folder import MEASURED, Run, read_json
 from dualprop.runs.pictures import Pictures
 from dualprop.studies._machine import ENVIRONMENT
 
@@ -19,13 +21,23 @@ T = TypeVar("T")
 
 MEASUREMENT = "measurement.json"
 
+
+def _is_cosine(value: float) -> float:
+    if abs(value) > 1.001:
+        raise ValueError("not in [-1, 1]")
+    return value
+
+
+Cosine = Annotated[float, AfterValidator(_is_cosine)]
+"""From -1 to 1 but for rounding; NaN where a gradient was zero."""
+
 EPOCH: dict[str, Any] = {
-    "loss": float,
+    "loss": Number,
     "accuracy": Portion | None,
-    "val_loss": float | None,
+    "val_loss": Number | None,
     "val_accuracy": Portion | None,
-    "cosine": list[float] | None,
-    "own": list[float] | None,
+    "cosine": list[Cosine] | None,
+    "own": list[Cosine] | None,
     "measures": dict[str, float] | None,
 }
 """What a report reads of an epoch's record."""
@@ -44,7 +56,7 @@ def environment_of(path: Path) -> Mapping[str, Any]:
 
     def read() -> Mapping[str, Any]:
         measured = (path / MEASUREMENT).is_file()
-        said = read_json(path / MEASUREMENT, LARGE).get("environment") if measured else None
+        said = read_json(path / MEASUREMENT, MEASURED).get("environment") if measured else None
         environment = read_json(path / "environment.json") if said is None else said
         try:
             check_entries(check("environment", environment, dict[str, Any]), ENVIRONMENT)

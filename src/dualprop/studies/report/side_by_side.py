@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -32,6 +33,9 @@ NOTES = (
 )
 """What the columns mean."""
 
+MOST_PANELS = 40
+"""Layers that are drawn: of deeper nets every second, third, ..."""
+
 TRUTHS = {"cosine": "bp", "own": "own gradient"}
 """What gradients are compared with, by the record's name for the cosine."""
 
@@ -59,7 +63,7 @@ class Record:
             raise CheckpointError(f"{path}: not finished (it has no result.json)")
         settings, used = run.settings, recorded(run)
         net = used.net if used else net_arguments(settings, (), 0)
-        epochs = [record for record in run.metrics() if record["kind"] == "epoch"]
+        epochs = run.metrics("epoch")
         environment = read_json(path / "environment.json")
         for name, values, kinds in (
             ("resolved.json", [net], {"num_classes": CountOrZero | None}),
@@ -73,6 +77,8 @@ class Record:
                 raise CheckpointError(f"{path / name}: damaged ({error})") from None
         if not epochs or any(_layers(epoch) != _layers(epochs[0]) for epoch in epochs):
             raise CheckpointError(f"{path / 'metrics.jsonl'}: damaged (its epochs are not all of one net)")
+        if [epoch.get("epoch", n) for n, epoch in enumerate(epochs, 1)] != list(range(1, settings.epochs + 1)):
+            raise CheckpointError(f"{path / 'metrics.jsonl'}: damaged (its epochs are not 1..{settings.epochs})")
         return cls(settings, net, environment, result, epochs)
 
     def cosine(self, to: str) -> float | None:
@@ -265,12 +271,13 @@ class Report:
     def _draw_angles(self, path: Path, to: str, name: str, rules: Mapping[str, list[Record]]) -> None:
         """The angle to a true gradient by epoch, one panel a layer."""
         layers = max(len(r.epochs[0][to]) for records in rules.values() for r in records)
-        figure, layer_panels = panels(layers, (2.6, 2.5), 4)
-        for k, axes in enumerate(layer_panels):
+        shown = range(0, layers, math.ceil(layers / MOST_PANELS))
+        figure, layer_panels = panels(len(shown), (2.6, 2.5), 4)
+        for k, axes in zip(shown, layer_panels, strict=True):
             for rule, records in rules.items():
-                if len(records[0].epochs[0][to]) <= k:
-                    continue  # its net has fewer layers
-                curves(axes, rule, [[angle(epoch[to][k]) for epoch in r.epochs] for r in records])
+                having = [r for r in records if k < len(r.epochs[0][to])]  # other nets have fewer layers
+                if having:
+                    curves(axes, rule, [[angle(epoch[to][k]) for epoch in r.epochs] for r in having])
             axes.set_title(f"layer {k + 1}")
         figure.supylabel(f"angle to {name}, degrees", fontsize="medium")
         legend(figure, layer_panels[0])

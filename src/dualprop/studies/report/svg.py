@@ -9,10 +9,10 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.figure import Figure
 
-from dualprop.studies._figure import BLACK, COLOURS, STYLE
+from dualprop.studies._figure import BLACK, COLOURS, DEFAULT, STYLE
 
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"
@@ -25,18 +25,21 @@ NUMBER = re.compile(r"-?\d+\.\d+")
 COLOUR = re.compile(r"#[0-9a-f]{6}")
 REFERENCE = re.compile(r"#([\w.-]+)\)?")
 
-drawn = rc_context(
-    {
-        **STYLE,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "dualprop",
-        "grid.color": GRID,
-        "grid.alpha": 1,
-        "font.size": 10,
-        "axes.titlesize": 10,
-        "axes.labelsize": 10,
-        "path.simplify_threshold": 0.3,
-    }
+drawn = style.context(
+    [
+        DEFAULT,
+        STYLE,
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "dualprop",
+            "grid.color": GRID,
+            "grid.alpha": 1,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.labelsize": 10,
+            "path.simplify_threshold": 0.3,
+        },
+    ]
 )
 """A decorator: what the function draws and `markup` saves is the same wherever matplotlib is the same."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dualprop.errors import printable
 from dualprop.training.callbacks.base import Callback
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class RunLine(Callback):
     """
 
     def __init__(self, title: str, console: Console | None = None) -> None:
-        self.title, self._console = title, console or stderr()
+        self.title, self._console = printable(title), console or stderr()
 
     def end(self, trainer: Trainer) -> None:
         """Print it, once the test has been made."""
@@ -62,7 +63,7 @@ class Display(Callback):
     """
 
     def __init__(self, title: str, console: Console | None = None) -> None:
-        self.title = title
+        self.title = printable(title)
         console = stderr() if console is None else console
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -75,7 +76,7 @@ class Display(Callback):
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(title, total=None, so_far="")
+        self._task = self._progress.add_task(self.title, total=None, so_far="")
         self._moved = 0.0
 
     @contextmanager
