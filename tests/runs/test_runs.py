@@ -25,7 +25,18 @@ class Malicious:
 def test_a_run_folder_holds_what_the_readme_says(quick, tmp_path):
     result = train(quick, tmp_path / "run")
     names = {p.name.split(".")[0] for p in (tmp_path / "run").iterdir() if p.name != ".lock"}
-    assert names == {"settings", "resolved", "environment", "metrics", "events", "checkpoint", "best", "result"}
+    written = {
+        "settings",
+        "resolved",
+        "environment",
+        "metrics",
+        "events",
+        "checkpoint",
+        "best",
+        "pictures",
+        "result",
+    }
+    assert names == written
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert {"python", "versions", "processor", "threads", "accelerator", "git_commit"} <= set(environment)
     assert environment["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
