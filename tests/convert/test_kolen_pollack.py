@@ -417,3 +417,27 @@ def test_modules_of_other_libraries_that_hold_weights_are_reported():
     assert held == {*made.feedback, *(n for n, why in made.left_alone.items() if "symmetric" in why)}
     assert made.left_alone["transformer.h.0.mlp.c_fc"] == "Conv1D (symmetric feedback)"
     assert made.left_alone["lm_head"] == "Linear (weight shared with Embedding, symmetric feedback)"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_hook_of_a_weight_reaches_its_feedback_weights(shared):
+    """A mask and a bound, set before and after the conversion; where W is shared, of the sum over its layers."""
+    layers = [nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)]
+    if shared:
+        layers[2].weight = layers[0].weight
+    net, (x, y) = double(*layers, beta=2.0), double_batch(8, 6, 3)
+    F.cross_entropy(net(x), y).backward()
+    whole = net[2].weight.grad.clone()
+    torch.testing.assert_close(net[2].feedback.grad, whole)
+    net.zero_grad()
+    mask, bound = (torch.rand(6, 6) > 0.5).double(), float(whole.abs().median())
+    net[2].weight.register_hook(lambda g: (g * mask).clamp(-bound, bound))
+    for _ in range(2):  # hooks are followed once, however often the module is called
+        net.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        torch.testing.assert_close(net[2].feedback.grad, (whole * mask).clamp(-bound, bound))
+        torch.testing.assert_close(net[2].feedback.grad, net[2].weight.grad)
+    other = copy.deepcopy(net)  # which has neither hook
+    other.zero_grad()
+    F.cross_entropy(other(x), y).backward()
+    torch.testing.assert_close(other[2].feedback.grad, whole)

@@ -16,6 +16,7 @@ from dualprop.convert._checkpoints import keep_for_recomputation
 from dualprop.convert._inspection import Inspection
 from dualprop.convert._mode import Mode, begin, current, drop_interrupted, end
 from dualprop.convert.batch import check_learnable, counted, first_tensor
+from dualprop.convert.feedback import follow_hooks
 from dualprop.convert.record import Conversion, Place
 from dualprop.errors import DualpropError
 
@@ -87,6 +88,8 @@ class Part(Place):
                 mode.frame = sys._getframe(1)
         elif torch.is_grad_enabled():
             keep_for_recomputation(mode)
+        if self.feedback and not compiling:
+            follow_hooks(module)
         mode.given((*args, *kwargs.values()))
         mode.path.append((self, module))
         mode.excluded += self.excluded

@@ -195,6 +195,28 @@ def add_feedback(modules: Iterable[nn.Module], generator: torch.Generator | None
             nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
             made[weight] = nn.Parameter(torch.empty_like(weight).copy_(drawn))
         module.register_parameter("feedback", made[weight])
+        follow_hooks(module)
+
+
+class _Following:
+    """A hook of B: what W's own hooks make of their gradient, which is B's, too."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        for hook in list((self.module.weight._backward_hooks or {}).values()):
+            made = hook(gradient)
+            gradient = gradient if made is None else made
+        return gradient
+
+
+def follow_hooks(module: nn.Module) -> None:
+    """Let B get what W's hooks make of its gradient, if W has any; once, whatever modules share the two."""
+    feedback: Any = module.feedback
+    own = feedback._backward_hooks or {}
+    if module.weight._backward_hooks and not any(isinstance(hook, _Following) for hook in own.values()):
+        feedback.register_hook(_Following(module))
 
 
 def check_parameter(name: str, module: nn.Module) -> None:
