@@ -16,6 +16,7 @@ _OTHERS: dict[Any, tuple[str, str]] = {  # one, and several
     str: ("a word", "words"),
     types.NoneType: ("none", "none"),
     Mapping: ("a table", "tables"),
+    Any: ("anything", "anything"),
 }
 _LISTS = (list, tuple, Sequence)
 

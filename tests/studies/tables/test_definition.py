@@ -160,6 +160,12 @@ published = [{ at = { rule = "dp", beta = 1.0 }, values.test_loss = 0.5, source 
     [
         ("axes.rul = ['dp']", "unknown name 'rul'; did you mean 'rule'"),
         ("axes.rule = 'dp'", "axes.rule='dp': must be a list"),
+        ("axes.rule = [[1]]", "rule=[1]: must be a word"),
+        ("axes.rule_settings.beta = 3", "axes.rule_settings.beta=3: must be a list of anything"),
+        ("axes.x.y = 3", "axes.x={'y': 3}: must be a table"),
+        ("axes.seed = [1, 2]", "seed: every cell has its own"),
+        ("published = [{ at = {}, values.test_loss = [] }]", "values={'test_loss': []}: must be a table"),
+        ("published = [{ at = {}, values.test_loss = [1, 2, 3] }]", "values={'test_loss': [1, 2, 3]}: must be"),
         ("axes.rule = ['dq']", "unknown rule 'dq': did you mean 'dp'"),
         ("settings.epoch = 3", "epoch: Settings has no such argument; did you mean 'epochs'"),
         ("settings.epochs = 0", "epochs=0: must be a whole number of at least 1"),
@@ -214,6 +220,8 @@ def test_records_are_found_by_what_they_say(edited, tmp_path):
     edited("mnist-mlp/dp-seed1", settings={"precision": "bf16", "rule_settings": {"alpha": 0.5}, "device": "cuda"})
     edited("mnist-mlp/p-dp-seed1")
     edited("mnist-mlp/dp-seed1", resolved={"own": {"net": "8 weights"}})
+    for net in ({}, {"in_shape": [[1]], "num_classes": 10}, {"in_shape": [1, 28, 28], "num_classes": "ten"}):
+        edited("mnist-mlp/dp-seed1", resolved={"net": net})
     table = tables.read("mnist-mlp")
     found = tables.find(table, tables.records([tmp_path]))
     assert [(each.row.rule, each.seed, each.differences) for each in found] == [

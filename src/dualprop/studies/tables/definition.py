@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from dualprop import files
 from dualprop.arguments import Count, CountOrZero, NotNegative, Number, check, checked
@@ -195,7 +197,7 @@ class Values:
     """Published numbers of one row: each a mean, or a mean and a standard deviation."""
 
     at: Mapping[str, Any]
-    values: Mapping[str, Number | Sequence[Number]]
+    values: Mapping[str, Number | Annotated[Sequence[Number], Field(min_length=1, max_length=2)]]
     seeds: Count | None = None
     source: str = ""
     unlike: str = ""
@@ -268,6 +270,8 @@ def _rows(table: str, block: Block, metrics: Mapping[str, Metric], source: str) 
         given: Mapping[str, Any] = block.settings
         for _, _, settings in choice:
             given = _put(given, settings)
+        if "seed" in given:
+            raise DualpropError("seed: every cell has its own; a block says how many by seeds")
         found: dict[str, Published] = {}
         for each in published:
             if {axis: _word(value) for axis, value in each.at.items()}.items() <= at.items():
@@ -304,7 +308,7 @@ def _axes(axes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _axis(name: str, values: Any) -> list[Choice]:
     if isinstance(values, Mapping):
-        choices = check(f"axes.{name}", values, dict[str, dict[str, Any]])
+        choices = check(f"axes.{name}", values, Mapping[str, Mapping[str, Any]])
         return [(name, word, settings) for word, settings in choices.items()]
     outer, _, own = name.rpartition(".")
     listed = check(f"axes.{name}", values, list[Any])

@@ -75,7 +75,7 @@ class Recipe:
             10.0
         """
         own, _ = _settings(self.settings)
-        table = {**self.settings, **self.rules.get(given.get("rule", own.rule), {})}
+        table = {**self.settings, **self.rules.get(check("rule", given.get("rule", own.rule), str), {})}
         stated, unscaled = _settings(table)
         merged = {name: value for name, value in {**table, **given}.items() if name != UNSCALED}
         for name in SCALED:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from dualprop.arguments import Count, CountOrZero, check_entries
+from dualprop.errors import DualpropError
 from dualprop.rules import RULES
 from dualprop.runs.settings import Settings
 from dualprop.training.resolved import make_net, net_arguments
@@ -131,8 +133,11 @@ def _same(used: Mapping[str, Any], full: Settings) -> bool:
     """Whether net and rule are those of the full setting, as far as the record says what they are."""
     if "net" not in used or used.get("own"):
         return not used.get("own")
-    in_shape, classes = tuple(used["net"]["in_shape"]), used["net"]["num_classes"]
-    ours = _used(json.dumps(full.as_dict()), in_shape, classes)
+    try:
+        check_entries(used["net"], {"in_shape": list[Count], "num_classes": CountOrZero})
+        ours = _used(json.dumps(full.as_dict()), tuple(used["net"]["in_shape"]), used["net"]["num_classes"])
+    except DualpropError:  # no net of a table's, or one that does not fit such data
+        return False
     chosen = {"net": full.net_settings, "rule": full.rule_settings}
     return all(  # what a record does not have is a default, of before there was that setting
         used[part][name] == value if name in used[part] else name not in chosen[part]
