@@ -491,8 +491,8 @@ SABOTAGES = {
     ),
     "resume: a record too many is dropped": Sabotage(
         "runs/folder.py",
-        'if record["step"] <= step and',
-        'if record["step"] < step and',
+        'if record["step"] <= step)',
+        'if record["step"] < step)',
         "runs/test_runs.py",
     ),
     "resume: settings edited meanwhile are taken": Sabotage(
@@ -515,9 +515,21 @@ SABOTAGES = {
     ),
     "records: an invented result is believed": Sabotage(
         "training/result.py",
-        "if tests[-1].get(name) != ours:",
-        "if tests[-1].get(name) is None:",
+        "if theirs != ours:",
+        "if theirs is None:",
         "runs/test_hostile.py -k invented",
+    ),
+    "records: a result of another run in a comparison": Sabotage(
+        "studies/comparison.py",
+        "net=ours.net, resume=True, **shown)",
+        "net=ours.net, resume=not path.exists(), **shown)",
+        "runs/test_hostile.py -k another",
+    ),
+    "records: a header of any length": Sabotage(
+        "runs/checkpoint.py",
+        "> LARGEST_HEADER:",
+        "> LARGEST:",
+        "runs/test_hostile.py -k header",
     ),
     "records: pictures of another sample": Sabotage(
         "training/callbacks/pictures.py",

@@ -352,8 +352,10 @@ class Outer(nn.Module):
 
 
 @pytest.mark.parametrize("backend", but_slow(["eager", "aot_eager", "inductor"], "aot_eager", "inductor"))
-@pytest.mark.parametrize("inside", [False, True])
-@pytest.mark.parametrize("breaks", [False, True])
+@pytest.mark.parametrize(
+    ("inside", "breaks"),
+    [(False, False), (True, True), *(pytest.param(a, not a, marks=pytest.mark.slow) for a in (False, True))],
+)
 def test_compiled(backend, inside, breaks):
     module = model()
     module.breaks = breaks
