@@ -196,9 +196,15 @@ SABOTAGES = {
     ),
     "energies: a tied pair is two terms": Sabotage(
         "engines/hopfield/net.py",
-        "if len(others) == 1 and _is_tied(net, e, others[0]):\n            continue",
-        "if False:\n            continue",
+        "        if ties:\n            continue\n",
+        "",
         "engines/hopfield/test_graph_facts.py -k tied",
+    ),
+    "energies: of edges the same way the first counts": Sabotage(
+        "engines/hopfield/net.py",
+        "        if ties:\n",
+        "        if ties or (source, target) in wiring.edges[:e]:\n",
+        "engines/hopfield/test_graph_twin.py -k double",
     ),
     "energies: a skip's feedback has the gain of one level": Sabotage(
         "engines/hopfield/net.py",

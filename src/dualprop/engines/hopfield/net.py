@@ -213,8 +213,8 @@ def _terms(net: Net) -> Iterator[Term]:
         if back and len(ties) + len(pairs) != 1:
             raise DualpropError(
                 f"net: edge {arrow}: joins the same layers as {wiring.arrow(back[0])}, but an energy has one term "
-                "for both ways: tie them by dualprop.Transposed with scale=1 (hopfield_mlp: strength=1), or leave "
-                "one out"
+                "for both ways: tie them by dualprop.Transposed with scale=1 (hopfield_mlp: net_settings "
+                "strength=1), or leave one out"
             )
         if ties:
             continue
