@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import math
+=======
+from collections.abc import Mapping, Sequence
+>>>>>>> 861b8ed (Reports: metrics are read once, a result that they contradict is left out, damaged records are one line)
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +41,12 @@ class Result:
     val_accuracy_top5: Portion | None = None
 
 
-def finished(run: Run) -> Result | None:
+def finished(run: Run, metrics: Sequence[Mapping[str, Any]] | None = None) -> Result | None:
     """The result of a run, or None while it is not finished.
+
+    Args:
+        run: the run.
+        metrics: what is to be believed of its metrics, as `Run.metrics` gives them, which is the default.
 
     Raises:
         CheckpointError: if its result.json says what the rest of the folder does not: that another number of
@@ -52,19 +60,26 @@ def finished(run: Run) -> Result | None:
         result = Result(**{**values, "run": str(run.path)})  # it may have moved
     except DualpropError as error:
         raise CheckpointError(f"{path}: damaged ({error})") from None
-    if contradiction := _by_metrics(run, result) or _by_checkpoint(run, result):
+    if contradiction := _by_metrics(run.metrics() if metrics is None else metrics, result) or _by_checkpoint(
+        run, result
+    ):
         raise CheckpointError(
             f"{path}: {contradiction}; to test the run's weights again, remove {path.name} and resume it"
         )
     return result
 
 
-def _by_metrics(run: Run, result: Result) -> str | None:
+def _by_metrics(metrics: Sequence[Mapping[str, Any]], result: Result) -> str | None:
     """What the metrics say against a result."""
+<<<<<<< HEAD
     records = run.metrics("epoch", "test")
     epochs = {record.get("epoch"): record for record in records if record["kind"] == "epoch"}
     test = next((record for record in reversed(records) if record["kind"] == "test"), None)
     if test is None:
+=======
+    tests = [record for record in metrics if record["kind"] == "test"]
+    if not tests:
+>>>>>>> 861b8ed (Reports: metrics are read once, a result that they contradict is left out, damaged records are one line)
         return "a result, but metrics.jsonl has no test"
     best = epochs.get(result.best_epoch, {})
     seconds = [record["seconds"] for record in epochs.values() if "seconds" in record]

@@ -16,7 +16,7 @@ from dualprop.studies.report.figures import Curves, Plan, bars, differences, hea
 from dualprop.studies.report.naming import Machines, commit, folders, listed, together
 from dualprop.studies.report.others import others
 from dualprop.studies.report.pictures import dyad_pictures, filter_pictures
-from dualprop.studies.report.records import environment_of, epochs_of, pictures_of
+from dualprop.studies.report.records import environment_of, pictures_of
 from dualprop.studies.report.rows import Group, Line, groups, lines
 from dualprop.studies.report.verdict import RULE
 
@@ -186,7 +186,7 @@ def _figures(table: tables.Table, own: Sequence[Line], measured: Sequence[Group]
     """Those of a table, and what is missing."""
     trained = [group for group in measured if group.row.make == "training"]
     every = [
-        Curves(group.label, group.row.rule, [epochs_of(each.path) for each in group.found]) for group in trained
+        Curves(group.label, group.row.rule, [each.record.epochs for each in group.found]) for group in trained
     ]
     recorded = [curves for curves in every if any(curves.runs)]
     plans: list[Plan | None] = [

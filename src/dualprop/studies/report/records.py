@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+<<<<<<< HEAD
 from pydantic import AfterValidator
 
 from dualprop.arguments import Number, Portion, check, check_entries
+=======
+from dualprop.arguments import check, check_entries
+>>>>>>> 861b8ed (Reports: metrics are read once, a result that they contradict is left out, damaged records are one line)
 from dualprop.errors import DualpropError
 from dualprop.runs.folder import MEASURED, Run, read_json
 from dualprop.runs.pictures import Pictures
@@ -21,6 +25,7 @@ T = TypeVar("T")
 
 MEASUREMENT = "measurement.json"
 
+<<<<<<< HEAD
 
 def _is_cosine(value: float) -> float:
     if abs(value) > 1.001:
@@ -42,6 +47,8 @@ EPOCH: dict[str, Any] = {
 }
 """What a report reads of an epoch's record."""
 
+=======
+>>>>>>> 861b8ed (Reports: metrics are read once, a result that they contradict is left out, damaged records are one line)
 
 def _or_warn(read: Callable[[], T], instead: T) -> T:
     try:
@@ -66,27 +73,6 @@ def environment_of(path: Path) -> Mapping[str, Any]:
         return kept
 
     return _or_warn(read, {})
-
-
-def epochs_of(path: Path) -> list[dict[str, Any]]:
-    """What a training recorded at the end of each epoch; of other records nothing."""
-    if not (path / "settings.json").is_file():
-        return []
-    nothing: list[dict[str, Any]] = []
-    records = _or_warn(lambda: Run.open(path).readable_metrics(), nothing)
-    epochs = [record for record in records if record["kind"] == "epoch"]
-    kept = [epoch for epoch in epochs if _is_epoch(epoch)]
-    if len(kept) < len(epochs):
-        logger.warning("%s: %d epochs of other numbers left out", path / "metrics.jsonl", len(epochs) - len(kept))
-    return kept
-
-
-def _is_epoch(epoch: Mapping[str, Any]) -> bool:
-    try:
-        check_entries(epoch, EPOCH)
-    except DualpropError:
-        return False
-    return True
 
 
 def pictures_of(path: Path) -> Pictures | None:

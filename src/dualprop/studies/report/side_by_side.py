@@ -13,10 +13,10 @@ from dualprop.arguments import CountOrZero, check_entries
 from dualprop.errors import CheckpointError, DualpropError, printable
 from dualprop.runs.folder import Run, read_json, write_text
 from dualprop.runs.settings import Settings
+from dualprop.studies._epochs import EPOCH
 from dualprop.studies._figure import angle, curves, errors_axis, legend, panels, save, styled
 from dualprop.studies._machine import ENVIRONMENT, machine
 from dualprop.studies._table import Table, show
-from dualprop.studies.report.records import EPOCH
 from dualprop.training.means import Means
 from dualprop.training.resolved import net_arguments
 from dualprop.training.result import Result, finished

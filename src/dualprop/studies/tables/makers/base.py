@@ -30,6 +30,7 @@ class Record:
         numbers: what was measured, by name; empty while it is not finished.
         complete: whether it came to its end.
         diverged: why it did not; empty where it did, or may yet.
+        epochs: what was recorded at the end of each epoch, where there are some.
     """
 
     settings: Settings
@@ -37,6 +38,7 @@ class Record:
     numbers: Mapping[str, float] = field(default_factory=dict)
     complete: bool = False
     diverged: str = ""
+    epochs: Sequence[Mapping[str, Any]] = ()
 
 
 class Maker(ABC):

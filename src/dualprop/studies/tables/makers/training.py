@@ -10,12 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dualprop.arguments import Count, check_entries
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError
 from dualprop.runs.folder import Run, read_json, write_json
 from dualprop.runs.settings import Settings
+from dualprop.studies._epochs import readable_epochs
 from dualprop.studies.tables.makers.base import Maker, Record
 from dualprop.training.experiment import build, check_names
-from dualprop.training.result import Result
+from dualprop.training.result import finished
 from dualprop.training.start import resume, train
 from dualprop.training.threads import computing_in
 from dualprop.training.weights import recorded
@@ -61,22 +63,16 @@ class Training(Maker):
         if not (folder / "settings.json").is_file() or not (folder / "environment.json").is_file():
             return None
         run = Run.open(folder)
-        resolved = (
-            recorded(run) if run.resolved is not None else None
-        )  # of which a reader of tables need not be told
-        used = {name: getattr(resolved, name) for name in ("net", "rule", "own")} if resolved else {}
-        values, why = run.result, ""
+        metrics, used, why = run.readable_metrics(), _used(run), ""
+        epochs = readable_epochs(run.path, metrics)
         if (folder / DIVERGED).is_file():
             why = str(read_json(folder / DIVERGED).get("error"))
-        if values is None:
-            return Record(run.settings, used, diverged=why)
-        try:
-            result = Result(**{**values, "run": str(folder)})
-        except DualpropError as error:
-            raise CheckpointError(f"{folder / 'result.json'}: damaged ({error})") from None
+        result = finished(run, metrics)
+        if result is None:
+            return Record(run.settings, used, diverged=why, epochs=epochs)
         numbers = {name: value for name, value in asdict(result).items() if isinstance(value, int | float)}
         numbers["hours"] = result.seconds_per_epoch * run.settings.epochs / 3600
-        return Record(run.settings, used, {**numbers, **_cosines(run)}, complete=True)
+        return Record(run.settings, used, {**numbers, **_cosines(epochs)}, complete=True, epochs=epochs)
 
 
 def _least(work: Callable[[], object]) -> float:
@@ -89,9 +85,20 @@ def _least(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def _cosines(run: Run) -> dict[str, float]:
+def _used(run: Run) -> dict[str, Any]:
+    """What was made of its settings; nothing where that was not recorded."""
+    if run.resolved is None or (resolved := recorded(run)) is None:
+        return {}
+    if not resolved.own:
+        try:
+            check_entries(resolved.net, {"in_shape": list[Count], "num_classes": Count})
+        except DualpropError as error:
+            raise CheckpointError(f"{run.path / 'resolved.json'}: damaged ({error})") from None
+    return {name: getattr(resolved, name) for name in ("net", "rule", "own")}
+
+
+def _cosines(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Mean and least of each cosine over layers and epochs."""
-    epochs = [record for record in run.readable_metrics() if record["kind"] == "epoch"]
     numbers: dict[str, float] = {}
     for name in ("cosine", "own", "feedback_cosine"):
         cosines = [c for epoch in epochs for c in _numbers(epoch.get(name)) if not math.isnan(c)]

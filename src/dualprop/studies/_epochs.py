@@ -1,0 +1,47 @@
+"""What a run recorded at the end of its epochs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dualprop.arguments import Portion, check_entries
+from dualprop.errors import DualpropError
+
+logger = logging.getLogger("dualprop")
+
+EPOCH: dict[str, Any] = {
+    "loss": float,
+    "accuracy": Portion | None,
+    "val_loss": float | None,
+    "val_accuracy": Portion | None,
+    "cosine": list[float] | None,
+    "own": list[float] | None,
+    "measures": dict[str, float] | None,
+}
+"""What is read of it."""
+
+
+def readable_epochs(path: Path, metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that have the numbers of an epoch; how many have not is a warning.
+
+    Args:
+        path: the run's folder.
+        metrics: all records.
+    """
+    epochs = [record for record in metrics if record["kind"] == "epoch"]
+    kept = [epoch for epoch in epochs if _is_epoch(epoch)]
+    if gone := len(epochs) - len(kept):
+        what = "1 epoch of other numbers" if gone == 1 else f"{gone} epochs of other numbers"
+        logger.warning("%s: %s left out", path / "metrics.jsonl", what)
+    return kept
+
+
+def _is_epoch(epoch: Mapping[str, Any]) -> bool:
+    try:
+        check_entries(epoch, EPOCH)
+    except DualpropError:
+        return False
+    return True
