@@ -536,6 +536,17 @@ SABOTAGES = {
         "> LARGEST_HEADER:",
         "> LARGEST:",
         "runs/test_hostile.py -k header",
+    "report: published seeds do not count": Sabotage(
+        "studies/report/verdict.py",
+        "published.std**2 / published.seeds",
+        "published.std**2",
+        "studies/report/test_verdict.py",
+    ),
+    "report: a shortened schedule is compared": Sabotage(
+        "studies/report/rows.py",
+        "unlike = group.unlike or",
+        'unlike = "" or',
+        "studies/report/test_document.py",
     ),
     "records: pictures of another sample": Sabotage(
         "training/callbacks/pictures.py",

@@ -56,6 +56,7 @@ def test_a_shortened_schedule_is_never_compared(runs):
     assert full["verdict"] == "n = 1, within published ± 2 s"
     assert short["verdict"] == "not comparable: schedule shortened (epochs 2 of 4)"
     assert (short["measured"], short["difference"]) == ("90.00 ± 0.00 (n = 3)", "")
+    assert short["command"] == f"{full['command']} --epochs 2"
 
 
 def test_the_head_says_that_schedules_were_shortened_and_full_tables_come_first(runs):
@@ -129,7 +130,7 @@ def test_runs_of_no_table_have_a_line_each_that_differs_in_more_than_its_seed(ru
     record(runs, "third", "dp", 0, 0.4, settings={"lr": 0.25, "hidden": (3,)})
     sections = document([runs], [str(table_file(runs.parent))]).sections
     others = next(section for section in sections if section.title == "Other runs")
-    assert [row[:3] for row in others.table.rows] == [
+    assert [row[:3] for row in others.tables[0].rows] == [
         ("dp on digits, mlp-8, 4 epochs, lr 0.5", "55.00 ± 7.07 (n = 2)", "runs/other-{0,1}"),
         ("dp on digits, mlp-3, 4 epochs, lr 0.25", "40.00 (n = 1)", "runs/third"),
     ]

@@ -61,7 +61,7 @@ class Section:
     Attributes:
         title: the heading.
         text: paragraphs below it.
-        table: the rows.
+        tables: their titles are headings; one may have none.
         figures: those that say most first.
         missing: what cannot be drawn, and why.
         summary: what came out, in a line.
@@ -69,7 +69,7 @@ class Section:
 
     title: str
     text: Sequence[str]
-    table: Table
+    tables: Sequence[Table]
     figures: Sequence[Plan] = ()
     missing: Sequence[str] = ()
     summary: str = ""
@@ -93,17 +93,20 @@ class Document:
         """Its text and tables."""
         parts = [f"# {marked(self.title)}", *map(marked, self.text)]
         for section in self.sections:
-            parts += [f"## {marked(section.title)}", *map(marked, section.text), section.table.markdown()]
+            parts += [f"## {marked(section.title)}", *map(marked, section.text)]
+            for table in section.tables:
+                parts += [*([f"### {marked(table.title)}"] if table.title else []), table.markdown()]
         return "\n\n".join(parts) + "\n"
 
     def csv(self) -> str:
         """The rows of all tables with published numbers, their table's title in front."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["table", *COLUMNS])
+        writer.writerow(["table", "part", *COLUMNS])
         for section in self.sections:
-            if tuple(section.table.columns) == COLUMNS:
-                writer.writerows([section.title, *row] for row in section.table.rows)
+            for table in section.tables:
+                if tuple(table.columns) == COLUMNS:
+                    writer.writerows([section.title, table.title, *row] for row in table.rows)
         return text.getvalue()
 
 
@@ -132,8 +135,8 @@ def document(paths: Sequence[Path], names: Sequence[str] | None = None) -> Docum
     rest = [(path, record) for path, _, record in among if path not in used]
     if rest:
         text = ("Records that are cells of none of the tables above.",)
-        sections.append(Section("Other runs", text, others(rest, named, machines.letter)))
-    sections.append(Section("Machines", (), machines.table()))
+        sections.append(Section("Other runs", text, [others(rest, named, machines.letter)]))
+    sections.append(Section("Machines", (), [machines.table()]))
     return Document(TITLE, (TEXT, RULE), sections)
 
 
@@ -159,9 +162,19 @@ def _section(
         text.append(
             f"Shortened, and therefore not the paper's: {'; '.join(shortened)}. Such rows are not compared."
         )
-    rows = [_row(line, named, machines) for line in own]
+    silent = [row for row in table.rows if not any(line.row is row for line in own)]
+    if silent:
+        text.append(f"Rows without a published number that were not run: {len(silent)}, by {_command(table)}.")
+    blocks: dict[str, list[list[str]]] = {}
+    for line in own:
+        blocks.setdefault(line.row.block, []).append(_row(line, named, machines))
+    shown = [Table(block, COLUMNS, rows, words=COLUMNS) for block, rows in blocks.items()]
     figures, missing = _figures(table, own, measured)
-    return Section(table.title, text, Table("", COLUMNS, rows, words=COLUMNS), figures, missing, summary)
+    return Section(table.title, text, shown, figures, missing, summary)
+
+
+def _command(table: tables.Table) -> str:
+    return table.rows[0].command.partition(" --")[0]
 
 
 def _row(line: Line, named: Mapping[Path, str], machines: Machines) -> list[str]:

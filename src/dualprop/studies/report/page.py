@@ -32,7 +32,7 @@ def page(document: Document) -> str:
     environment.filters.update(kind=_kind, breakable=_breakable)
     template = environment.from_string(resources.files(__package__ or "").joinpath("page.html").read_text("utf-8"))
     picture: Any = vars(template.make_module({"document": document, "sections": (), "generator": ""}))["picture"]
-    shown = [replace(section, table=_cut(section.table)) for section in document.sections]
+    shown = [replace(section, tables=[*map(_cut, section.tables)]) for section in document.sections]
     figures: list[dict[int, Markup]] = [{} for _ in shown]
     missing = [[*section.missing, *_short(section)] for section in document.sections]
 
@@ -67,7 +67,7 @@ def _cut(table: Table) -> Table:
 
 
 def _short(section: Section) -> list[str]:
-    more = len(section.table.rows) - ROWS
+    more = sum(max(0, len(table.rows) - ROWS) for table in section.tables)
     return [f"{more:,} more rows are in the Markdown and CSV files of this report."] if more > 0 else []
 
 

@@ -158,8 +158,11 @@ class Line:
 
     @property
     def command(self) -> str:
-        """What makes it."""
-        return self.row.command
+        """What makes it, shortened as it was."""
+        differences = self.group.differences if self.group else {}
+        options = [(name, differences[name][0]) for name in ("epochs", "val_fraction") if name in differences]
+        words = (f"--{name.replace('_', '-')} {_word(ours)}" for name, ours in options)
+        return " ".join([self.row.command, *words])
 
     @property
     def hours(self) -> str:
@@ -206,7 +209,7 @@ def groups(table: Table, found: Sequence[Found]) -> list[Group]:
 
 
 def lines(table: Table, measured: Sequence[Group]) -> list[Line]:
-    """A line for each number, published or measured; one for what was neither.
+    """A line for each number, published or measured.
 
     Args:
         table: the table.
@@ -214,17 +217,14 @@ def lines(table: Table, measured: Sequence[Group]) -> list[Line]:
     """
     made: list[Line] = []
     for row in table.rows:
-        own: list[Line] = []
-        for group in (group for group in measured if group.row is row):
-            own += _of_group(table, row, group)
+        own = [line for group in measured if group.row is row for line in _of_group(table, row, group)]
         shown = {line.name for line in own}
-        wanted = [name for name in table.metrics if name in row.published] or list(table.metrics)[:1]
-        own += [
-            Line(table, row, name, table.metrics[name], None, (), judge(row.published.get(name), ()))
-            for name in wanted
-            if name not in shown and (name in row.published or not own)
-        ]
         made += own
+        made += [
+            Line(table, row, name, metric, None, (), judge(row.published[name], ()))
+            for name, metric in table.metrics.items()
+            if name in row.published and name not in shown
+        ]
     return made
 
 

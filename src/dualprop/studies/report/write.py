@@ -19,7 +19,7 @@ LARGEST = 2**24
 """Bytes of a file that may be a report."""
 
 OURS = re.compile(
-    r'\A(<!DOCTYPE html>.*<meta name="generator" content="dualprop|# Published|table,claim,)', re.DOTALL
+    r'\A(<!DOCTYPE html>.*<meta name="generator" content="dualprop|# Published|table,part,claim,)', re.DOTALL
 )
 """How our files begin."""
 
