@@ -141,8 +141,14 @@ def document(paths: Sequence[Path], names: Sequence[str] | None = None) -> Docum
 
 
 def _place(own: Sequence[Line]) -> int:
-    """0 for a table of which something was measured in full, 1 where something was measured at all, else 2."""
-    return 0 if any(line.full for line in own) else 1 if any(line.values for line in own) else 2
+    """The less, the more is known of a table: a verdict from seeds enough, full settings, anything, nothing."""
+    known = (
+        any(line.verdict.kind in ("agrees", "differs") for line in own),
+        any(line.full for line in own),
+        any(line.values for line in own),
+        True,
+    )
+    return known.index(True)
 
 
 def _section(
