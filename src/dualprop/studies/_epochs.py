@@ -5,23 +5,35 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from dualprop.arguments import Portion, check_entries
+from pydantic import AfterValidator
+
+from dualprop.arguments import Number, Portion, check_entries
 from dualprop.errors import DualpropError
 
 logger = logging.getLogger("dualprop")
 
+
+def _is_cosine(value: float) -> float:
+    if abs(value) > 1.001:
+        raise ValueError("not in [-1, 1]")
+    return value
+
+
+Cosine = Annotated[float, AfterValidator(_is_cosine)]
+"""From -1 to 1 but for rounding; NaN where a gradient was zero."""
+
 EPOCH: dict[str, Any] = {
-    "loss": float,
+    "loss": Number,
     "accuracy": Portion | None,
-    "val_loss": float | None,
+    "val_loss": Number | None,
     "val_accuracy": Portion | None,
-    "cosine": list[float] | None,
-    "own": list[float] | None,
+    "cosine": list[Cosine] | None,
+    "own": list[Cosine] | None,
     "measures": dict[str, float] | None,
 }
-"""What is read of it."""
+"""What a report reads of an epoch's record."""
 
 
 def readable_epochs(path: Path, metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import math
-=======
 from collections.abc import Mapping, Sequence
->>>>>>> 861b8ed (Reports: metrics are read once, a result that they contradict is left out, damaged records are one line)
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +68,9 @@ def finished(run: Run, metrics: Sequence[Mapping[str, Any]] | None = None) -> Re
 
 def _by_metrics(metrics: Sequence[Mapping[str, Any]], result: Result) -> str | None:
     """What the metrics say against a result."""
-<<<<<<< HEAD
-    records = run.metrics("epoch", "test")
-    epochs = {record.get("epoch"): record for record in records if record["kind"] == "epoch"}
-    test = next((record for record in reversed(records) if record["kind"] == "test"), None)
+    epochs = {record.get("epoch"): record for record in metrics if record["kind"] == "epoch"}
+    test = next((record for record in reversed(metrics) if record["kind"] == "test"), None)
     if test is None:
-=======
-    tests = [record for record in metrics if record["kind"] == "test"]
-    if not tests:
->>>>>>> 861b8ed (Reports: metrics are read once, a result that they contradict is left out, damaged records are one line)
         return "a result, but metrics.jsonl has no test"
     best = epochs.get(result.best_epoch, {})
     seconds = [record["seconds"] for record in epochs.values() if "seconds" in record]
@@ -97,7 +88,12 @@ def _by_metrics(metrics: Sequence[Mapping[str, Any]], result: Result) -> str | N
     ):
         if theirs != ours:
             return f"{what.format(ours)}, but metrics.jsonl has {theirs}"
-    if seconds and not math.isclose(result.seconds_per_epoch, mean := sum(seconds) / len(seconds), rel_tol=1e-6):
+    whole = len(seconds) >= max((n for n in epochs if isinstance(n, int)), default=0)  # no line was unreadable
+    if (
+        seconds
+        and whole
+        and not math.isclose(result.seconds_per_epoch, mean := sum(seconds) / len(seconds), rel_tol=1e-6)
+    ):
         return f"{result.seconds_per_epoch} seconds per epoch, but metrics.jsonl has {mean} of them"
     return None
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-<<<<<<< HEAD
-from pydantic import AfterValidator
-
-from dualprop.arguments import Number, Portion, check, check_entries
-=======
 from dualprop.arguments import check, check_entries
->>>>>>> 861b8ed (Reports: metrics are read once, a result that they contradict is left out, damaged records are one line)
 from dualprop.errors import DualpropError
 from dualprop.runs.folder import MEASURED, Run, read_json
 from dualprop.runs.pictures import Pictures
@@ -25,30 +19,6 @@ T = TypeVar("T")
 
 MEASUREMENT = "measurement.json"
 
-<<<<<<< HEAD
-
-def _is_cosine(value: float) -> float:
-    if abs(value) > 1.001:
-        raise ValueError("not in [-1, 1]")
-    return value
-
-
-Cosine = Annotated[float, AfterValidator(_is_cosine)]
-"""From -1 to 1 but for rounding; NaN where a gradient was zero."""
-
-EPOCH: dict[str, Any] = {
-    "loss": Number,
-    "accuracy": Portion | None,
-    "val_loss": Number | None,
-    "val_accuracy": Portion | None,
-    "cosine": list[Cosine] | None,
-    "own": list[Cosine] | None,
-    "measures": dict[str, float] | None,
-}
-"""What a report reads of an epoch's record."""
-
-=======
->>>>>>> 861b8ed (Reports: metrics are read once, a result that they contradict is left out, damaged records are one line)
 
 def _or_warn(read: Callable[[], T], instead: T) -> T:
     try:
