@@ -88,12 +88,10 @@ def _by_metrics(metrics: Sequence[Mapping[str, Any]], result: Result) -> str | N
     ):
         if theirs != ours:
             return f"{what.format(ours)}, but metrics.jsonl has {theirs}"
-    whole = len(seconds) >= max((n for n in epochs if isinstance(n, int)), default=0)  # no line was unreadable
-    if (
-        seconds
-        and whole
-        and not math.isclose(result.seconds_per_epoch, mean := sum(seconds) / len(seconds), rel_tol=1e-6)
-    ):
+    if len(seconds) < max((n for n in epochs if isinstance(n, int)), default=1):
+        return None  # a line could not be read, or has no time
+    mean = sum(seconds) / len(seconds)
+    if not math.isclose(result.seconds_per_epoch, mean, rel_tol=1e-6):
         return f"{result.seconds_per_epoch} seconds per epoch, but metrics.jsonl has {mean} of them"
     return None
 

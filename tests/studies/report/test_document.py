@@ -114,7 +114,7 @@ def test_damaged_lines_and_records_are_left_out_with_a_warning_that_counts_them(
 def test_epochs_of_other_numbers_are_no_curve(runs, caplog):
     path = record(runs, "odd", "dp", 0, 0.9)
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    lines[0]["val_accuracy"], lines[1]["cosine"] = [0.5], 3
+    lines[1]["val_accuracy"], lines[2]["cosine"] = [0.5], 3
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with caplog.at_level(logging.WARNING):
         section, *_ = document([runs], [str(table_file(runs.parent))]).sections
