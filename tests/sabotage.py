@@ -536,6 +536,7 @@ SABOTAGES = {
         "> LARGEST_HEADER:",
         "> LARGEST:",
         "runs/test_hostile.py -k header",
+    ),
     "report: published seeds do not count": Sabotage(
         "studies/report/verdict.py",
         "published.std**2 / published.seeds",
