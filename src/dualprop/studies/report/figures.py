@@ -78,11 +78,11 @@ class Plan:
         return replace(self.figure, panels=[self.draw(n, f"{name}-{n}") for n in range(self.count)])
 
 
-def panel() -> tuple[Drawing, Axes]:
+def panel(right: float = 0.97) -> tuple[Drawing, Axes]:
     """A small figure with a horizontal axis of epochs, whose frame is at the same place in all of them."""
     figure = Drawing(figsize=PANEL)
     figure.set_layout_engine("none")
-    axes = figure.subplots(gridspec_kw={"left": 0.17, "right": 0.97, "bottom": 0.2, "top": 0.88})
+    axes = figure.subplots(gridspec_kw={"left": 0.17, "right": right, "bottom": 0.2, "top": 0.88})
     axes.set_xlabel("epoch")
     return figure, axes
 
@@ -149,7 +149,8 @@ def differences(unit: str, values: Sequence[tuple[str, str, float, float | None]
             axes.errorbar(difference, place, xerr=half, color=color, marker="o", markersize=4, capsize=3)
         axes.set_yticks(range(len(values)), [printable(label) for label, *_ in values], parse_math=False)
         axes.set_ylim(len(values) - 0.5, -0.5)
-        axes.set_xlabel(f"measured minus published, {unit}", parse_math=False)
+        axes.set_xlabel(f"difference, {unit}", parse_math=False)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(axis="y", visible=False)
         said = "; ".join(f"{label} {words}" for label, words in rows)
         return markup(figure, name, f"Measured minus published, {unit}", f"{said}.")
@@ -180,7 +181,7 @@ def heat_maps(groups: Sequence[Curves], key: str, truth: str) -> Plan | None:
     @drawn
     def draw(n: int, name: str) -> str:
         group, angles = maps[n]
-        figure, axes = panel()
+        figure, axes = panel(right=0.82)
         layers, epochs = angles.shape
         shown = axes.imshow(
             angles,
@@ -197,7 +198,7 @@ def heat_maps(groups: Sequence[Curves], key: str, truth: str) -> Plan | None:
             axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
         axes.set_ylabel("layer")
         axes.set_title(printable(group.label), parse_math=False)
-        figure.colorbar(shown, label="degrees", fraction=0.06, pad=0.04)
+        figure.colorbar(shown, label="degrees", fraction=0.07, pad=0.04)
         last = ", ".join(f"{angle:.1f}" for angle in angles[:, -1])
         return markup(
             figure,
