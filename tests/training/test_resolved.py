@@ -45,6 +45,7 @@ def test_a_record_holds_every_value_that_settings_left_open(tmp_path):
             "order": "even-odd",
             "warm": False,
             "tolerance": 0.0,
+            "same_age": False,
             "seed": 0,
         },
         "optimizer": json.loads(json.dumps(torch.optim.Adam([torch.zeros(1)], fused=True).defaults)),

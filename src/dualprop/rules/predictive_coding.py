@@ -8,8 +8,9 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from typing import Annotated, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,21 @@ from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import AnyLoss, Rule, Step
 from dualprop.rules.equilibrium_prop import VARIANTS
 
+T = TypeVar("T")
+
+
+def _in_full(
+    method: Callable[[PredictiveCoding, Tensor, Tensor], T],
+) -> Callable[[PredictiveCoding, Tensor, Tensor], T]:
+    """Without autocast."""
+
+    @wraps(method)
+    def call(self: PredictiveCoding, x: Tensor, y: Tensor) -> T:
+        with torch.autocast(x.device.type, enabled=False):
+            return method(self, x, y)
+
+    return call
+
 
 class PredictiveCoding(Rule):
     """Equilibrium propagation on the energy E(z) = ½ Σ_k ‖ε_k‖² of errors ε_k = z_k - f_k(A_k(z_{k-1})).
@@ -31,7 +47,8 @@ class PredictiveCoding(Rule):
     first the even layers, then the odd ones take z_k = f_k(a_k + e_k), with e_k = J_{k+1}^T ε_{k+1}, J the
     derivative of the prediction by z_k, and e_L = -β ∇ℓ; where f_k is no projection, z_k = f_k(a_k) + e_k. The
     gradient is (∂E(z^{β2}) - ∂E(z^{β1}))/(β2 - β1) by the weights, ∂E/∂W = -f_k'(a_k) ε_k z_{k-1}^T: that of the
-    loss at net(x) up to the order of β, and of β² if centred.
+    loss at net(x) up to the order of β, and of β² if centred. All of it is computed without autocast, whose
+    rounding of a drive is larger than most errors.
 
     Args:
         net: the chain to train, with symmetric feedback.
@@ -78,12 +95,12 @@ class PredictiveCoding(Rule):
         """Back-propagation."""
         return Backprop(self.net, loss=self.losses)
 
+    @_in_full
     def update(self, x: Tensor, y: Tensor) -> Step:
         """Nudged phases from the feed-forward pass, and their contrast; arguments as in `Rule.update`."""
         free, (high, low) = self._free(x), self.variant(self.beta, self.generator)
         nudged = [(sign, *self._nudged(free, y, beta)) for beta, sign in ((high, 1), (low, -1)) if beta]
         with torch.enable_grad():
-            torch.clear_autocast_cache()  # its copies of the weights were made without a graph
             energies = [
                 sign * self._energy(below, above, k) for sign, z, _ in nudged for k, below, above in _edges(z)
             ]
@@ -93,6 +110,7 @@ class PredictiveCoding(Rule):
         measures = {"nudged_steps": float(self.steps), "nudged_residual": max(moved for *_, moved in nudged)}
         return Step(self.value([free[-1]], [y]), free[-1], measures=measures)
 
+    @_in_full
     def inference(self, x: Tensor, y: Tensor) -> State:
         """The states at both ends of the contrast; arguments as in `Rule.inference`."""
         free, betas = self._free(x), self.variant(self.beta, self.generator)
