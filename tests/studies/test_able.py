@@ -3,6 +3,8 @@
 import pytest
 
 import dualprop as dp
+from dualprop.errors import DivergenceError
+from dualprop.rules.relaxing import Relaxing
 from dualprop.runs.settings import Settings
 from dualprop.studies.comparison import able, compare
 from dualprop.training.experiment import build
@@ -41,11 +43,16 @@ def test_a_wrong_setting_is_an_error_and_no_reason_to_leave_a_rule_out():
 @pytest.mark.parametrize("net", but_slow(["resnet8", "vit_tiny", "hopfield_mlp"], "resnet8", "vit_tiny"))
 @pytest.mark.filterwarnings("ignore:.*will hardly learn")
 def test_on_a_graph_those_make_a_step_that_were_not_refused(net):
+    """But for rules that settle on a transformer, whose energy has no bound: they may diverge, and say so."""
     common = {"data": "digits", "net": net, "batch_size": 2}
     rules, left_out = able([0], common)
     for rule in rules:
         trainer = build(Settings(rule=rule, **common)).trainer
-        trainer.learn(*next(iter(trainer.data)))
+        try:
+            trainer.learn(*next(iter(trainer.data)))
+        except DivergenceError:
+            assert net == "vit_tiny"
+            assert issubclass(dp.RULES[rule].rule, Relaxing)
     assert {"dp", "ms-dp", "l-dp", "p-dp", "r-dp", "dp-t", "rbp"} <= set(rules)
     assert ("bp" in rules) is (net != "hopfield_mlp")
     assert {"kp-dp", "dtp"} <= set(left_out)

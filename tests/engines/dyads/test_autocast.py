@@ -28,7 +28,7 @@ def gradient(rule, x, y):
     return {n: None if p.grad is None else p.grad.clone() for n, p in rule.net.named_parameters()}
 
 
-@pytest.mark.parametrize("name", list(dp.RULES))
+@pytest.mark.parametrize("name", [name for name in dp.RULES if name != "pc-ep"])  # which works in full
 def test_the_gradient_is_close_to_that_of_single_precision(name):
     rule, x, y = single(name)
     full = gradient(single(name)[0], x, y)
