@@ -10,7 +10,7 @@ demo: .venv/installed  ## every rule on real handwritten digits, side by side
 	$(BIN)/dualprop compare --data digits --hidden 128,128 --epochs 20 --batch-size 50 \
 	  --optimizer sgd --lr 0.1 --weight-decay 0.002 --lr-schedule cosine --warmup-epochs 1 --rule-settings K=20
 
-test: check  ## lint, types and every oracle: what to run before each commit, about 4 minutes on 2 cores
+test: check  ## lint, types and every oracle: what to run before each commit, about 5 minutes on 2 cores
 	$(PYTEST) -m "not slow"
 
 test-all: check  ## the same with whole grids, whole trainings and the sabotages: less than 30 minutes
