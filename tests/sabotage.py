@@ -496,7 +496,7 @@ SABOTAGES = {
         "training/test_own.py -k contradict",
     ),
     "resume: a record too many is dropped": Sabotage(
-        "runs/folder.py",
+        "runs/metrics.py",
         'if record["step"] <= step)',
         'if record["step"] < step)',
         "runs/test_runs.py",

@@ -56,7 +56,7 @@ def bench(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     logging.getLogger("dualprop").setLevel(logging.WARNING)
 
-    from dualprop.runs.folder import write_json
+    from dualprop.runs.documents import write_json
     from dualprop.studies.bench.plan import Plan
     from dualprop.studies.bench.render import render
     from dualprop.studies.bench.run import bench as measure

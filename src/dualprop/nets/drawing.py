@@ -15,10 +15,10 @@ from typing import NamedTuple
 from torch import nn
 
 from dualprop.nets.potentials import POTENTIALS, Potential
+from dualprop.nets.shapes import Shape
 from dualprop.nets.synapses import Affine, Local, Synapse, Transposed
 from dualprop.nets.wiring import Wiring
 
-Shape = tuple[int, ...]
 _WIDE, _HIGH, _SIZE = 7.8, 22, 13  # pixels of a letter, of a line, of the font
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
 from typing import Annotated
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from dualprop.arguments import Count, Fraction, In, NotNegative, check, checked
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.drawing import Drawing, drawn
+from dualprop.nets.plain import plain_chain, plain_graph
 from dualprop.nets.potentials import POTENTIALS, Potential
-from dualprop.nets.synapses import Dense, Synapse, Transposed, layout
+from dualprop.nets.shapes import Shape, check_fit, propagated
+from dualprop.nets.synapses import Dense, Synapse, layout
 from dualprop.nets.wiring import Wiring
 
 Inputs = Tensor | tuple[Tensor, ...]
-Shape = tuple[int, ...]
 
 
 class Layer(nn.Module):
@@ -117,30 +116,7 @@ class Net(nn.Module):
         self.sweeps: int = check("sweeps", sweeps, Count)
         self.damping: float = check("damping", damping, Fraction)
         self._shapes: dict[tuple[Shape, ...], dict[int, Shape]] = {}
-        self._check_widths()
-        synapses = self.synapses
-        for e, synapse in enumerate(synapses):
-            if isinstance(synapse, Transposed) and not any(synapse.tied is other for other in synapses):
-                raise DualpropError(
-                    f"net: edge {self.wiring.arrow(e)}: the synapse that it is the transpose of is not in the net"
-                )
-
-    def _check_widths(self) -> None:
-        """Refuse dense synapses that do not fit the layers at their ends, as far as these are dense, too."""
-        first = [layer.synapse for layer in self.stack]
-        widths = {k: synapse.out_features for k, synapse in enumerate(first, 1) if isinstance(synapse, Dense)}
-        for e, ((source, target), synapse) in enumerate(zip(self.wiring.edges, self.synapses, strict=True)):
-            if not isinstance(synapse, Dense) or synapse.pool is not None:
-                continue
-            for k, does, width in (
-                (source, "takes", synapse.in_features),
-                (target, "gives", synapse.out_features),
-            ):
-                if widths.get(k, width) != width:
-                    name = self.wiring.name(k)
-                    raise DualpropError(
-                        f"net: edge {self.wiring.arrow(e)}: {does} {width} neurons, but {name} has {widths[k]}"
-                    )
+        check_fit(self.wiring, self.synapses)
 
     @property
     def chain(self) -> list[Layer]:
@@ -300,44 +276,7 @@ class Net(nn.Module):
               (3): Linear(in_features=8, out_features=3, bias=True)
             )
         """
-        if not self.wiring.is_chain:
-            return self._plain_graph()
-        modules: list[nn.Module] = []
-        flat = False
-        for layer in self.chain:
-            modules += [m for m in layer.synapse.plain() if not (flat and isinstance(m, nn.Flatten))]
-            modules.append(layer.potential.module())
-            flat = isinstance(layer.synapse, Dense)
-        return nn.Sequential(*(m for m in modules if not isinstance(m, nn.Identity)))
-
-    def _plain_graph(self) -> fx.GraphModule:
-        """`plain`, of a graph."""
-        wiring = self.wiring
-        if wiring.cyclic:
-            raise DualpropError(
-                "net: has cycles, and the states that it settles in are no output of plain modules"
-            )
-        graph, modules = fx.Graph(), nn.ModuleDict()
-
-        def through(module: nn.Module, name: str, node: fx.Node) -> fx.Node:
-            if isinstance(module, nn.Identity):
-                return node
-            modules[name] = module
-            return graph.call_module(name, (node,))
-
-        states = {-n: graph.placeholder(name) for n, name in enumerate(wiring.inputs)}
-        for k, layer in enumerate(self.stack, 1):
-            drives = []
-            for number, (e, synapse) in enumerate(zip(wiring.into[k], layer.synapses, strict=True)):
-                node = states[wiring.edges[e][0]]
-                for place, module in enumerate(synapse.plain()):
-                    node = through(module, f"{wiring.name(k)}_{number}_{place}", node)
-                drives.append(node)
-            drive = reduce(lambda a, b: graph.call_function(operator.add, (a, b)), drives)
-            states[k] = through(layer.potential.module(), wiring.name(k), drive)
-        outputs = tuple(states[k] for k in wiring.outputs)
-        graph.output(outputs if len(outputs) > 1 else outputs[0])
-        return fx.GraphModule(modules, graph)
+        return plain_chain(self.stack) if self.wiring.is_chain else plain_graph(self.wiring, self.stack)
 
     def draw(self, *in_shapes: Shape) -> Drawing:
         """A picture of the net: printed it is text, in a notebook SVG (`draw().svg`).
@@ -395,24 +334,8 @@ class Net(nn.Module):
         if len(key) != len(self.wiring.inputs):
             raise DualpropError(f"x: {len(key)} shapes, but the net has {len(self.wiring.inputs)} inputs")
         if key not in self._shapes:
-            self._shapes[key] = self._checked_shapes(key)
+            self._shapes[key] = propagated(self.wiring, self.synapses, key)
         return self._shapes[key]
-
-    def _checked_shapes(self, in_shapes: tuple[Shape, ...]) -> dict[int, Shape]:
-        shapes = {-n: shape for n, shape in enumerate(in_shapes)}
-        edges, synapses = self.wiring.edges, self.synapses
-        firsts = [next(e for e in into if edges[e][0] < k) for k, into in enumerate(self.wiring.into[1:], 1)]
-        e = 0
-        try:
-            for e in firsts:
-                shapes[edges[e][1]] = synapses[e].out_shape(shapes[edges[e][0]])
-            for e, (source, target) in enumerate(() if self.wiring.is_chain else edges):
-                synapses[e].check_joins(shapes[source], shapes[target])
-        except DualpropError as error:
-            if self.wiring.is_chain and e == 0:
-                raise  # the input is to blame, not the net
-            raise DualpropError(f"net: edge {self.wiring.arrow(e)}: {error}") from None
-        return shapes
 
     @property
     def feedback(self) -> str:

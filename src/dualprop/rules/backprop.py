@@ -6,7 +6,8 @@ import torch
 from typing_extensions import override
 
 from dualprop.nets.net import Inputs
-from dualprop.rules.base import Rule, Step, in_order
+from dualprop.rules.base import Rule, Step
+from dualprop.rules.batch import in_order
 
 
 class Backprop(Rule):

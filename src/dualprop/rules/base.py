@@ -6,7 +6,6 @@ import functools
 import inspect
 import itertools
 import json
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +19,9 @@ from dualprop.arguments import check, checked
 from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
-from dualprop.nets.net import Inputs, Net, Shape
+from dualprop.nets.net import Inputs, Net
 from dualprop.nets.synapses import buffers_kept, has_hooks, one_step, without_hooks
+from dualprop.rules.batch import BatchReader, in_order
 from dualprop.rules.state import restored, saved
 
 P = ParamSpec("P")
@@ -108,8 +108,7 @@ class Rule:
         self.losses: tuple[Loss, ...] = tuple(LOSSES[each] if isinstance(each, str) else each for each in given)
         self.loss: Loss = self.losses[0]
         self._kept: list[str] = []  # the attributes that are state
-        self._out_shapes: dict[tuple[Shape, ...], list[Shape]] = {}  # by the inputs'
-        self._loss_checked = False
+        self._batches = BatchReader(net, self.losses)
         self._hooks_seen = False
 
     def _check_wiring(self, net: Net) -> None:
@@ -222,7 +221,7 @@ class Rule:
             torch.is_inference_mode_enabled() or any(type(z) is Tensor and z.is_inference() for z in in_order(x))
         ):
             raise DualpropError("x: inference mode leaves no gradients; use torch.no_grad() in its place")
-        x, y = self._checked(x, y)
+        x, y = self._batches.read(x, y)
         if not self.calls_hooks and not self._hooks_seen:
             self._warn_of_hooks()
         return self._steps(self.updates(x, y))
@@ -245,7 +244,7 @@ class Rule:
             DualpropError: for inputs that the net cannot take.
             DivergenceError: if the method's inference diverges.
         """
-        x = self._checked_x(x)
+        x = self._batches.read_inputs(x)
         with buffers_kept(self.net), one_step(self.net.synapses):
             return self.prediction(x)
 
@@ -263,7 +262,7 @@ class Rule:
             DualpropError: for a batch that the net or the loss cannot take.
             DivergenceError: if the method's inference diverges.
         """
-        x, y = self._checked(x, y)
+        x, y = self._batches.read(x, y)
         with self._unchanged(), one_step(self.net.synapses):
             return self.inference(x, y)
 
@@ -398,71 +397,3 @@ class Rule:
                 told = f"net: {at} has hooks, which back-propagation calls once a batch"
                 warnings.warn(f"{told} and {type(self).__name__} does not", stacklevel=4)
                 return
-
-    def _checked(self, x: Inputs, y: Inputs) -> tuple[Any, Any]:
-        """The batch, detached, with encoded targets; or an error."""
-        x = self._checked_x(x)
-        inputs, outputs = in_order(x), self.net.wiring.outputs
-        if len(outputs) > 1 and (not isinstance(y, tuple) or len(y) != len(outputs)):
-            names = ", ".join(map(self.net.wiring.name, outputs))
-            raise DualpropError(f"y: must be a tuple of {len(outputs)} targets, for the outputs {names}")
-        samples, dtype = inputs[0].shape[0], inputs[0].dtype
-        targets = []
-        for target, shape, loss in zip(in_order(y), self._out_shapes[_shapes(inputs)], self.losses, strict=True):
-            if type(target) is not Tensor:
-                check("y", target, Tensor)
-            whole = torch.Size((samples, *shape))
-            targets.append(loss.encode(target.detach(), whole, dtype))
-            if not self._loss_checked:
-                loss.check_value(inputs[0].new_zeros(whole), targets[-1])
-        if not self._loss_checked:
-            self._loss_checked = True
-        return x, self.net.packed(targets)
-
-    def _checked_x(self, x: Inputs) -> Any:
-        """The inputs, detached; or an error."""
-        inputs = [self._checked_input(each) for each in in_order(x)]
-        self.net.check_inputs(inputs)
-        if len(inputs) > 1 and len({len(each) for each in inputs}) > 1:
-            raise DualpropError(
-                f"x: batches of {', '.join(str(len(each)) for each in inputs)} samples, but they must be one"
-            )
-        key = _shapes(inputs)
-        if key not in self._out_shapes:
-            shapes = self.net.state_shapes(key)
-            self._out_shapes[key] = [shapes[k] for k in self.net.wiring.outputs]
-        for each in inputs:
-            low, high = torch.aminmax(each)  # one pass; isfinite().all() takes ten
-            if not (math.isfinite(low) and math.isfinite(high)):
-                raise DualpropError("x: NaN or infinite inputs")
-        return self.net.packed(inputs)
-
-    def _checked_input(self, x: Tensor) -> Tensor:
-        if type(x) is not Tensor:
-            check("x", x, Tensor)
-        if x.ndim < 2 or not x.shape[0]:
-            raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be (batch, ...) with at least one sample")
-        dtype = self._dtype or x.dtype
-        if x.dtype is not dtype or not dtype.is_floating_point:
-            raise DualpropError(f"x: type {x.dtype}, but the net's parameters are {dtype}")
-        return x.detach()
-
-    @property
-    def _dtype(self) -> torch.dtype | None:
-        """The type of the net's parameters; looked up at every batch, for `net.double()` may have changed it."""
-        first = next(iter(self.net.stack[0].synapse._parameters.values()), None)
-        if first is None:  # the synapse has none, or they have been parametrised
-            first = next(self.net.parameters(), None)
-        return None if first is None else first.dtype
-
-
-def _shapes(inputs: Sequence[Tensor]) -> tuple[Shape, ...]:
-    """Of one sample of each."""
-    if len(inputs) == 1:
-        return (inputs[0].shape[1:],)
-    return tuple([x.shape[1:] for x in inputs])
-
-
-def in_order(tensors: Inputs) -> tuple[Tensor, ...]:
-    """One tensor or several as a tuple."""
-    return tensors if isinstance(tensors, tuple) else (tensors,)

@@ -22,7 +22,8 @@ from dualprop.errors import DualpropError
 from dualprop.nets.counting import counting
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import frozen_weights
-from dualprop.rules.base import AnyLoss, Rule, Step, in_order
+from dualprop.rules.base import AnyLoss, Rule, Step
+from dualprop.rules.batch import in_order
 
 
 class LiftedProximal(Rule):

@@ -17,7 +17,8 @@ from dualprop.engines.states import State
 from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.rules.backprop import Backprop
-from dualprop.rules.base import AnyLoss, Rule, Step, in_order
+from dualprop.rules.base import AnyLoss, Rule, Step
+from dualprop.rules.batch import in_order
 
 
 class RecurrentBackprop(Rule):

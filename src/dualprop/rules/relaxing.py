@@ -23,7 +23,8 @@ from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
 from dualprop.nets.synapses import Local, frozen_weights
-from dualprop.rules.base import AnyLoss, Rule, Step, in_order
+from dualprop.rules.base import AnyLoss, Rule, Step
+from dualprop.rules.batch import in_order
 from dualprop.rules.recurrent_backprop import RecurrentBackprop
 
 Order = Annotated[str, In(ORDERS)]

@@ -17,13 +17,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import filelock
 from torch import Tensor
@@ -32,24 +31,15 @@ from typing_extensions import Self
 from dualprop import files
 from dualprop.errors import CheckpointError, DualpropError
 from dualprop.runs import checkpoint as format
+from dualprop.runs.documents import read_json, reason, replace_file, write_json
 from dualprop.runs.environment import environment
 from dualprop.runs.events import Events
+from dualprop.runs.metrics import Metrics
 from dualprop.runs.settings import Settings
-
-logger = logging.getLogger("dualprop")
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMER = "checkpoint.pt"
 """What it was called when it was a pickle."""
-
-SMALL = 2**16
-"""Bytes of a file of settings, at most."""
-LARGE = 2**30
-"""Of metrics, which are read line by line."""
-MEASURED = 2**24
-"""Of measurements."""
-LONGEST = 2**20
-"""Of one line of them."""
 
 
 class Recorded(Protocol):
@@ -70,6 +60,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._metrics = Metrics(path / "metrics.jsonl")
         self._lock = filelock.FileLock(path / ".lock", timeout=0)
 
     @classmethod
@@ -99,7 +90,7 @@ class Run:
             draft.rename(path)
         except OSError as error:
             check_free(path)  # another process may have been faster
-            raise CheckpointError(f"{path}: cannot be made ({_reason(error)})") from None
+            raise CheckpointError(f"{path}: cannot be made ({reason(error)})") from None
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return cls(path)
@@ -169,7 +160,7 @@ class Run:
         except filelock.Timeout:
             raise CheckpointError(f"{self.path}: another process is training this run") from None
         except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written ({_reason(error)})") from None
+            raise CheckpointError(f"{self.path}: cannot be written ({reason(error)})") from None
         files.remove_drafts(self.path)
         vars(self).pop("digest", None)
         self.digest  # noqa: B018 - now, while the files are those that are about to be trained
@@ -227,43 +218,11 @@ class Run:
         Raises:
             CheckpointError: if one is no record.
         """
-        return list(self._records(*kinds))
-
-    def _records(self, *kinds: str) -> Iterator[dict[str, Any]]:
-        """The same, one at a time."""
-        try:
-            for line in self._lines():
-                if line.endswith(b"\n") and ((record := _record(line))["kind"] in kinds or not kinds):
-                    yield record
-        except (ValueError, TypeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{self.path / 'metrics.jsonl'}: damaged ({_reason(error)})") from None
+        return list(self._metrics.records(*kinds))
 
     def readable_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics that are records; how many are not is a warning."""
-        records, unreadable = [], 0
-        for line in self._lines():
-            try:
-                records.append(_record(line))
-            except (ValueError, TypeError):
-                unreadable += 1
-        if unreadable:
-            lines = "1 line that is no record" if unreadable == 1 else f"{unreadable} lines that are no records"
-            logger.warning("%s: %s left out", self.path / "metrics.jsonl", lines)
-        return records
-
-    def _lines(self) -> Iterator[bytes]:
-        """The lines of metrics as they are, one at a time; one that is too long is several."""
-        path = self.path / "metrics.jsonl"
-        try:
-            with files.open_regular(path, LARGE) as lines:
-                while line := lines.readline(LONGEST):
-                    yield line if len(line) < LONGEST else line + b"\n"  # which is then no record
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read ({_reason(error)})") from None
+        return self._metrics.readable()
 
     def log(self, **record: Any) -> None:
         """Append one line of metrics.
@@ -271,8 +230,8 @@ class Run:
         Raises:
             CheckpointError: if it cannot be written.
         """
-        with self.writing("metrics.jsonl"), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
-            f.write(json.dumps(record) + "\n")
+        with self.writing("metrics.jsonl"):
+            self._metrics.append(record)
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
@@ -285,7 +244,7 @@ class Run:
             yield
         except OSError as error:
             raise CheckpointError(
-                f"{self.path}: the {what} cannot be written ({_reason(error)}); "
+                f"{self.path}: the {what} cannot be written ({reason(error)}); "
                 f"once it can, go on with: dualprop {self.command} --resume {self.path}"
             ) from None
 
@@ -305,9 +264,7 @@ class Run:
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines that will be computed again: those of steps after `step`, and any test."""
-        kept = (record for record in self._records("train", "epoch") if record["step"] <= step)
-        lines = (f"{json.dumps(record)}\n".encode() for record in kept)
-        replace_file(self.path / "metrics.jsonl", lambda f: f.writelines(lines))
+        self._metrics.rewind(step)
 
 
 class ReadOnlyRun(Run):
@@ -350,43 +307,6 @@ def _command(path: Path) -> str:
         return ""
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Replace a JSON file.
-
-    Raises:
-        CheckpointError: if it cannot be written.
-    """
-    write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file of text, in UTF-8.
-
-    Raises:
-        CheckpointError: if it cannot be written.
-    """
-    replace_file(path, lambda f: f.write(text.encode("utf-8", "backslashreplace")))
-
-
-def read_json(path: Path, limit: int = SMALL) -> dict[str, Any]:
-    """Read a JSON file that holds one object.
-
-    Args:
-        path: where it is.
-        limit: the most bytes that it may hold.
-
-    Raises:
-        CheckpointError: if it is missing or damaged.
-    """
-    try:
-        values = files.parse_json(files.read_regular(path, limit))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or unreadable ({_reason(error)})") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: damaged, it should hold one JSON object")
-    return values
-
-
 def check_free(path: Path) -> Path:
     """A place for a run folder, refused where there is something.
 
@@ -396,39 +316,7 @@ def check_free(path: Path) -> Path:
     try:
         taken = path.is_symlink() or path.exists()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be made ({_reason(error)})") from None
+        raise CheckpointError(f"{path}: cannot be made ({reason(error)})") from None
     if taken:
         raise CheckpointError(f"{path}: exists; choose another folder, or continue it with --resume {path}")
     return path
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    """A line of metrics, or a ValueError."""
-    record = files.parse_json(line)
-    if not isinstance(record, dict) or record.get("kind") not in ("train", "epoch", "test"):
-        raise ValueError("a line that is no record")
-    for name, value in record.items():
-        values = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
-        if name != "kind" and not all(type(each) in (int, float) for each in values):
-            raise ValueError(f"{name}: not numbers")
-    if type(record.get("step")) is not int or record["step"] < 0:
-        raise ValueError(f"step={record.get('step')!r}: not a number of batches")
-    return record
-
-
-def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace a file as a whole, by what is written into an open draft.
-
-    Raises:
-        CheckpointError: if it cannot be written.
-    """
-    try:
-        files.replace(path, write)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({_reason(error)}); what was there is still there"
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from dualprop.arguments import Count, CountOrZero, Grey, NotNegative, Portion, Positive, Seed, Several, checked
 from dualprop.errors import CheckpointError, DualpropError
-from dualprop.runs.folder import Run, read_json
+from dualprop.runs.documents import read_json
+from dualprop.runs.folder import Run
 from dualprop.runs.settings import _setting
 
 KINDS = ("delayed", "present")

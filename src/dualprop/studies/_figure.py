@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from dualprop.errors import printable
 from dualprop.rules import RULES
-from dualprop.runs.folder import replace_file
+from dualprop.runs.documents import replace_file
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,

@@ -14,7 +14,8 @@ from dualprop.arguments import Seed, check, check_entries
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError, Interrupted
 from dualprop.nets.net import Net
 from dualprop.rules import RULES
-from dualprop.runs.folder import check_free, read_json, write_json
+from dualprop.runs.documents import read_json, write_json
+from dualprop.runs.folder import check_free
 from dualprop.runs.settings import Settings
 from dualprop.studies.report.side_by_side import Report
 from dualprop.training.callbacks import RunLine

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dualprop as dp
-from dualprop.rules.base import in_order
+from dualprop.rules.batch import in_order
 from tests.oracles.beside_twin import drawn
 from tests.oracles.builders import gradient_of
 from tests.oracles.graph_nets import GRAPHS, batch, drawn_weights, named_net

@@ -10,7 +10,7 @@ import dualprop as dp
 from dualprop.engines.hopfield.copies import Copies
 from dualprop.engines.hopfield.net import HopfieldNet
 from dualprop.engines.hopfield.relaxation import ORDERS, Relaxation
-from dualprop.rules.base import in_order
+from dualprop.rules.batch import in_order
 from tests.oracles.builders import assert_same, double_batch, gradient_of, relative_error, slope
 from tests.oracles.graph_nets import TIED, batch, named_net
 from tests.oracles.hopfield_graph_twin import HopfieldGraph

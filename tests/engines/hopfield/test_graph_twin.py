@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dualprop as dp
-from dualprop.rules.base import in_order
+from dualprop.rules.batch import in_order
 from tests.oracles.builders import assert_same, gradient_of
 from tests.oracles.graph_nets import ENERGIES, batch, drawn_weights, named_net, with_symmetric_loops
 from tests.oracles.hopfield_graph_twin import HopfieldGraph

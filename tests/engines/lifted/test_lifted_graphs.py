@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dualprop as dp
-from dualprop.rules.base import in_order
+from dualprop.rules.batch import in_order
 from tests.oracles.builders import assert_same, relative_error, slope
 from tests.oracles.graph_nets import CYCLIC, batch, drawn_weights, named_net
 from tests.oracles.refused import refused

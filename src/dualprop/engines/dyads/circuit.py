@@ -22,7 +22,8 @@ from dualprop.engines.dyads.schedules import Update
 from dualprop.engines.dyads.states import Nudge, dyad
 from dualprop.nets.kernels.blockwise import suits_blocks
 from dualprop.nets.losses import Loss
-from dualprop.nets.net import Net, Shape
+from dualprop.nets.net import Net
+from dualprop.nets.shapes import Shape
 
 Call = Callable[[], object]
 

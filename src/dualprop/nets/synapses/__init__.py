@@ -5,13 +5,7 @@ A synapse knows the states at its two ends and nothing else. `synapse(z)` is A(z
 """
 
 from dualprop.nets.synapses.affine import Affine
-from dualprop.nets.synapses.base import (
-    FEEDBACK,
-    AffineMap,
-    Synapse,
-    Weighted,
-    product_dtype,
-)
+from dualprop.nets.synapses.base import AffineMap, Synapse, product_dtype
 from dualprop.nets.synapses.conv import Conv2d
 from dualprop.nets.synapses.dense import Dense
 from dualprop.nets.synapses.identity import Identity
@@ -21,6 +15,7 @@ from dualprop.nets.synapses.norms import spectral_norm
 from dualprop.nets.synapses.pooled import Pooled
 from dualprop.nets.synapses.pools import POOLS, AvgPool2d, Linearisation, MaxPool2d, Pool, SoftmaxPool2d, layout
 from dualprop.nets.synapses.transposed import Transposed
+from dualprop.nets.synapses.weighted import FEEDBACK, Weighted
 from dualprop.nets.synapses.weights import (
     accumulate,
     buffers_kept,

@@ -10,9 +10,9 @@ from dualprop.arguments import Count, CountOrZero, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.counting import counted
 from dualprop.nets.kernels import products
-from dualprop.nets.synapses.base import Feedback, Weighted
 from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import Pool
+from dualprop.nets.synapses.weighted import Feedback, Weighted
 
 
 class Conv2d(Weighted):

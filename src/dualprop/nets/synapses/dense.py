@@ -15,9 +15,10 @@ from dualprop.arguments import Count, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.counting import counted, reporting
 from dualprop.nets.kernels import products
-from dualprop.nets.synapses.base import Call, Feedback, Weighted
+from dualprop.nets.synapses.base import Call
 from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import Pool
+from dualprop.nets.synapses.weighted import Feedback, Weighted
 from dualprop.nets.synapses.weights import is_computed
 
 

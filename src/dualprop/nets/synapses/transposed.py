@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from dualprop.arguments import Number, check
 from dualprop.errors import DualpropError
-from dualprop.nets.synapses.base import AffineMap, Synapse, Weighted
+from dualprop.nets.synapses.base import AffineMap, Synapse
+from dualprop.nets.synapses.weighted import Weighted
 
 
 class _Edge(Protocol):

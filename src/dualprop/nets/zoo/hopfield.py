@@ -13,9 +13,9 @@ from dualprop.arguments import Count, CountOrZero, Several, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Conv2d, Dense, Pooled, Synapse, Weighted
-from dualprop.nets.synapses.base import Feedback
 from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import PoolOrName
+from dualprop.nets.synapses.weighted import Feedback
 from dualprop.nets.zoo._stack import Activation, chain, check_image, draw_feedback, named_pool
 
 

@@ -13,8 +13,8 @@ from dualprop.arguments import Count, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Dense
-from dualprop.nets.synapses.base import Feedback
 from dualprop.nets.synapses.inits import Init
+from dualprop.nets.synapses.weighted import Feedback
 from dualprop.nets.zoo._stack import Activation, chain, draw_feedback
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dualprop.runs.folder import write_text
+from dualprop.runs.documents import write_text
 from dualprop.studies.bench.chart import draw
 from dualprop.studies.bench.report import Measurements
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dualprop.errors import CheckpointError
-from dualprop.runs.folder import MEASURED, read_json
+from dualprop.runs.documents import MEASURED, read_json
 from dualprop.studies._machine import machine
 from dualprop.studies._table import Table, show
 from dualprop.studies.bench.ceilings import PRODUCT, Ceiling

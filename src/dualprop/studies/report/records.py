@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from dualprop.arguments import check, check_entries
 from dualprop.errors import DualpropError
-from dualprop.runs.folder import MEASURED, Run, read_json
+from dualprop.runs.documents import MEASURED, read_json
+from dualprop.runs.folder import Run
 from dualprop.runs.pictures import Pictures
 from dualprop.studies._machine import ENVIRONMENT
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from dualprop.arguments import CountOrZero, check_entries
 from dualprop.errors import CheckpointError, DualpropError, printable
-from dualprop.runs.folder import Run, read_json, write_text
+from dualprop.runs.documents import read_json, write_text
+from dualprop.runs.folder import Run
 from dualprop.runs.settings import Settings
 from dualprop.studies._epochs import EPOCH
 from dualprop.studies._figure import angle, curves, errors_axis, legend, panels, save, styled

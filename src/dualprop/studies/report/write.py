@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dualprop import files
 from dualprop.errors import CheckpointError, DualpropError
-from dualprop.runs.folder import write_text
+from dualprop.runs.documents import write_text
 from dualprop.studies.report.document import Document
 from dualprop.studies.report.page import page
 

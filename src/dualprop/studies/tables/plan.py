@@ -12,7 +12,7 @@ from typing import Any
 
 from dualprop.arguments import Count, Several, check_entries, checked
 from dualprop.errors import CheckpointError, DualpropError
-from dualprop.runs.folder import read_json, write_json
+from dualprop.runs.documents import read_json, write_json
 from dualprop.runs.settings import Settings
 from dualprop.studies.tables.definition import Row, Table
 from dualprop.studies.tables.makers import Record

@@ -12,7 +12,7 @@ from torch.nn import functional
 from dualprop.arguments import check
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import Loss
-from dualprop.nets.net import Shape
+from dualprop.nets.shapes import Shape
 
 
 class Label(NamedTuple):

@@ -20,7 +20,8 @@ from dualprop.engines.dyads.schedules import Parallel, Schedule, Update, parse
 from dualprop.engines.dyads.states import Nudge
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
-from dualprop.nets.net import Net, Shape
+from dualprop.nets.net import Net
+from dualprop.nets.shapes import Shape
 from dualprop.nets.synapses import Dense, buffers_kept, one_step
 from dualprop.rules.state import restored, saved
 from dualprop.training.stream.labels import Book, Encoder, new_classes

@@ -17,7 +17,7 @@ from torch.nn import functional
 from dualprop import data
 from dualprop.data.frames import Frames
 from dualprop.errors import DualpropError
-from dualprop.nets.net import Shape
+from dualprop.nets.shapes import Shape
 from dualprop.registry import Registry
 from dualprop.runs.streams import StreamSettings
 from dualprop.training.stream.lines import Lines, Sample, Unread

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dualprop.arguments import Number, check_entries
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError
+from dualprop.runs.documents import read_json, write_json
 from dualprop.runs.environment import environment
-from dualprop.runs.folder import read_json, write_json
 from dualprop.runs.settings import Settings
 from dualprop.studies.tables.makers.base import Maker, Record
 from dualprop.training.experiment import Experiment, build, check_names

@@ -12,7 +12,8 @@ from typing import Any
 
 from dualprop.arguments import Count, check_entries
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError
-from dualprop.runs.folder import Run, read_json, write_json
+from dualprop.runs.documents import read_json, write_json
+from dualprop.runs.folder import Run
 from dualprop.runs.settings import Settings
 from dualprop.studies._epochs import readable_epochs
 from dualprop.studies.tables.makers.base import Maker, Record

@@ -1,0 +1,232 @@
+"""Synapses with one tensor of weights, and feedback weights of their own or none."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+from typing_extensions import override
+
+from dualprop.arguments import In
+from dualprop.errors import DualpropError
+from dualprop.nets.kernels import products
+from dualprop.nets.synapses.base import AffineMap
+from dualprop.nets.synapses.inits import INITS
+from dualprop.nets.synapses.pools import Pool
+from dualprop.nets.synapses.weights import (
+    buffers_kept,
+    current,
+    is_computed,
+    is_pruned,
+    one_step,
+)
+from dualprop.registry import Registry
+
+
+class Weighted(AffineMap):
+    """A synapse with one tensor of weights, and perhaps feedback weights of its own.
+
+    With `feedback="kolen-pollack"` the feedback is B^T delta with weights B, drawn independently of W. B receives
+    the same gradient as W, so that with the same weight decay B - W decays geometrically [Kolen, Pollack 1994].
+
+    Attributes:
+        weight: W.
+        bias: b, zero at first; or None.
+        feedback: B, of the shape of W; or None.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    feedback: nn.Parameter | None
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        bias: bool,
+        feedback: str,
+        init: str,
+        pool: Pool | None,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__(pool)
+        self._shape, self._init = shape, INITS[init]
+        self.weight = nn.Parameter(self.draw(generator))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(shape[0])) if bias else None)
+        self.register_parameter("feedback", None)
+        FEEDBACK[feedback](self, generator)
+
+    def draw(self, generator: torch.Generator | None = None) -> Tensor:
+        """New random weights of the shape of W, as W and B are at first."""
+        return self._init(torch.empty(self._shape), generator)
+
+    @property
+    def self_adjoint(self) -> bool:
+        """Whether W is Wᵀ, to rounding, and the feedback goes through it."""
+        if self.pool is not None or self.feedback is not None:
+            return False
+        W, turned = self.weight.detach(), self.turned_weight()
+        return W.shape == turned.shape and torch.allclose(W, turned, rtol=0, atol=1e-6 * float(W.abs().max()))
+
+    @abstractmethod
+    def turned_weight(self) -> Tensor:
+        """The weights of the transposed map, as those of a map like this one where that has such."""
+
+    def redrawn(self, generator: torch.Generator) -> Weighted:
+        """A synapse like this one with weights drawn anew in place of W, pooling in front, and neither b nor B."""
+        kind: type[Weighted] = type_before_parametrizations(self)
+        other = kind.__new__(kind)
+        vars(other).update(vars(self))  # shape, pool and geometry, then the registers of a new module
+        nn.Module.__init__(other)
+        with buffers_kept(self):
+            drawn = nn.Parameter(torch.empty_like(self.read("weight")).copy_(self.draw(generator)))
+        for name, own in {"weight": drawn, "bias": None, "feedback": None}.items():
+            vars(other).pop(name, None)  # where a hook puts what it computes
+            other.register_parameter(name, own)
+        return other
+
+    @property
+    @abstractmethod
+    def width_below(self) -> int:
+        """How many neurons or channels the affine map reads."""
+
+    @property
+    def biased(self) -> bool:
+        """Whether there is a b."""
+        return self._parameters.get("bias", self) is not None
+
+    @property
+    def fan_in(self) -> int:
+        """How many numbers of W make one of W p."""
+        return math.prod(self._shape[1:])
+
+    def read(self, name: str) -> Any:
+        """A weight by its name, None if there is none; computed once in a step."""
+        parameters = self._parameters
+        if name in parameters:
+            return parameters[name]
+        step = current()
+        return getattr(self, name) if step is None else step.of(self, name)
+
+    def upward(self, dtype: torch.dtype) -> Tensor:
+        """W in a type; converted once in a step."""
+        return self._in_type("weight", dtype)
+
+    def downward(self, dtype: torch.dtype) -> Tensor:
+        """The weights that the feedback goes through, B or W, in a type; converted once in a step."""
+        return self._in_type("weight" if self._leader is None else "feedback", dtype)
+
+    def _in_type(self, name: str, dtype: torch.dtype) -> Tensor:
+        parameters = self._parameters
+        weight: Tensor = parameters[name] if name in parameters else self.read(name)  # type: ignore[assignment]
+        if weight.dtype is dtype:
+            return weight
+        step = current()
+        return weight.to(dtype) if step is None else step.in_type(self, name, dtype)
+
+    @property
+    def _leader(self) -> Tensor | None:
+        """The parameter whose gradient B gets, so that they decay towards each other; None without a B.
+
+        Raises:
+            DualpropError: where W is made of others and moves by no gradient of its own.
+        """
+        if self._parameters.get("feedback", self) is None:
+            return None
+        for name in ("weight", *(["weight_orig"] if is_pruned(self, "weight") else [])):
+            if name in self._parameters:
+                return self._parameters[name]
+        raise DualpropError(
+            f"net: the weight of a {type_before_parametrizations(self).__name__} is computed from others, which "
+            "feedback weights B do not follow; use feedback='symmetric', or take the parametrization away"
+        )
+
+    def feedback_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """W with B, if there is a B."""
+        feedback = self.read("feedback")
+        return [] if feedback is None else [(self.read("weight"), feedback)]
+
+    @override
+    def followers(self) -> list[tuple[Tensor, Tensor]]:
+        leader = self._leader
+        if leader is None:
+            return []
+        feedback = self.read("feedback")
+        return [(leader, feedback)] if feedback.requires_grad else []
+
+    @override
+    def learnt(self) -> list[Tensor]:
+        weights, bias = self.learnt_weight(), self.read("bias")
+        return weights if bias is None or not bias.requires_grad else [*weights, bias]
+
+    def learnt_weight(self) -> list[Tensor]:
+        """W, if it learns; or the frozen parameter that B follows."""
+        weight = self.read("weight")
+        return [weight] if weight.requires_grad else [leader for leader, _ in self.followers()]
+
+    @abstractmethod
+    def modules_without_weights(self) -> list[nn.Module]:
+        """Modules that make W p + b one after the other; the last has the names of W and b and nothing in them."""
+
+    def plain(self) -> list[nn.Module]:
+        """Pooling and PyTorch's own module with the very W and b; itself where W or b is computed from others."""
+        if is_computed(self):
+            return super().plain()
+        *before, module = self.modules_without_weights()
+        for name in ("weight", "bias"):
+            setattr(module, name, getattr(self, name))
+        return self._behind_pool(*before, module)
+
+    def hebbian(self, delta: Tensor, p: Tensor) -> None:
+        """Σ_batch delta p^T to W and B, Σ_batch delta to b."""
+        self._learn(delta, p, bias=True)
+
+    def learn_weights(self, delta: Tensor, p: Tensor) -> None:
+        """Σ_batch delta p^T to W and B alone."""
+        self._learn(delta, p, bias=False)
+
+    def _learn(self, delta: Tensor, p: Tensor, *, bias: bool) -> None:
+        step = current()
+        if step is None or self not in step:
+            with one_step((self,)):
+                return self._learn(delta, p, bias=bias)
+        b = self.read("bias") if bias else None
+        if b is not None and b.requires_grad:
+            step.add(b, products.total(delta))
+        step.release(self)
+        for weight in self.learnt_weight():
+            step.add(weight, self.outer(delta, p))
+        return None
+
+    def extras(self) -> str:
+        """What `print(net)` says of every weighted synapse."""
+        own = "" if self._parameters.get("feedback", self) is None else ", feedback=kolen-pollack"
+        pool = "" if self.pool is None else f", pool={self.pool}"
+        return f", bias={self.biased}{own}{pool}"
+
+    @abstractmethod
+    def outer(self, delta: Tensor, p: Tensor) -> Tensor:
+        """Σ_batch delta p^T, of the shape of W."""
+
+    @abstractmethod
+    def linear_part(self, p: Tensor) -> Tensor:
+        """W p, without the bias; shape (B, *out_shape)."""
+
+
+def _symmetric(synapse: Weighted, generator: torch.Generator | None) -> None:
+    """No weights of its own: the feedback goes through W^T."""
+
+
+def _kolen_pollack(synapse: Weighted, generator: torch.Generator | None) -> None:
+    """Weights B of the shape of W, drawn independently of it."""
+    synapse.feedback = nn.Parameter(synapse.draw(generator).to(synapse.weight))
+
+
+FEEDBACK = Registry("feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack})
+
+Feedback = Annotated[str, In(FEEDBACK)]
+"""How the error comes down, by name."""
