@@ -321,10 +321,10 @@ SABOTAGES = {
         "constant = scale",
         "nets/test_holomorphic_pools.py",
     ),
-    "products: a kernel that is not turned": Sabotage(
+    "products: pixels that no stride reaches": Sabotage(
         "nets/kernels/products.py",
-        "weight.transpose(0, 1).flip(2, 3)",
-        "weight.transpose(0, 1)",
+        "None, stride, padding, rest, groups, dilation)",
+        "None, stride, padding, 0, groups, dilation)",
         "nets/test_conv_products.py",
     ),
     "products: patches without their padding": Sabotage(

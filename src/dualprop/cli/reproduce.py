@@ -29,7 +29,9 @@ def reproduce(
     rules: Annotated[str | None, Parameter(show_default="all of the table")] = None,
     cells: Annotated[str | None, Parameter(show_default="all of the table")] = None,
     budget: Annotated[str | None, Parameter(show_default="none: the full schedules")] = None,
-    jobs: int = 1,
+    jobs: Annotated[
+        int | None, Parameter(show_default="as many as there are threads; 1 where time is measured")
+    ] = None,
     list: Annotated[bool, Parameter(negative="")] = False,
     out: Path = OUT,
     settings: CommonOptions | None = None,
@@ -42,8 +44,7 @@ def reproduce(
         rules: Names of rules of the table, separated by commas.
         cells: Names of cells, as --list shows them, separated by commas; * stands for any characters.
         budget: Time that all of it may take, as 90s, 30m, 2h or 1d: schedules are shortened to fit.
-        jobs: Cells that are made side by side, with the threads divided among them. On a CPU, as many as it has
-            cores get the most done.
+        jobs: Cells that are made side by side, with the threads divided among them.
         list: Show the tables, or the cells of one and how far they are, and make nothing.
         out: Where the folders of tables are.
     """
@@ -69,7 +70,7 @@ def reproduce(
         folder,
         request,
         budget=available,
-        jobs=check("jobs", jobs, Count),
+        jobs=check("jobs", jobs, Count | None),
         prepare=partial(_imports.again, tuple(_imports.FILES)),
     )
     show(made.words())

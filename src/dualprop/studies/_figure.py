@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import style
+from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -54,6 +54,9 @@ MARKERS = ("o", "s", "^", "D")
 
 FEW = 30
 """Epochs of which every one is marked."""
+
+MANY = 6
+"""Rules whose curves one panel may hold; of more, each has a panel of its own."""
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -128,12 +131,38 @@ def curves(axes: Axes, rule: str, runs: Sequence[Sequence[float]]) -> None:
     if len(runs) > 1:
         low, high = [min(c) for c in columns], [max(c) for c in columns]
         axes.fill_between(epochs, low, high, color=own["color"], alpha=0.1, linewidth=0)
+    _whole_epochs(axes, len(columns))
+
+
+def _whole_epochs(axes: Axes, count: int) -> None:
+    """Ticks at whole epochs alone."""
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    axes.set_xlim(*((0.5, 1.5) if len(columns) == 1 else (None, None)))
+    axes.set_xlim(*((0.5, 1.5) if count == 1 else (None, None)))
+
+
+def reference(axes: Axes, rule: str, runs: Sequence[Sequence[float]]) -> None:
+    """The mean of another rule by epoch, thin and dotted: what the curves of a panel are beside."""
+    mean = [statistics.fmean(column) for column in zip(*runs, strict=True)]
+    axes.plot(range(1, len(mean) + 1), mean, **look(rule) | {"marker": None, "linewidth": 0.8, "linestyle": ":"})
+
+
+def by_layer(axes: Axes, layers: Sequence[tuple[str, Sequence[float]]]) -> None:
+    """A curve for each layer by epoch, from dark for the first to light for the last.
+
+    Args:
+        axes: with a horizontal axis of epochs.
+        layers: for each its name and a number an epoch, from epoch 1 on.
+    """
+    colours = colormaps["viridis"]
+    for place, (name, numbers) in enumerate(layers):
+        colour = colours(0.9 * place / max(1, len(layers) - 1))
+        marker = "o" if len(numbers) <= FEW else None
+        axes.plot(range(1, len(numbers) + 1), numbers, label=name, color=colour, marker=marker, markersize=2.5)
+    _whole_epochs(axes, max(len(numbers) for _, numbers in layers))
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """The rules beside the panels, where they cover no curve."""
+    """The curves' names beside the panels, where they cover none of them."""
     for name in figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper").get_texts():
         name.set_parse_math(False)
 

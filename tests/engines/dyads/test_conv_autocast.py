@@ -22,11 +22,11 @@ COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") o
 
 
 def problem(name: str = "dp") -> tuple[dp.Net, torch.Tensor, torch.Tensor]:
-    """3 x 16 x 16 images; behind the pools 64 channels on 4 x 4 and 2 x 2 places, which go over patches."""
+    """3 x 8 x 8 images; behind the pools 64 channels on 4 x 4 and on 2 x 2, whose gradients go over patches."""
     method, generator = dp.RULES[name], torch.Generator().manual_seed(0)
     options = {**suited(method), "pool": method.pool, "generator": generator}
-    net = dp.nets.vgg([[8], [64], [64, 64]], [16], 5, (3, 16, 16), **options)
-    x = torch.randn(8, 3, 16, 16, generator=generator).to(memory_format=LAST)
+    net = dp.nets.vgg([[8], [64], [64, 64]], [16], 5, (3, 8, 8), **options)
+    x = torch.randn(8, 3, 8, 8, generator=generator).to(memory_format=LAST)
     return net.to(memory_format=LAST), x, torch.randint(5, (8,), generator=generator)
 
 

@@ -5,11 +5,12 @@ import logging
 import signal
 
 import pytest
+import torch
 
 import dualprop as dp
 from dualprop.errors import CheckpointError, DualpropError, Interrupted
 from dualprop.studies import tables
-from dualprop.studies.tables import plan
+from dualprop.studies.tables import plan, reproduction
 from dualprop.studies.tables.makers import Training
 from dualprop.studies.tables.plan import Request, cells, estimated, fitting, time_of
 from dualprop.studies.tables.reproduction import reproduce
@@ -229,3 +230,27 @@ def test_side_by_side_they_are_the_same(table, tmp_path):
     two = reproduce(table, tmp_path / "two", QUICK, jobs=2).cells
     one = reproduce(table, tmp_path / "one", QUICK).cells
     assert [cell.record.numbers["test_loss"] for cell in two] == [cell.record.numbers["test_loss"] for cell in one]
+
+
+@pytest.mark.parametrize(
+    ("threads", "timed", "asked", "expected"),
+    [(3, False, None, 3), (3, True, None, 1), (1, False, None, 1), (3, False, 2, 2)],
+)
+@pytest.mark.usefixtures("second_an_epoch")
+def test_as_many_cells_side_by_side_as_threads_unless_time_is_measured(
+    threads, timed, asked, expected, table, tmp_path, monkeypatch
+):
+    chosen = []
+    monkeypatch.setattr(reproduction, "work", lambda todo, jobs, prepare: chosen.append(jobs) or ())
+    monkeypatch.setattr(Training, "timed", timed)
+    torch.set_num_threads(threads)
+    reproduce(table, tmp_path / "t", Request(epochs=1), jobs=asked)
+    assert chosen == [expected]
+
+
+def test_time_is_not_measured_side_by_side(tmp_path):
+    with pytest.raises(
+        DualpropError, match="jobs=2: this table measures time, so one cell is made after the other"
+    ):
+        reproduce(tables.read("runtime"), tmp_path / "t", jobs=2)
+    assert not (tmp_path / "t").exists()

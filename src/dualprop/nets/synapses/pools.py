@@ -99,9 +99,12 @@ class Pool(ABC):
     def _windows(self, z: Tensor) -> list[Tensor]:
         """The first neuron of every window, the second, ...: views of z, each of the pooled state's shape."""
         _, height, width = self.out_shape(tuple(z.shape[1:]))
-        tall, wide = ((n - 1) * self.stride + 1 for n in (height, width))
         steps = [(i, j) for i in range(self.size) for j in range(self.size)]
-        return [z[:, :, i : i + tall : self.stride, j : j + wide : self.stride] for i, j in steps]
+        return [z[:, :, self._along(i, height), self._along(j, width)] for i, j in steps]
+
+    def _along(self, first: int, windows: int) -> slice:
+        """The places of one neuron of every window along a side, given that of the first window's."""
+        return slice(first, first + (windows - 1) * self.stride + 1, self.stride)
 
     def _like_state(self, delta: Tensor, linearised: Linearisation) -> Tensor:
         """A tensor that PyTorch's backward functions ask the state's shape and layout of, and nothing else."""
@@ -148,7 +151,12 @@ class MaxPool2d(Pool):
 
     def __call__(self, z: Tensor) -> Tensor:
         """The maxima."""
-        return F.max_pool2d(z, self.size, self.stride)
+        if torch.is_grad_enabled() or z.device.type != "cpu":
+            return F.max_pool2d(z, self.size, self.stride)
+        _, height, width = self.out_shape(tuple(z.shape[1:]))
+        # of rows, then of columns: of 100 x 64 x 32 x 32 0.7 ms for 2.2, 2 for 20 where channels come first
+        rows = reduce(torch.maximum, (z[:, :, self._along(i, height)] for i in range(self.size)))
+        return reduce(torch.maximum, (rows[..., self._along(j, width)] for j in range(self.size)))
 
     def module(self) -> nn.Module:
         """`torch.nn.MaxPool2d`."""
@@ -156,8 +164,10 @@ class MaxPool2d(Pool):
 
     def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
         """The maxima, and where they were."""
-        p, winners = F.max_pool2d(z, self.size, self.stride, return_indices=True)
-        return p, Linearisation.of(z, p, winners)
+        form = layout(z)
+        ordered = z.contiguous(memory_format=torch.channels_last) if z.device.type == "cpu" else z  # 4 ms for 18
+        p, winners = F.max_pool2d(ordered, self.size, self.stride, return_indices=True)
+        return p.contiguous(memory_format=form), Linearisation.of(z, p, winners)
 
     def adjoint(self, delta: Tensor, linearised: Linearisation) -> Tensor:
         """Each difference goes to its winner; zero elsewhere."""
@@ -165,7 +175,8 @@ class MaxPool2d(Pool):
         if self.stride >= self.size:  # none wins twice
             with torch.autocast(delta.device.type, enabled=False):  # it would make float32 of it
                 size, stride = [self.size] * 2, [self.stride] * 2
-                return F.max_unpool2d(delta, winners, size, stride, output_size=linearised.shape)
+                apart = F.max_unpool2d(delta, winners, size, stride, output_size=linearised.shape)
+            return apart.contiguous(memory_format=linearised.layout)  # which a map of 1 x 1 does not tell
         sizes = [self.size] * 2, [self.stride] * 2, [0, 0], [1, 1]
         feedback: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
             delta, self._like_state(delta, linearised), *sizes, False, winners

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from dualprop.errors import printable
-from dualprop.studies._figure import angle, curves, errors_axis, look, plain_ticks
+from dualprop.studies._figure import angle, curves, errors_axis, look, plain_ticks, reference
 from dualprop.studies._table import Table
 from dualprop.studies.report.svg import GRID, drawn, markup
 
@@ -109,10 +109,7 @@ def learning_curves(groups: Sequence[Curves]) -> Plan | None:
         group, runs = errors[n]
         figure, axes = panel()
         if base is not None and runs is not base:
-            mean = [statistics.fmean(column) for column in zip(*base, strict=True)]
-            axes.plot(
-                range(1, len(mean) + 1), mean, **look("bp") | {"marker": None, "linewidth": 0.8, "linestyle": ":"}
-            )
+            reference(axes, "bp", base)
         curves(axes, group.rule, runs)
         errors_axis(axes, finite or [1.0])
         axes.set_title(printable(group.label), parse_math=False)

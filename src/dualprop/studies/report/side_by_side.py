@@ -15,7 +15,18 @@ from dualprop.runs.documents import read_json, write_text
 from dualprop.runs.folder import Run
 from dualprop.runs.settings import Settings
 from dualprop.studies._epochs import EPOCH
-from dualprop.studies._figure import angle, curves, errors_axis, legend, panels, save, styled
+from dualprop.studies._figure import (
+    MANY,
+    angle,
+    by_layer,
+    curves,
+    errors_axis,
+    legend,
+    panels,
+    reference,
+    save,
+    styled,
+)
 from dualprop.studies._machine import ENVIRONMENT, machine
 from dualprop.studies._table import Table, show
 from dualprop.training.means import Means
@@ -255,35 +266,62 @@ class Report:
         def error(epoch: Mapping[str, Any]) -> float:
             return 100 * (1 - epoch[key]) if what == "accuracy" else float(epoch[key])
 
-        figure, (axes,) = panels(1, (6.2, 4.4), 1)
         errors = {
             rule: [[error(epoch) for epoch in record.epochs] for record in records]
             for rule, records in self.rules.items()
         }
-        for rule, runs in errors.items():
+        apart = len(errors) > MANY
+        figure, grid = panels(len(errors), (2.6, 2.1), 4) if apart else panels(1, (6.2, 4.4), 1)
+        for n, (rule, runs) in enumerate(errors.items()):
+            axes = grid[n if apart else 0]
+            if apart:
+                axes.set_title(printable(rule), parse_math=False)
+                if rule != "bp" and "bp" in errors:
+                    reference(axes, "bp", errors["bp"])
             curves(axes, rule, runs)
-        errors_axis(axes, [error for runs in errors.values() for run in runs for error in run])
-        axes.set_ylabel(f"{name} error, %" if what == "accuracy" else f"{name} loss")
-        legend(figure, axes)
+        for axes in grid:
+            errors_axis(axes, [error for runs in errors.values() for run in runs for error in run])
+        unit = f"{name} error, %" if what == "accuracy" else f"{name} loss"
+        if apart:
+            dotted = "; dotted: bp" if "bp" in errors else ""
+            figure.supylabel(f"{unit}{dotted}", fontsize="medium")
+        else:
+            grid[0].set_ylabel(unit)
+            legend(figure, grid[0])
         figure.suptitle(printable(self.title), parse_math=False)
         save(figure, path)
 
     @styled
     def _draw_angles(self, path: Path, to: str, name: str, rules: Mapping[str, list[Record]]) -> None:
-        """The angle to a true gradient by epoch, one panel a layer."""
+        """The angle to a true gradient by epoch: a panel for each layer; of many rules, for each rule."""
         layers = max(len(r.epochs[0][to]) for records in rules.values() for r in records)
         shown = range(0, layers, math.ceil(layers / MOST_PANELS))
-        figure, layer_panels = panels(len(shown), (2.6, 2.5), 4)
-        for k, axes in zip(shown, layer_panels, strict=True):
-            for rule, records in rules.items():
-                having = [r for r in records if k < len(r.epochs[0][to])]  # other nets have fewer layers
-                if having:
-                    curves(axes, rule, [[angle(epoch[to][k]) for epoch in r.epochs] for r in having])
-            axes.set_title(f"layer {k + 1}")
+
+        def angles(records: Sequence[Record], k: int) -> list[list[float]]:
+            having = [r for r in records if k < len(r.epochs[0][to])]  # other nets have fewer layers
+            return [[angle(epoch[to][k]) for epoch in r.epochs] for r in having]
+
+        if len(rules) > MANY:
+            figure, grid = panels(len(rules), (2.6, 2.1), 4)
+            for axes, (rule, records) in zip(grid, rules.items(), strict=True):
+                kept = [(f"layer {k + 1}", runs) for k in shown if (runs := angles(records, k))]
+                by_layer(axes, [(label, _mean_by_epoch(runs)) for label, runs in kept])
+                axes.set_title(printable(rule), parse_math=False)
+        else:
+            figure, grid = panels(len(shown), (2.6, 2.5), 4)
+            for k, axes in zip(shown, grid, strict=True):
+                for rule, records in rules.items():
+                    if runs := angles(records, k):
+                        curves(axes, rule, runs)
+                axes.set_title(f"layer {k + 1}")
         figure.supylabel(f"angle to {name}, degrees", fontsize="medium")
-        legend(figure, layer_panels[0])
+        legend(figure, max(grid, key=lambda axes: len(axes.lines)))
         figure.suptitle(printable(self.title), parse_math=False)
         save(figure, path)
+
+
+def _mean_by_epoch(runs: Sequence[Sequence[float]]) -> list[float]:
+    return [statistics.fmean(column) for column in zip(*runs, strict=True)]
 
 
 def _layers(epoch: Mapping[str, Any]) -> list[int]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from dualprop.errors import DualpropError, Interrupted
 from dualprop.studies._table import Table as Words
 from dualprop.studies.tables.definition import Row, Table
@@ -88,7 +90,7 @@ def reproduce(
     request: Request = Request(),  # noqa: B008 - it cannot be changed
     *,
     budget: float | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     prepare: Callable[[], object] = bool,
 ) -> Reproduction:
     """Make those cells of a table that are missing; those that were begun go on.
@@ -101,7 +103,8 @@ def reproduce(
         folder: where its records are; made if need be.
         request: which cells.
         budget: seconds that all of them may take; asked again, the same cells go on.
-        jobs: how many cells are made side by side, each in its own process and part of the threads.
+        jobs: how many cells are made side by side, each in its own process and part of the threads; None for as
+            many as there are threads, one where time is measured or there is an accelerator.
         prepare: is called in every new process, for what has been registered in this one.
 
     Returns:
@@ -118,6 +121,7 @@ def reproduce(
     asked = {**asdict(request), "budget": budget}
     epochs = budgeted(folder, asked) if budget is not None else None
     todo = [cell for cell in cells(table, folder, request, epochs) if not cell.done]
+    jobs = _side_by_side(todo, jobs)
     if todo:
         seconds = estimated(todo, logger.info)
         if budget is not None and epochs is None:
@@ -129,7 +133,7 @@ def reproduce(
             keep_budget(folder, asked, epochs or {})
     failed: dict[str, str] = {}
     try:
-        for said in work(todo, min(jobs, max(1, len(todo))), prepare):
+        for said in work(todo, jobs, prepare):
             if said.error:
                 name = todo[said.number].path.name
                 failed[name] = said.error
@@ -137,6 +141,20 @@ def reproduce(
     except Interrupted:
         raise Interrupted(f"stopped; the same command goes on in {folder}") from None
     return Reproduction(table, cells(table, folder, request, epochs), failed)
+
+
+def _side_by_side(todo: Sequence[Cell], jobs: int | None) -> int:
+    """How many processes make these cells.
+
+    Raises:
+        DualpropError: for more than one where time is measured.
+    """
+    timed = any(cell.row.maker.timed for cell in todo)
+    if timed and jobs not in (None, 1):
+        raise DualpropError(f"jobs={jobs}: this table measures time, so one cell is made after the other")
+    if jobs is None:
+        jobs = 1 if timed or torch.accelerator.is_available() else torch.get_num_threads()
+    return max(1, min(jobs, len(todo)))
 
 
 def _say(table: Table, all: Sequence[Cell], todo: Sequence[Cell], seconds: float, jobs: int) -> None:

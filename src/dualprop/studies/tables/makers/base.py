@@ -46,10 +46,12 @@ class Maker(ABC):
 
     Attributes:
         epochs: whether its cells are trained by epochs, which a shorter schedule has fewer of.
+        timed: whether it measures time, which nothing else may run beside.
         immaterial: settings in which two cells of a row may differ.
     """
 
     epochs: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
     immaterial: ClassVar[Sequence[str]] = (
         *(f.name for f in fields(Settings) if not f.metadata["identity"]),
         *("seed", "alignment", "log_every", "precision", "channels_last", "compile", "fused_update"),

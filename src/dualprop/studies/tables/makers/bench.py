@@ -29,6 +29,7 @@ class Bench(Measurement):
     """
 
     name = "bench"
+    timed = True
     immaterial = tuple(name for name in Measurement.immaterial if name not in ("precision", "compile"))
     repeats: Count = 10
     budget: Positive = 60.0
