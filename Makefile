@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A process for each core, each with one thread: small products are no faster with two.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-all check docs clean
 
 demo: .venv/installed  ## every rule on real handwritten digits, side by side
 	$(BIN)/dualprop compare --data digits --hidden 128,128 --epochs 20 --batch-size 50 \
@@ -21,6 +21,10 @@ check: .venv/developing
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/documenting  ## the site, in docs/_build/html: some minutes, for its notebooks run; no network
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+	@echo "site: docs/_build/html/index.html"
+
 clean:  ## the virtual environment; runs/ stays
 	rm -rf .venv
 
@@ -33,6 +37,10 @@ clean:  ## the virtual environment; runs/ stays
 
 .venv/installed: .venv/bin/pip pyproject.toml
 	$(BIN)/pip install -e .
+	touch $@
+
+.venv/documenting: .venv/installed
+	$(BIN)/pip install -e '.[docs]'
 	touch $@
 
 .venv/developing: .venv/installed

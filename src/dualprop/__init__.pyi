@@ -67,6 +67,8 @@ from .rules.diagnostics import feedback_cosines as feedback_cosines
 from .runs.settings import Settings as Settings
 from .studies.comparison import compare as compare
 from .studies.comparison import resume_comparison as resume_comparison
+from .studies.plots import plot_alignment as plot_alignment
+from .studies.plots import plot_dyads as plot_dyads
 from .training import recipes as recipes
 from .training import stream as stream
 from .training.callbacks import Callback as Callback

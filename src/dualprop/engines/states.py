@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import torch
@@ -45,7 +47,12 @@ class ByLayer(tuple[Tensor, ...]):
         return mapped
 
 
-@dataclass(frozen=True)
+def rms(z: Tensor) -> float:
+    """The root of the mean square, NaN of nothing."""
+    return float(torch.linalg.vector_norm(z, dtype=torch.float64)) / math.sqrt(z.numel()) if z.numel() else math.nan
+
+
+@dataclass(frozen=True, repr=False)
 class State:
     """Two states of all neurons for one batch; index k = 0..L, k = 0 is the input.
 
@@ -62,6 +69,10 @@ class State:
         >>> state = State((torch.ones(2, 3),), (torch.zeros(2, 3),))
         >>> float(state.mean[0][0, 0]), float(state.difference[0][0, 0])
         (0.5, 1.0)
+        >>> state
+        State of 2 samples, share 0.5
+          layer  shape  rms of the mean  of the difference
+          0      (3,)               0.5                  1
     """
 
     plus: tuple[Tensor, ...]
@@ -77,6 +88,37 @@ class State:
     def difference(self) -> tuple[Tensor, ...]:
         """z_k^+ - z_k^- for k = 0..L."""
         return _each(torch.sub, self.plus, self.minus)
+
+    @property
+    def _title(self) -> str:
+        return f"{type(self).__name__} of {len(self.plus[0])} samples, share {self.share:g}"
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """What a person is shown of every layer."""
+        plus, mean, difference = (_named(side) for side in (self.plus, self.mean, self.difference))
+        return [("layer", "shape", "rms of the mean", "of the difference")] + [
+            (name, str(tuple(z.shape[1:])), f"{rms(mean[name]):.3g}", f"{rms(difference[name]):.3g}")
+            for name, z in plus.items()
+        ]
+
+    def __repr__(self) -> str:
+        """A line for every layer: how large its activity is, and its error."""
+        rows = self._rows()
+        layer, shape, mean, difference = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = [f"  {a:<{layer}}  {b:<{shape}}  {c:>{mean}}  {d:>{difference}}" for a, b, c, d in rows]
+        return "\n".join([self._title, *lines])
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for a notebook."""
+        head, *rows = [[escape(cell) for cell in row] for row in self._rows()]
+        cells = "".join(f"<th>{cell}</th>" for cell in head)
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+        return f"<table><caption>{self._title}</caption><tr>{cells}</tr>{body}</table>"
+
+
+def _named(side: tuple[Tensor, ...]) -> Mapping[str, Tensor]:
+    """One state of every layer by its name; by its number where it has none."""
+    return side.names if isinstance(side, ByLayer) else {str(k): z for k, z in enumerate(side)}
 
 
 def _each(f: Callable[..., Tensor], plus: tuple[Tensor, ...], minus: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

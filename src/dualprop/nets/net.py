@@ -300,6 +300,10 @@ class Net(nn.Module):
         shapes = self.state_shapes(in_shapes) if in_shapes else self._known_shapes()
         return drawn(self.wiring, self.synapses, [layer.potential for layer in self.stack], shapes)
 
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        return self.draw().svg
+
     def _known_shapes(self) -> dict[int, Shape]:
         """Of the states, as far as they are known without a batch."""
         if self._shapes:

@@ -30,7 +30,7 @@ AnyLoss = LossOrName | Sequence[LossOrName]
 """A loss or its name, or one for each output."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Step:
     """What a rule saw on a batch, at one weight update.
 
@@ -49,6 +49,13 @@ class Step:
     output: Any
     products: int = 0
     measures: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Numbers, and of the output its shape."""
+        shapes = [tuple(output.shape) for output in in_order(self.output)]
+        shape = shapes[0] if len(shapes) == 1 else tuple(shapes)
+        measures = "".join(f", {name}={value:.4g}" for name, value in self.measures.items())
+        return f"Step(loss={float(self.loss):.4g}, output={shape}, products={self.products}{measures})"
 
 
 def _remembered(init: Callable[Concatenate[Rule, P], None]) -> Callable[Concatenate[Rule, P], None]:

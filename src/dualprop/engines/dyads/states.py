@@ -107,7 +107,7 @@ def dyad(
     return mean.to(a.dtype), difference.to(a.dtype)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DyadicState(State):
     """The states z^+ and z^- of dyadic neurons, whose difference is proportional to the error.
 

@@ -236,6 +236,8 @@ class Report:
         remarks = "\n".join(f"- {line}" for line in map(printable, (NOTES, *self.remarks(), *self.measured())))
         return f"# {printable(self.title)}\n\n{self.table().markdown()}\n\n{remarks}\n"
 
+    _repr_markdown_ = markdown  # what a notebook shows
+
     def print(self) -> None:
         """The table in a terminal."""
         show(self.table(), remarks=(*self.remarks(), *self.measured()))

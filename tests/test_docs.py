@@ -1,0 +1,199 @@
+"""Every block of code in the README and on the site's pages runs, and every command is one that there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dualprop as dp
+from dualprop.cli import app
+from dualprop.registry import Registry
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+MADE = ("_build", "api", "gathered")  # by `make docs`
+PATHS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in PATHS
+    if path.relative_to(ROOT).parts[1:2] not in [(made,) for made in MADE]
+}
+FENCED = re.compile(r"^(`{3,})([^\n`]*)\n(.*?)^\1\s*$", re.DOTALL | re.MULTILINE)
+CODE = ("python", "{code-cell} ipython3")
+COMMANDS = ("sh", "console")
+
+
+def blocks(text: str, languages: tuple[str, ...]) -> list[str]:
+    """The fenced blocks of a page in one of these languages."""
+    return [block for _, language, block in FENCED.findall(text) if language.strip() in languages]
+
+
+def code(text: str) -> str:
+    """What a page runs, from its first block to its last; options of a cell are no code."""
+    return "\n".join(re.sub(r"^:.*\n", "", block, flags=re.MULTILINE) for block in blocks(text, CODE))
+
+
+def commands(text: str) -> list[str]:
+    """A page's lines of commands, without prompts and remarks."""
+    lines = "\n".join(blocks(text, COMMANDS)).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.strip()]
+
+
+def _ten_lines(names: dict[str, Any]) -> None:
+    assert len(blocks(PAGES["README.md"], ("python",))[0].strip().splitlines()) <= 12
+    assert min(dp.alignment(names["rule"], names["x"], names["y"]).cosine) > 0.9
+
+
+def _data(names: dict[str, Any]) -> None:
+    assert 0 <= names["result"].test_accuracy <= 1
+    assert "test accuracy %" in names["report"].markdown()
+
+
+def _tables(names: dict[str, Any]) -> None:
+    made, text = names["made"].cells, PAGES["docs/tables.md"]
+    assert [cell.path.name for cell in made] == [f"dp-beta{b}-epochs1-seed0" for b in ("0.1", "1")]
+    assert all(cell.record.complete for cell in made)
+    assert set(re.findall(r"`([\w-]+)`", text.split("## ")[1])) >= set(names["tables"].shipped())
+
+
+def _streams(names: dict[str, Any]) -> None:
+    assert names["judged"].frame == 7
+    assert names["again"].ticks == names["learner"].ticks == 3
+
+
+def _recipe(names: dict[str, Any]) -> None:
+    assert names["settings"].rule_settings == {"beta": 0.2}
+
+
+HOLDS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "README.md": _ten_lines,
+    "docs/data.md": _data,
+    "docs/tables.md": _tables,
+    "docs/streaming.md": _streams,
+    "docs/runs.md": _recipe,
+}
+"""What is true once a page has run."""
+
+LONG = ("docs/tutorials/", "docs/project/", "docs/reference/rules")
+"""Whole trainings, and every rule; `make docs` runs them as well."""
+
+RUN = [
+    pytest.param(name, marks=pytest.mark.slow) if name.startswith(LONG) else name
+    for name, text in PAGES.items()
+    if code(text)
+]
+
+
+@pytest.fixture
+def _as_before(tmp_path, monkeypatch):
+    """In a folder of its own, with registries and PyTorch's default type as they are found."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    registries = {name: dict(thing) for name, thing in vars(dp).items() if isinstance(thing, Registry)}
+    registries["data"] = dict(dp.data.DATASETS)
+    before = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(before)
+    for name, entries in registries.items():
+        registry = dp.data.DATASETS if name == "data" else getattr(dp, name)
+        registry.clear()
+        registry.update(entries)
+
+
+@pytest.mark.usefixtures("_as_before")
+@pytest.mark.parametrize("name", RUN)
+def test_the_code_of_a_page_runs(name):
+    if "IPython" in code(PAGES[name]):
+        pytest.importorskip("IPython")
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(code(PAGES[name]), name, "exec"), names)
+    HOLDS.get(name, lambda names: None)(names)
+
+
+def _parsed(words: list[str]) -> None:
+    """A command of ours, as far as it can be read without doing it."""
+    if "--import" in words:  # its rules are not here
+        at = words.index("--import")
+        words = [word for word in words[:at] + words[at + 2 :] if word not in ("--sigma", "0.02")]
+    if words == ["--help"]:
+        return
+    app.parse_args(words, print_error=False, exit_on_error=False)
+
+
+MAKE = {line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"[\w-]+:", line)}
+EXTRAS = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text().split("optional-dep")[1], re.M))
+
+
+def _there(line: str) -> None:
+    """A line of commands: what it calls is there, and takes these options."""
+    words = shlex.split(line.rpartition("| ")[2], comments=True)
+    match words:
+        case ["dualprop", *rest] | ["torchrun", "--nproc-per-node", _, "-m", "dualprop", *rest]:
+            _parsed(rest)
+        case ["make", target]:
+            assert target in MAKE
+        case ["pip", "install", *_, what]:
+            assert set(re.findall(r"\[(\w+)\]", what)) <= EXTRAS
+        case [".", ".venv/bin/activate"] | []:
+            pass
+        case ["python", path, *_]:
+            assert (ROOT / path).exists()
+        case _:
+            raise AssertionError("no test knows this command")
+
+
+@pytest.mark.parametrize("name", [name for name, text in PAGES.items() if commands(text)])
+def test_the_commands_of_a_page_are_there(name):
+    for line in commands(PAGES[name]):
+        try:
+            _there(line)
+        except Exception as error:
+            raise AssertionError(f"{line}: {error}") from error
+
+
+def test_no_block_is_of_a_language_that_nothing_runs():
+    known = {*CODE, *COMMANDS, "text", "{toctree}", "{raw} html", "{cyclopts} dualprop.cli:app", "{mermaid}"}
+    for name, text in PAGES.items():
+        assert {language.strip() for _, language, _ in FENCED.findall(text)} <= known, name
+
+
+def test_the_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"", PAGES["README.md"])
+    for link in map("".join, links):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def _module(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # where dataclasses and pickles look
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_picture_is_what_the_records_say():
+    for name, markup in _module(DOCS / "pictures.py").pictures().items():
+        assert (DOCS / "_static" / name).read_text(encoding="utf-8") == markup
+
+
+def test_every_public_name_is_in_the_interface():
+    pytest.importorskip("sphinx")
+    text = "\n".join(_module(DOCS / "_ext" / "interface.py").pages().values())
+    for name in dp.__all__:
+        thing = getattr(dp, name)
+        if isinstance(thing, type(sys)):
+            continue
+        shown = f"`dp.{name}`\n" if isinstance(thing, Registry) else f":: dualprop.{name}\n"
+        assert f"{text}\n".count(shown) == 1, name
+
+
