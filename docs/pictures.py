@@ -1,6 +1,6 @@
 """The picture of the README and of the site's first page: a dyad, and curves of records, for light and dark pages.
 
-    python docs/pictures.py         # writes docs/_static/{dyad,curves}-{light,dark}.svg
+python docs/pictures.py         # writes docs/_static/{dyad,curves}-{light,dark}.svg
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def pictures() -> dict[str, str]:
         for look, colours in COLOURS.items():
             made[f"{name}-{look}.svg"] = (
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-                f'height="{HEIGHT}" font-family="-apple-system, Segoe UI, Helvetica, Arial, sans-serif" role="img">'
+                f'height="{HEIGHT}" font-family="-apple-system, Segoe UI, Helvetica, sans-serif" role="img">'
                 f"<title>{what}</title>{draw(**colours)}</svg>\n"
             )
     return made

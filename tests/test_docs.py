@@ -195,5 +195,3 @@ def test_every_public_name_is_in_the_interface():
             continue
         shown = f"`dp.{name}`\n" if isinstance(thing, Registry) else f":: dualprop.{name}\n"
         assert f"{text}\n".count(shown) == 1, name
-
-

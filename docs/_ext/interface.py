@@ -8,10 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import dualprop
-from dualprop.registry import Registry
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+
+import dualprop
+from dualprop.registry import Registry
 
 PAGES = {
     "nets": ("Nets", "What a net is made of."),

@@ -88,21 +88,13 @@ def test_states_say_how_large_activities_and_errors_are(batch):
     state = dp.DualProp(dp.nets.mlp([4, 8, 3])).infer(*batch)
     head, columns, *rows = repr(state).splitlines()
     assert head == "DyadicState of 5 samples, share 0.5"
-    assert columns.split() == "layer shape rms of the mean of the difference".split()
+    assert columns.split() == ["layer", "shape", "rms", "of", "the", "mean", "of", "the", "difference"]
     for k, row in enumerate(rows):
         name, _, mean, difference = row.split()
         assert name == ("x", "layer1", "layer2")[k]
         assert float(mean) == pytest.approx(math.sqrt(float((state.mean[k] ** 2).mean())), rel=5e-3)
         assert float(difference) == pytest.approx(math.sqrt(float((state.difference[k] ** 2).mean())), rel=5e-3)
     assert state._repr_html_().count("<tr>") == 1 + len(rows)
-
-
-def test_names_of_layers_are_no_html(batch):
-    g = dp.Graph()
-    x = g.input("x")
-    h = g.layer("a<b", {x: dp.Dense(4, 6)}, "tanh")
-    net = g.net(outputs=[g.layer("y", {h: dp.Dense(6, 3)}, "linear")])
-    assert "a&lt;b" in dp.DualProp(net).infer(*batch)._repr_html_()
 
 
 def test_a_step_says_its_numbers_and_no_tensors(batch):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from typing import Any
 
 import torch
@@ -49,7 +48,9 @@ class ByLayer(tuple[Tensor, ...]):
 
 def rms(z: Tensor) -> float:
     """The root of the mean square, NaN of nothing."""
-    return float(torch.linalg.vector_norm(z, dtype=torch.float64)) / math.sqrt(z.numel()) if z.numel() else math.nan
+    return (
+        float(torch.linalg.vector_norm(z, dtype=torch.float64)) / math.sqrt(z.numel()) if z.numel() else math.nan
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +111,7 @@ class State:
 
     def _repr_html_(self) -> str:
         """The same as a table, for a notebook."""
-        head, *rows = [[escape(cell) for cell in row] for row in self._rows()]
+        head, *rows = self._rows()
         cells = "".join(f"<th>{cell}</th>" for cell in head)
         body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
         return f"<table><caption>{self._title}</caption><tr>{cells}</tr>{body}</table>"

@@ -38,8 +38,8 @@ class Plot(Figure):
 def plot_dyads(state: State, sample: CountOrZero = 0) -> Plot:
     """Both states of every neuron, and their differences, layer by layer.
 
-    Above, each neuron's z^- and z^+ with a line between them; below, z^+ - z^-, the error. Of a layer with more than
-    64 neurons as many evenly spaced ones are shown.
+    Above, each neuron's z^- and z^+ with a line between them; below, z^+ - z^-, the error. Of a layer with more
+    than 64 neurons as many evenly spaced ones are shown.
 
     Args:
         state: what `rule.infer(x, y)` gave.

@@ -1,10 +1,11 @@
-"""What a person sees while a run trains: a bar in a terminal, one line per epoch elsewhere; both on stderr."""
+"""What a person sees while a run trains: a bar in a terminal or a notebook, and a line per epoch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -54,8 +55,31 @@ class RunLine(Callback):
         self._console.print("  ".join(parts), highlight=False, markup=False)
 
 
+class NotebookBar:
+    """A bar in a notebook, in place of the one before."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self._shown = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def show(self, part: float, words: str) -> None:
+        """Move it.
+
+        Args:
+            part: what is done, in [0, 1].
+            words: what stands beside it.
+        """
+        html = f'<progress value="{part:.3f}" max="1"></progress> {escape(words)}'
+        self._shown.update({"text/plain": words, "text/html": html}, raw=True)
+
+    def clear(self) -> None:
+        """Take it away."""
+        self._shown.update({"text/plain": ""}, raw=True)
+
+
 class Display(Callback):
-    """The line of every finished epoch; in a terminal a bar with loss, accuracy and images/s below them.
+    """The line of every finished epoch; in a terminal or a notebook also a bar with loss, accuracy and images/s.
 
     Args:
         title: what is trained, for example "dp on mnist".
@@ -77,27 +101,33 @@ class Display(Callback):
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task(self.title, total=None, so_far="")
+        self._notebook = NotebookBar() if console.is_jupyter else None
         self._moved = 0.0
 
     @contextmanager
     def during(self, trainer: Trainer) -> Iterator[None]:
         """The bar is up."""
-        with self._progress:
-            yield
+        try:
+            with self._progress:
+                yield
+        finally:
+            if self._notebook is not None:
+                self._notebook.clear()
 
     def step(self, trainer: Trainer) -> None:
         """Move the bar, a few times a second."""
         now = time.monotonic()
-        if not self._progress.disable and now - self._moved >= 1 / REFRESHES:
+        watched = self._notebook is not None or not self._progress.disable
+        if watched and now - self._moved >= 1 / REFRESHES:
             self._moved = now
             numbers: dict[str, Any] = trainer.so_far()
             accuracy = f"  train {numbers['accuracy']:.2%}" if "accuracy" in numbers else ""
+            title, total = f"{self.title}  epoch {trainer.epoch + 1}/{trainer.epochs}", len(trainer.data)
+            so_far = f"loss {numbers['loss']:.4f}{accuracy}  {numbers['images_per_second']:,.0f} images/s"
+            if self._notebook is not None:
+                self._notebook.show(trainer.batch / total, f"{title}  {so_far}")
             self._progress.update(
-                self._task,
-                description=f"{self.title}  epoch {trainer.epoch + 1}/{trainer.epochs}",
-                completed=trainer.batch,
-                total=len(trainer.data),
-                so_far=f"loss {numbers['loss']:.4f}{accuracy}  {numbers['images_per_second']:,.0f} images/s",
+                self._task, description=title, completed=trainer.batch, total=total, so_far=so_far
             )
 
     def epoch(self, trainer: Trainer) -> None:
