@@ -42,6 +42,7 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # attributes are in a list, not documented twice
 default_role = "code"
 
 html_theme = "furo"

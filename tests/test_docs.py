@@ -97,7 +97,7 @@ def _as_before(tmp_path, monkeypatch):
     """In a folder of its own, with registries and PyTorch's default type as they are found."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    registries = {name: dict(thing) for name, thing in vars(dp).items() if isinstance(thing, Registry)}
+    registries = {name: dict(thing) for name in dp.__all__ if isinstance(thing := getattr(dp, name), Registry)}
     registries["data"] = dict(dp.data.DATASETS)
     before = torch.get_default_dtype()
     yield
@@ -114,7 +114,7 @@ def test_the_code_of_a_page_runs(name):
     if "IPython" in code(PAGES[name]):
         pytest.importorskip("IPython")
     names: dict[str, Any] = {"__name__": "page"}
-    exec(compile(code(PAGES[name]), name, "exec"), names)
+    exec(compile(code(PAGES[name]), name, "exec", dont_inherit=True), names)
     HOLDS.get(name, lambda names: None)(names)
 
 

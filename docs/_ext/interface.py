@@ -56,6 +56,7 @@ ROOMS = {
 """The page of what a module, or one below it, defines."""
 
 HERE = Path(__file__).parents[1] / "api"
+MEANT = re.compile(r"\||(?<=[(, ])\*(?=\w+[,)(\]])")
 
 
 def public() -> dict[str, Any]:
@@ -125,12 +126,12 @@ def write(app: Sphinx) -> None:
 
 
 def escaped(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Strokes outside of code stand for themselves: |β| is no substitution."""
+    """Strokes and stars outside of code stand for themselves: |β| is no substitution, (B, *shape) no emphasis."""
     for number, line in enumerate(lines):
         if not re.match(r"\s*(>>>|\.\.\.)", line):
             parts = line.split("`")
             lines[number] = "`".join(
-                part if odd % 2 else part.replace("|", r"\|") for odd, part in enumerate(parts)
+                part if odd % 2 else MEANT.sub(r"\\\g<0>", part) for odd, part in enumerate(parts)
             )
 
 

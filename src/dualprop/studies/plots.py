@@ -147,6 +147,7 @@ def _named(axes: Axes, layers: Sequence[str]) -> None:
     """Layers below an axis: all, or some of many."""
     step = max(1, len(layers) // 12)
     places = range(0, len(layers), step)
-    turned = {"rotation": 60, "ha": "right"} if any(len(name) > 3 for name in layers) else {}
-    axes.set_xticks(list(places), [printable(layers[place]) for place in places], **turned)
+    axes.set_xticks(list(places), [printable(layers[place]) for place in places])
+    if any(len(name) > 3 for name in layers):
+        axes.tick_params(axis="x", labelrotation=60)
     axes.set_xlabel("layer")

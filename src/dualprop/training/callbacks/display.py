@@ -61,7 +61,7 @@ class NotebookBar:
     def __init__(self) -> None:
         from IPython.display import display
 
-        self._shown = display({"text/plain": ""}, raw=True, display_id=True)
+        self._shown = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def show(self, part: float, words: str) -> None:
         """Move it.
