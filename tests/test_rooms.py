@@ -22,7 +22,7 @@ FLOORS = [
     "rules",
     "training",
     "studies",
-    "cli river",
+    "cli river distributed",
 ]
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms.split()}
 FILES = sorted(file for file in SRC.rglob("*.py") if file.parent != SRC or file.stem in FLOOR)

@@ -1,4 +1,5 @@
 from . import data as data
+from . import distributed as distributed
 from . import nets as nets
 from .convert import BatchDim as BatchDim
 from .convert import Conversion as Conversion

@@ -53,6 +53,7 @@ def test_a_record_holds_every_value_that_settings_left_open(tmp_path):
         "threads": 1,
         "data": dp.data.fingerprint(dp.data.load("digits")),
         "own": {},
+        "workers": {},
     }
 
 

@@ -31,6 +31,7 @@ class Resolved:
         threads: the threads that products are computed in.
         data: the fingerprint of the data set; "" where it was not recorded.
         own: what a caller has brought along, see `Own.described`.
+        workers: which layers each worker has, how they work and what carries their messages; empty without any.
     """
 
     net: Mapping[str, Any]
@@ -40,6 +41,7 @@ class Resolved:
     threads: int
     data: str = ""
     own: Mapping[str, str] = field(default_factory=dict)
+    workers: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Resolved:
@@ -50,7 +52,7 @@ class Resolved:
             DualpropError: if one is of another kind.
         """
         resolved = cls(**values)
-        for name in ("net", "rule", "optimizer", "own"):
+        for name in ("net", "rule", "optimizer", "own", "workers"):
             check(name, getattr(resolved, name), dict[str, Any])
         check("device", resolved.device, str)
         check("threads", resolved.threads, Count)

@@ -161,6 +161,10 @@ def _go_on(
 ) -> Result:
     """Continue a run, or say how it ended."""
     used, before = recorded(run), run.settings
+    if used and used.workers:
+        raise CheckpointError(
+            f"{run.path}: trained by workers; go on by dualprop.distributed.resume, or dualprop train --resume"
+        )
     kept = {"device": used.device, "threads": used.threads} if used else {}
     settings = before.replaced({**kept, **changes})
     result = finished(run)
@@ -206,13 +210,14 @@ def _at(
     return experiment
 
 
-def fit(experiment: Experiment, run: Run, progress: bool = True) -> Result:
+def fit(experiment: Experiment, run: Run, progress: bool = True, display: Callback | None = None) -> Result:
     """Train the epochs that are left, test once, and write it all into the run folder.
 
     Args:
         experiment: where it is now.
         run: the folder, which is there.
         progress: whether to show how it goes.
+        display: what shows it; a bar by default.
 
     Raises:
         DivergenceError: see `train`.
@@ -221,13 +226,14 @@ def fit(experiment: Experiment, run: Run, progress: bool = True) -> Result:
     s, trainer, validation = experiment.settings, experiment.trainer, experiment.validation
     dataset = experiment.dataset
     results = Results(run, validation)
+    display = display or Display(f"{s.rule} on {s.data}, seed {s.seed}")
     shown = progress and logger.level <= logging.INFO  # which is NOTSET unless somebody wants quiet
     trainer.callbacks += [
         Records(run, s.log_every, validation),
         BestWeights(run, validation, in_shape=list(dataset.in_shape), num_classes=dataset.num_classes),
         KeptPictures(run, experiment.test.batches),
         results,
-        *([Display(f"{s.rule} on {s.data}, seed {s.seed}")] if shown and trainer.processes.leads else []),
+        *([display] if shown and trainer.processes.leads else []),
         Checkpoints(run, s.checkpoint_every),
     ]
     trainer.fit(s.epochs)

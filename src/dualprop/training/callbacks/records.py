@@ -32,12 +32,14 @@ class Records(Callback):
     @contextmanager
     def during(self, trainer: Trainer) -> Iterator[None]:
         """The files are open."""
+        self._recorded = trainer.step
         with Recorder(self.run, trainer.step) as self.recorder:
             yield
 
     def step(self, trainer: Trainer) -> None:
         """The means since the last record."""
-        if trainer.step % self.every == 0:
+        if trainer.step // self.every > self._recorded // self.every:  # workers may make several at once
+            self._recorded = trainer.step
             numbers = trainer.meter.tell()
             self.recorder.record("train", trainer.step, epoch=trainer.epoch + 1, lr=trainer.lr, **numbers)
 

@@ -1,6 +1,7 @@
 """What makes the cells of tables, by name in `MAKERS`: a new kind is a file here and a line below."""
 
 from dualprop.registry import Registry
+from dualprop.studies.tables.makers.asynchronous import Asynchronous
 from dualprop.studies.tables.makers.base import Maker, Record
 from dualprop.studies.tables.makers.bench import Bench
 from dualprop.studies.tables.makers.convergence import Convergence
@@ -8,8 +9,26 @@ from dualprop.studies.tables.makers.measurement import MEASUREMENT
 from dualprop.studies.tables.makers.order import Order
 from dualprop.studies.tables.makers.training import DIVERGED, Training
 
-__all__ = ["DIVERGED", "MAKERS", "MEASUREMENT", "Bench", "Convergence", "Maker", "Order", "Record", "Training"]
+__all__ = [
+    "DIVERGED",
+    "MAKERS",
+    "MEASUREMENT",
+    "Asynchronous",
+    "Bench",
+    "Convergence",
+    "Maker",
+    "Order",
+    "Record",
+    "Training",
+]
 
 MAKERS: Registry[type[Maker]] = Registry(
-    "maker", {"training": Training, "bench": Bench, "convergence": Convergence, "order": Order}
+    "maker",
+    {
+        "training": Training,
+        "bench": Bench,
+        "convergence": Convergence,
+        "order": Order,
+        "asynchronous": Asynchronous,
+    },
 )

@@ -60,6 +60,12 @@ class Training(Maker):
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
+        """A run folder of one process."""
+        record = cls.record(folder)
+        return record if record is not None and "measure" not in record.used else None
+
+    @classmethod
+    def record(cls, folder: Path) -> Record | None:
         """A run folder."""
         if not (folder / "settings.json").is_file() or not (folder / "environment.json").is_file():
             return None
@@ -73,7 +79,13 @@ class Training(Maker):
             return Record(run.settings, used, diverged=why, epochs=epochs)
         numbers = {name: value for name, value in asdict(result).items() if isinstance(value, int | float)}
         numbers["hours"] = result.seconds_per_epoch * run.settings.epochs / 3600
-        return Record(run.settings, used, {**numbers, **_cosines(epochs)}, complete=True, epochs=epochs)
+        return Record(
+            run.settings,
+            used,
+            {**numbers, **_cosines(epochs), **_asynchrony(epochs)},
+            complete=True,
+            epochs=epochs,
+        )
 
 
 def _least(work: Callable[[], object]) -> float:
@@ -95,7 +107,8 @@ def _used(run: Run) -> dict[str, Any]:
             check_entries(resolved.net, {"in_shape": list[Count], "num_classes": Count})
         except DualpropError as error:
             raise CheckpointError(f"{run.path / 'resolved.json'}: damaged ({error})") from None
-    return {name: getattr(resolved, name) for name in ("net", "rule", "own")}
+    used = {name: getattr(resolved, name) for name in ("net", "rule", "own")}
+    return {**used, **({"measure": measure_of(resolved.workers)} if resolved.workers else {})}
 
 
 def _cosines(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -110,3 +123,30 @@ def _cosines(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _numbers(value: Any) -> Sequence[float]:
     return value if isinstance(value, list) else []
+
+
+FAULTS = ("loss", "delay", "reorder", "duplicate")
+"""What may become of messages on the virtual clock."""
+
+
+def measure_of(workers: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the maker of a run by workers; those of a run of real processes are no cell's.
+
+    Args:
+        workers: as a run's `resolved.json` says.
+    """
+    carrier = workers.get("carrier")
+    if not isinstance(carrier, Mapping) or carrier.get("kind") != "Simulated":
+        return {}
+    faults = {name: carrier.get(name) for name in FAULTS}
+    return {"workers": len(workers.get("groups", ())), "way": workers.get("way"), **faults}
+
+
+def _asynchrony(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What workers counted until the last epoch: staleness, the part of updates skipped, virtual seconds."""
+    measures = epochs[-1].get("measures") if epochs else None
+    if not isinstance(measures, Mapping) or "skipped" not in measures:
+        return {}
+    asked = measures["updates"] + measures["skipped"]
+    numbers = {"staleness": measures["staleness"], "skipped": measures["skipped"] / max(asked, 1)}
+    return {**numbers, **{name: measures[name] for name in ("virtual_seconds",) if name in measures}}

@@ -1,0 +1,71 @@
+"""Cells that workers train, on the virtual clock, with faults: ordinary run folders as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dualprop.arguments import Count, Fraction, NotNegative, checked
+from dualprop.errors import DivergenceError
+from dualprop.runs.folder import write_json
+from dualprop.runs.settings import Settings
+from dualprop.studies.tables.makers.base import Record
+from dualprop.studies.tables.makers.training import DIVERGED, FAULTS, Training
+from dualprop.training.workers.parts import check_settings
+from dualprop.training.workers.simulated import Simulated
+from dualprop.training.workers.start import resume, train
+from dualprop.training.workers.ways import parsed
+
+
+@checked
+@dataclass(frozen=True)
+class Asynchronous(Training):
+    """A net trained by workers in one process, with messages lost, late, out of order or doubled.
+
+    Args:
+        workers: how many.
+        way: a word for how they work.
+        loss: the part of the messages that is lost.
+        delay: seconds that each takes.
+        reorder: the part that others overtake.
+        duplicate: the part that comes twice.
+    """
+
+    workers: Count = 3
+    way: str = "in-flight:4"
+    loss: Fraction = 0.0
+    delay: NotNegative = 0.0
+    reorder: Fraction = 0.0
+    duplicate: Fraction = 0.0
+
+    def check(self, settings: Settings) -> None:
+        """Names, and what workers cannot do."""
+        super().check(settings)
+        parsed(self.way)
+        check_settings(settings)
+
+    def make(self, settings: Settings, folder: Path, how: Mapping[str, Any]) -> None:
+        """Train, or go on with the run that is there."""
+        carrier = Simulated(settings.seed, **{name: getattr(self, name) for name in FAULTS})
+        told = {"progress": how.get("progress", True), "callbacks": how.get("callbacks", ())}
+        try:
+            if folder.exists():
+                changes = {"data_root": settings.data_root} if settings.data_root else {}
+                resume(folder, changes, carrier=carrier, **told)
+            else:
+                train(settings, folder, workers=self.workers, way=self.way, carrier=carrier, **told)
+        except DivergenceError as error:
+            write_json(folder / DIVERGED, {"error": str(error)})
+            raise
+
+    @classmethod
+    def read(cls, folder: Path) -> Record | None:
+        """A run folder of workers."""
+        record = cls.record(folder)
+        return record if record is not None and "measure" in record.used else None
+
+    def arguments(self) -> dict[str, Any]:
+        """Its own."""
+        return asdict(self)

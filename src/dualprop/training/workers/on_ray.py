@@ -1,0 +1,136 @@
+"""Workers placed, watched and restarted by Ray, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from dualprop.errors import DualpropError
+from dualprop.training.workers.placement import Order, Placement
+
+MISSING = (
+    "address: workers on a cluster need Ray, which is not here; install it with: pip install dualprop[distributed]"
+)
+LOCAL = "local"
+ANSWERS = 20.0
+"""Seconds in which a cluster must answer."""
+
+
+class OnRay(Placement):
+    """Actors of a Ray cluster, one for each worker; Ray starts one anew whose process or machine is gone.
+
+    No dashboard, no usage statistics; "local" listens on the loopback interface alone.
+
+    Args:
+        address: of the cluster; "local" starts one of this machine, "auto" takes the one that runs here.
+
+    Raises:
+        DualpropError: if Ray is missing, or the cluster does not answer.
+    """
+
+    def __init__(self, address: str) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError:
+            raise DualpropError(MISSING) from None
+        self._ray, self._address, self._connected = ray, address, False
+        self._actors: dict[int, Any] = {}
+        self._running: dict[int, Any] = {}
+        self._where: dict[int, str] = {}
+
+    def _connect(self) -> None:
+        if self._connected:
+            return
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        try:
+            if self._address == LOCAL:
+                self._ray.init(
+                    num_cpus=1,
+                    include_dashboard=False,
+                    object_store_memory=80 * 2**20,
+                    _node_ip_address="127.0.0.1",
+                    **quiet,
+                )
+            else:
+                self._check_answers()
+                self._ray.init(address=self._address, **quiet)
+        except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DualpropError(f"address={self._address!r}: no Ray cluster answers there ({reason})") from None
+        self._connected = True
+
+    def _check_answers(self) -> None:
+        """Ray itself would try a dead address for minutes."""
+        import socket
+
+        host, colon, port = self._address.removeprefix("ray://").rpartition(":")
+        if self._address == "auto":
+            return
+        if not colon or not port.isdigit():
+            raise DualpropError(f"address={self._address!r}: must be HOST:PORT, auto or local")
+        with socket.create_connection((host, int(port)), ANSWERS):
+            pass
+
+    def start(self, number: int, order: Order) -> None:
+        """The actor, or the same one once Ray has started it anew."""
+        self._connect()
+        if number not in self._actors:
+            actor = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(_Actor)
+            self._actors[number] = actor.remote()
+        self._running[number] = self._actors[number].serve.remote(dict(order))
+
+    def dead(self, number: int) -> str:
+        """By what its task has come to."""
+        done, _ = self._ray.wait([self._running[number]], timeout=0)
+        if not done:
+            return ""
+        try:
+            self._ray.get(done[0])
+        except self._ray.exceptions.RayActorError:
+            return "killed"
+        except self._ray.exceptions.RayError as error:
+            return " ".join(str(error).split())[-300:]
+        return "ended"
+
+    def end(self, seconds: float) -> None:
+        """They stop by themselves, or are killed; a cluster that was started here ends, too."""
+        if not self._connected:
+            return
+        until = time.monotonic() + seconds
+        with suppress(Exception):
+            self._ray.wait(
+                list(self._running.values()),
+                num_returns=len(self._running),
+                timeout=max(0.0, until - time.monotonic()),
+            )
+        for actor in self._actors.values():
+            with suppress(Exception):
+                self._ray.kill(actor)
+        self._ray.shutdown()
+        self._connected = False
+        self._actors, self._running = {}, {}
+
+    @property
+    def addresses(self) -> Mapping[int, str]:
+        """The machine's address of each worker."""
+        return dict(self._where)
+
+
+class _Actor:
+    """What Ray places."""
+
+    def serve(self, order: Order) -> None:
+        """Work until the driver says stop; Ray ends this process with the driver."""
+        import importlib
+        from pathlib import Path
+
+        from dualprop.training.workers.process import Server
+
+        if order["imports"]:
+            importlib.import_module("dualprop.cli._imports").again([Path(file) for file in order["imports"]])
+        Server(order, None).serve()

@@ -1,0 +1,99 @@
+"""One line for whatever is wrong, before there is a folder or a process."""
+
+import socket
+
+import pytest
+import torch
+
+import dualprop as dp
+from dualprop.training.workers import on_ray, zeromq
+
+SMALL = {"data": "digits", "hidden": (8,), "epochs": 1, "lr": 0.01}
+
+
+def refused(tmp_path, said, way="in-flight", workers=2, carrier=None, address=None, **settings):
+    with pytest.raises(dp.DualpropError, match=said) as error:
+        dp.distributed.train(
+            dp.Settings(**{**SMALL, **settings}),
+            tmp_path / "run",
+            workers=workers,
+            way=way,
+            carrier=carrier or dp.distributed.Simulated(),
+            address=address,
+            progress=False,
+        )
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "given"),
+    [
+        ("workers=3: must be at most 2", {"workers": 3}),
+        ("workers=0", {"workers": 0}),
+        ("unknown way 'sideways'", {"way": "sideways"}),
+        ("way='in-flight:0'", {"way": "in-flight:0"}),
+        ("rule: EquilibriumProp cannot run as workers, for all its layers", {"rule": "ep"}),
+        ("rule: LiftedProximal cannot run", {"rule": "lpom"}),
+        ("lazy: DualProp with lazy cannot run", {"rule": "l-dp"}),
+        ("rounds: DualProp with rounds cannot run", {"rule": "ms-dp"}),
+        ("schedule=Parallel", {"rule": "p-dp"}),
+        ("rule: Backprop has no states that could be held", {"rule": "bp", "way": "held"}),
+        ("clip_norm=1.0: not with workers", {"clip_norm": 1.0}),
+        ("ema=0.9: not with workers", {"ema": 0.9}),
+        ("precision='bf16': not with workers", {"precision": "bf16"}),
+        ("fused_update=True: not with workers", {"fused_update": True}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_settings(tmp_path, said, given):
+    refused(tmp_path, said, **given)
+
+
+def test_what_zeromq_refuses():
+    for said, given in (
+        ("host='example'", {"host": "example"}),
+        ("port=5: goes with host", {"port": 5}),
+        ("port=70000", {"host": "127.0.0.1", "port": 70000}),
+        ("largest=0", {"largest": 0}),
+    ):
+        with pytest.raises(dp.DualpropError, match=said):
+            dp.distributed.ZeroMQ(**given)
+    with pytest.raises(dp.DualpropError, match="more than the 1,000 of ZeroMQ"):
+        dp.distributed.ZeroMQ(largest=1000).check_size(200)
+
+
+def test_a_missing_extra_is_named_with_its_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "zmq", None)
+    refused(tmp_path, r"pip install dualprop\[distributed\]", carrier=dp.distributed.ZeroMQ())
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(dp.DualpropError, match=r"pip install dualprop\[distributed\]"):
+        on_ray.OnRay("local")
+
+
+def test_an_address_with_one_process(tmp_path):
+    refused(tmp_path, "address='local': not with Simulated", address="local")
+
+
+def test_a_port_in_use():
+    zmq = pytest.importorskip("zmq")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        taken.listen()
+        sockets = zeromq.Sockets(None, 1000)
+        with pytest.raises(dp.DualpropError, match=f"tcp://127.0.0.1:{port}: cannot be listened on"):
+            sockets.bound("PULL", 1, f"tcp://127.0.0.1:{port}")
+        sockets.close()
+    assert zmq
+
+
+def test_a_shared_weight(tmp_path):
+    from dualprop.training.workers.in_flight import InFlight
+    from dualprop.training.workers.parts import check_rule
+
+    dense = dp.Dense(4, 4)
+    net = dp.Net([dp.Layer(dense), dp.Layer(dense), dp.Layer(dp.Dense(4, 3), "linear")])
+    with pytest.raises(dp.DualpropError, match="layers 1 and 2 share a weight"):
+        check_rule(dp.DualProp(net), InFlight())
+    assert torch.is_tensor(dense.weight)
