@@ -178,3 +178,52 @@ def test_figures_say_what_they_have_and_what_is_missing(runs):
     assert by_title["Alignment with bp's gradient"].rows[2] == ("dp", "1", "53.13", "36.87", "25.84")
     assert by_title["Dyads"].rows[0][-1] == "12.50"
     assert len(by_title["First-layer filters"].rows) == 8
+
+
+GRID = """
+title = "Rates"
+claim = "They differ."
+metrics.test_accuracy = { title = "test accuracy %", scale = 100 }
+metrics.test_loss = { title = "test loss" }
+
+[[blocks]]
+title = "Digits"
+settings = { data = "digits", hidden = [8], epochs = 4 }
+seeds = 2
+axes.rule = ["bp", "dp"]
+axes.lr = [0.1, 0.01]
+"""
+
+
+def test_what_was_not_published_is_a_grid(runs, tmp_path):
+    path = tmp_path / "rates.toml"
+    path.write_text(GRID)
+    for seed, test in ((0, 0.9), (1, 0.8)):
+        record(runs, f"a{seed}", "bp", seed, test, settings={"lr": 0.1})
+    record(runs, "b", "dp", 0, 0.7, settings={"lr": 0.01})
+    made = document([runs], [str(path)])
+    section = made.sections[0]
+    accuracy, *_ = section.tables
+    assert accuracy.title == "Digits: test accuracy % (n = 1 to 2)"
+    assert accuracy.columns == ("", "lr 0.1", "lr 0.01")
+    assert accuracy.rows == [("bp", "85.00 ± 7.07", ""), ("dp", "", "70.00")]
+    assert "run, commit and command of each number are in the CSV file" in made.markdown()
+    assert "not run: 2" in made.markdown()
+    found = [row for row in csv.DictReader(io.StringIO(made.csv())) if "accuracy" in row["claim"]]
+    assert [(row["claim"], row["part"], row["run"]) for row in found] == [
+        ("bp, lr 0.1: test accuracy %", "Digits", "runs/a{0,1}"),
+        ("dp, lr 0.01: test accuracy %", "Digits", "runs/b"),
+    ]
+    assert [plan.figure.title for plan in section.figures][-1] == "Grids"
+
+
+def test_what_diverged_is_said_in_its_place(runs, tmp_path):
+    path = tmp_path / "rates.toml"
+    path.write_text(GRID)
+    record(runs, "a", "bp", 0, 0.9, settings={"lr": 0.1})
+    (record(runs, "b", "dp", 0, settings={"lr": 0.1}, finished=False) / "diverged.json").write_text(
+        '{"error": "at step 3 the loss became nan"}'
+    )
+    made = document([runs], [str(path)])
+    assert made.sections[0].tables[0].rows == [("bp", "90.00", ""), ("dp", "diverged", "")]
+    assert "not run: 2" in made.markdown()

@@ -6,13 +6,14 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dualprop.errors import DualpropError
 from dualprop.studies import tables
 from dualprop.studies._table import Table, marked
-from dualprop.studies.report.figures import Curves, Plan, bars, differences, heat_maps, learning_curves
+from dualprop.studies.report.figures import Curves, Plan, bars, differences, grid_maps, heat_maps, learning_curves
+from dualprop.studies.report.grids import grids
 from dualprop.studies.report.naming import Machines, commit, folders, listed, together
 from dualprop.studies.report.others import others
 from dualprop.studies.report.pictures import dyad_pictures, filter_pictures
@@ -62,6 +63,7 @@ class Section:
         title: the heading.
         text: paragraphs below it.
         tables: their titles are headings; one may have none.
+        rows: every number's row under `COLUMNS` by the heading that it stands under, those of grids too.
         figures: those that say most first.
         missing: what cannot be drawn, and why.
         summary: what came out, in a line.
@@ -70,6 +72,7 @@ class Section:
     title: str
     text: Sequence[str]
     tables: Sequence[Table]
+    rows: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     figures: Sequence[Plan] = ()
     missing: Sequence[str] = ()
     summary: str = ""
@@ -104,9 +107,8 @@ class Document:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["table", "part", *COLUMNS])
         for section in self.sections:
-            for table in section.tables:
-                if tuple(table.columns) == COLUMNS:
-                    writer.writerows([section.title, table.title, *row] for row in table.rows)
+            for block, rows in section.rows.items():
+                writer.writerows([section.title, block, *row] for row in rows)
         return text.getvalue()
 
 
@@ -168,15 +170,28 @@ def _section(
         text.append(
             f"Shortened, and therefore not the paper's: {'; '.join(shortened)}. Such rows are not compared."
         )
-    silent = [row for row in table.rows if not any(line.row is row for line in own)]
+    gone = [group.row for group in measured if all(each.record.diverged for each in group.found)]
+    silent = [row for row in table.rows if not any(line.row is row for line in own) and row not in gone]
     if silent:
         text.append(f"Rows without a published number that were not run: {len(silent)}, by {_command(table)}.")
-    blocks: dict[str, list[list[str]]] = {}
+    blocks: dict[str, list[Line]] = {}
     for line in own:
-        blocks.setdefault(line.row.block, []).append(_row(line, named, machines))
-    shown = [Table(block, COLUMNS, rows, words=COLUMNS) for block, rows in blocks.items()]
-    figures, missing = _figures(table, own, measured)
-    return Section(table.title, text, shown, figures, missing, summary)
+        blocks.setdefault(line.row.block, []).append(line)
+    gridded = {
+        block: grids([row for row in table.rows if row.block == block], said, gone)
+        for block, said in blocks.items()
+    }
+    rows = {block: [_row(line, named, machines) for line in said] for block, said in blocks.items()}
+    shown: list[Table] = []
+    for block, made in gridded.items():
+        shown += [grid.table() for grid in made] or [Table(block, COLUMNS, rows[block], words=COLUMNS)]
+    if any(gridded.values()):
+        text.append(
+            "Grids are of what has not been published; run, commit and command of each number are in the CSV file."
+        )
+    figures, missing = _figures(table, own, [group for group in measured if not gridded.get(group.row.block)])
+    maps = grid_maps([grid for made in gridded.values() for grid in made])
+    return Section(table.title, text, shown, rows, [*figures, *([maps] if maps else [])], missing, summary)
 
 
 def _command(table: tables.Table) -> str:

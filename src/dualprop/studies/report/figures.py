@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from dualprop.errors import printable
 from dualprop.studies._figure import angle, curves, errors_axis, look, plain_ticks, reference
 from dualprop.studies._table import Table
+from dualprop.studies.report.grids import Grid
 from dualprop.studies.report.svg import GRID, drawn, markup
 
 PANEL = (3.1, 2.2)
@@ -147,7 +148,7 @@ def differences(unit: str, values: Sequence[tuple[str, str, float, float | None]
         axes.set_yticks(range(len(values)), [printable(label) for label, *_ in values], parse_math=False)
         axes.set_ylim(len(values) - 0.5, -0.5)
         axes.set_xlabel(f"difference, {unit}", parse_math=False)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=3))
         axes.grid(axis="y", visible=False)
         said = "; ".join(f"{label} {words}" for label, words in rows)
         return markup(figure, name, f"Measured minus published, {unit}", f"{said}.")
@@ -248,6 +249,38 @@ def bars(unit: str, values: Sequence[tuple[str, str, float]]) -> Plan | None:
 
     data = Table("", ("row", unit), [(label, f"{number:.4g}") for label, _, number in values])
     return Plan(Figure(f"{unit[:1].upper()}{unit[1:]}", "", (), data), draw, 1)
+
+
+def grid_maps(found: Sequence[Grid]) -> Plan | None:
+    """Each grid as a map, a panel each; None where no number differs from place to place."""
+    shown = [grid for grid in found if len({mean for row in grid.means for mean in row if mean is not None}) > 1]
+    if not shown:
+        return None
+
+    @drawn
+    def draw(n: int, name: str) -> str:
+        grid = shown[n]
+        numbers = np.array([[math.nan if mean is None else mean for mean in row] for row in grid.means])
+        figure = Drawing(figsize=(PANEL[0], 0.9 + 0.2 * len(grid.down)))
+        axes = figure.subplots()
+        axes.imshow(numbers, cmap="cividis", aspect="auto", interpolation="none")
+        axes.grid(False)
+        axes.set_xticks(range(len(grid.across)), list(map(printable, grid.across)), parse_math=False, fontsize=7)
+        axes.set_yticks(range(len(grid.down)), list(map(printable, grid.down)), parse_math=False, fontsize=7)
+        middle = (np.nanmin(numbers) + np.nanmax(numbers)) / 2
+        for y, words in enumerate(grid.words):
+            for x, word in enumerate(words):
+                colour = "black" if numbers[y, x] > middle else "white"
+                axes.annotate(word, (x, y), ha="center", va="center", fontsize=6.5, color=colour)
+        axes.set_title(printable(grid.metric), parse_math=False)
+        low, high = np.nanmin(numbers), np.nanmax(numbers)
+        return markup(
+            figure, name, grid.title, f"From {low:.4g} to {high:.4g}; every number is in the table above."
+        )
+
+    rows = [(grid.title, f"{sum(len(row) for row in grid.means)}") for grid in shown]
+    text = "The grids above as maps: dark is low, bright is high."
+    return Plan(Figure("Grids", text, (), Table("", ("grid", "numbers"), rows)), draw, len(shown))
 
 
 def _even(runs: Sequence[Sequence[float]]) -> list[Sequence[float]]:
