@@ -12,11 +12,18 @@ from torch import Tensor
 import dualprop as dp
 from tests.rules.conformance import CHECKS, PROBLEMS, suits
 
+QUICK = ("bp", "dp", "kp-dp", "ep", "dtp")
+"""One rule of each family: `make test` checks them on convolutions and skips, and all on dense layers."""
+
 
 def suited(*slow: str) -> list[Any]:
     """Every rule with every kind of net that it runs on, on these for `make test-all`."""
     return [
-        pytest.param(name, problem, marks=pytest.mark.slow if problem in slow else ())
+        pytest.param(
+            name,
+            problem,
+            marks=pytest.mark.slow if problem in slow or (problem != "dense" and name not in QUICK) else (),
+        )
         for name, method in dp.RULES.items()
         for problem in PROBLEMS
         if suits(method, problem)

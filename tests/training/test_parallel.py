@@ -19,7 +19,6 @@ from dualprop.runs.settings import Settings
 from dualprop.training.experiment import device
 from dualprop.training.processes import group
 from dualprop.training.processes.group import Alone, Group
-from tests.slow import but_slow
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 pytestmark = pytest.mark.xdist_group("torchrun")  # one start of it for all
@@ -47,7 +46,7 @@ def environment():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What two processes leave, in one start of torchrun."""
+    """What two processes leave, in one start of torchrun, which takes half a minute."""
     folder = tmp_path_factory.mktemp("together")
     cases = {name: replace(COMMON, **case).as_dict() for name, case in CASES.items()}
     (folder / "cases.json").write_text(json.dumps(cases))
@@ -68,7 +67,8 @@ def records(path, *left_out):
     return [{k: v for k, v in record.items() if k not in left_out} for record in Run.open(path).metrics()]
 
 
-@pytest.mark.parametrize("name", but_slow(CASES, "bp", "kp-dp", "l-dp", "ms-dp", "r-dp"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_two_processes_train_what_one_does(name, folder, tmp_path):
     result = train(replace(COMMON, **CASES[name]), tmp_path / "alone")
     assert [own[name] for own in outcomes(folder)] == [["trained", result.test_accuracy]] * 2
@@ -83,6 +83,7 @@ def test_two_processes_train_what_one_does(name, folder, tmp_path):
             assert ours[key] == pytest.approx(theirs[key], rel=1e-3, abs=1e-4), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_both_have_the_same_weights_to_the_bit(name, folder):
     theirs = torch.load(folder / f"{name}.of-process-1.pt", weights_only=True)
@@ -90,6 +91,7 @@ def test_both_have_the_same_weights_to_the_bit(name, folder):
         assert torch.equal(value, theirs[key])
 
 
+@pytest.mark.slow
 def test_one_process_writes(folder, tmp_path):
     train(replace(COMMON, **CASES["dp"]), tmp_path / "alone")
     names = [sorted(p.name.split(".")[0] for p in path.iterdir()) for path in (folder / "dp", tmp_path / "alone")]
@@ -97,12 +99,14 @@ def test_one_process_writes(folder, tmp_path):
     assert len(records(folder / "dp")) == len(records(tmp_path / "alone"))
 
 
+@pytest.mark.slow
 def test_a_lazy_rule_s_states_are_kept_for_every_process(folder):
     states = Run.open(folder / "l-dp").load()["rule"]
     assert [len(state["means"][0]) for state in states] == [38, 37]
     assert not torch.equal(states[0]["means"][0][:37], states[1]["means"][0])
 
 
+@pytest.mark.slow
 def test_one_process_asked_to_stop_stops_both_and_they_resume_to_the_same_bits(folder):
     for own in outcomes(folder):
         assert own["stopped"][0] == "Interrupted"
@@ -113,6 +117,7 @@ def test_one_process_asked_to_stop_stops_both_and_they_resume_to_the_same_bits(f
     assert records(folder / "stopped") == records(folder / "l-dp")
 
 
+@pytest.mark.slow
 def test_errors_reach_both(folder):
     for own in outcomes(folder):
         assert own["wild"][0] == "DivergenceError"
@@ -123,6 +128,7 @@ def test_errors_reach_both(folder):
     assert not (folder / "unknown").exists()
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_cannot_go_on(folder):
     (folder / "l-dp" / "result.json").rename(folder / "l-dp" / "kept.json")
     try:

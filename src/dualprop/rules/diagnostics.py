@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import singledispatch
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dualprop.convert.alignment import converted_alignment
 from dualprop.errors import DivergenceError
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import buffers_kept, one_step, parameters_of
@@ -122,7 +121,13 @@ def _compared(
     return tuple(cosines), tuple(ratios)
 
 
-alignment.register(nn.Module, converted_alignment)  # type: ignore[arg-type]
+@alignment.register(nn.Module)  # type: ignore[misc]
+def _of_converted(*arguments: Any, **options: Any) -> Any:
+    from dualprop.convert.alignment import (
+        converted_alignment,
+    )  # brings torch's compiler along, which takes a second
+
+    return converted_alignment(*arguments, **options)
 
 
 def feedback_cosines(net: Net) -> tuple[float, ...]:
