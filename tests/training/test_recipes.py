@@ -43,7 +43,7 @@ def mine(tmp_path):
 
 
 def test_the_recipes_ship_with_the_package():
-    assert set(recipes.shipped()) == {*PAPERS, *COMPARATORS, *GRAPHS, "mnist-comparison"}
+    assert set(recipes.shipped()) == {*PAPERS, *COMPARATORS, *GRAPHS, "mnist-comparison", "mnist-workers"}
     for name in recipes.shipped():
         assert tomllib.loads((resources.files("dualprop.training.recipes") / f"{name}.toml").read_text())["data"]
 
