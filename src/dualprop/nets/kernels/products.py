@@ -1,10 +1,8 @@
-"""The products of a synapse without a graph, forward, feedback and weight gradient, by the fastest way at hand.
+"""The products of a synapse without a graph, forward, feedback and weight gradient.
 
-- Dense, float32, CPU: large ones go to oneDNN's inner product in place of the BLAS behind `torch.mm`: on an AMD
-  EPYC forward and feedback take 0.69 and 0.67 ms in place of 1.20 and 1.18 (1000 x 1000 weights, batch 100).
-- Weight gradients of convolutions in bf16 on a CPU: oneDNN is slow on the smallest maps, where one matrix product
-  over unfolded patches is faster: 512 -> 512 channels on 2 x 2 pixels, batch 100, 2 threads, 6.3 ms in place of
-  12.4 with torch 2.14, 2.2 in place of 8.0 with torch 2.15.
+Weight gradients of convolutions in bf16 on a CPU: oneDNN is slow on the smallest maps, where one matrix product
+over unfolded patches is faster: 512 -> 512 channels on 2 x 2 pixels, batch 100, 2 threads, 6.3 ms in place of 12.4
+with torch 2.14, 2.2 in place of 8.0 with torch 2.15.
 """
 
 from __future__ import annotations
@@ -15,35 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_LARGE = 20_000_000  # multiply-adds; below, converting to and from oneDNN's tensors costs more than it saves
 _FEW = 4  # places of a small map
 _WIDE = 64  # channels, for fewer of which oneDNN is as good
 
 
 def forward(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W z + b for each row z, shapes (B, n), (m, n), (m,) -> (B, m)."""
-    if _suits_onednn(z, weight):
-        drive: Tensor = torch.ops.aten.mkldnn_linear(z.to_mkldnn(), weight, bias).to_dense()
-        return drive
-    drive = F.linear(z, weight)
-    return drive if bias is None else drive.add_(bias)  # a little faster than addmm
-
-
-def adjoint(delta: Tensor, weight: Tensor) -> Tensor:
-    """W^T delta for each row delta, shapes (B, m), (m, n) -> (B, n)."""
-    if _suits_onednn(delta, weight):
-        shape = (len(delta), weight.shape[1])
-        feedback: Tensor = torch.ops.aten.mkldnn_linear_backward_input(shape, delta.to_mkldnn(), weight).to_dense()
-        return feedback
-    return torch.mm(delta, weight)
-
-
-def outer(delta: Tensor, z: Tensor) -> Tensor:
-    """Σ delta z^T over the rows, shapes (B, m), (B, n) -> (m, n).
-
-    Always by BLAS: oneDNN takes 0.88 ms where it takes 1.26, but twice the gradient's memory.
-    """
-    return torch.mm(delta.t(), z)
+    if bias is None or bias.dtype is z.dtype:
+        return F.linear(z, weight, bias)
+    return F.linear(z, weight).add_(bias)
 
 
 def total(delta: Tensor) -> Tensor:
@@ -52,19 +30,6 @@ def total(delta: Tensor) -> Tensor:
         pixels = _as_pixels(delta)
         return torch.mm(pixels.new_ones(1, len(pixels)), pixels)[0]  # 0.15 ms for 0.38 ms on 100 x 64 x 32 x 32
     return delta.sum([0, *range(2, delta.ndim)])
-
-
-def _suits_onednn(rows: Tensor, weight: Tensor) -> bool:
-    return (
-        rows.shape[0] * weight.numel() >= _LARGE
-        and rows.dtype is torch.float32
-        and weight.dtype is torch.float32
-        and rows.device.type == "cpu"
-        and weight.is_contiguous()
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()  # which knows no tensors of oneDNN's own
-    )
 
 
 class Geometry(NamedTuple):

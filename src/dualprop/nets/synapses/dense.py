@@ -86,7 +86,7 @@ class Dense(Weighted):
     @counted("feedback")
     def transposed(self, delta: Tensor, shape: torch.Size) -> Tensor:
         """W^T delta, or B^T delta, in the given shape."""
-        feedback = products.adjoint(delta, self.downward(delta.dtype))
+        feedback = torch.mm(delta, self.downward(delta.dtype))
         return feedback if len(shape) == 2 else feedback.view(shape)
 
     def turned_weight(self) -> Tensor:
@@ -96,7 +96,7 @@ class Dense(Weighted):
     @counted("gradient")
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ_batch delta p^T, shape (out_features, in_features)."""
-        return products.outer(delta, p if p.ndim == 2 else p.flatten(1))
+        return torch.mm(delta.t(), p if p.ndim == 2 else p.flatten(1))
 
     @override
     def driving(self, z: Tensor, out: Tensor) -> Call | None:
