@@ -73,11 +73,19 @@ def _recipe(names: dict[str, Any]) -> None:
     assert names["settings"].rule_settings == {"beta": 0.2}
 
 
+def _devices(names: dict[str, Any]) -> None:
+    text = PAGES["docs/devices.md"]
+    assert all(f"`{kind.__name__}(" in text for kind in dp.devices.CHANNELS.values())
+    assert all(name in text for name in dp.devices.PRESETS)
+    assert names["rule"].devices is not None
+
+
 HOLDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "README.md": _ten_lines,
     "docs/data.md": _data,
     "docs/tables.md": _tables,
     "docs/streaming.md": _streams,
+    "docs/devices.md": _devices,
     "docs/runs.md": _recipe,
 }
 """What is true once a page has run."""

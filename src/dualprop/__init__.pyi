@@ -26,6 +26,7 @@ from .errors import DivergenceError as DivergenceError
 from .errors import DualpropError as DualpropError
 from .errors import Interrupted as Interrupted
 from .nets import NETS as NETS
+from .nets import devices as devices
 from .nets import losses as losses
 from .nets import potentials as potentials
 from .nets import synapses as synapses

@@ -39,6 +39,7 @@ class Registry(dict[str, T]):
 def near(name: object, known: Iterable[str]) -> str:
     """What was perhaps meant by a name, and all that there is."""
     known = list(known)
-    matches = difflib.get_close_matches(str(name).lower(), known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, matches))}? " if matches else ""
+    by_lower = {each.lower(): each for each in known}
+    matches = difflib.get_close_matches(str(name).lower(), by_lower, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(by_lower[match]) for match in matches)}? " if matches else ""
     return f"{hint}Known: {', '.join(known)}"

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import dualprop as dp
-from dualprop.engines.feedback_maps import FEEDBACK_LOSSES, Block, FeedbackMap, Noise
+from dualprop.engines.feedback_maps import FEEDBACK_LOSSES, Block, FeedbackMap
+from dualprop.nets.devices import Draws
 from dualprop.nets.synapses import Pooled
 from tests.oracles.builders import image_batch, image_net
 from tests.oracles.dtp_twin import LOSSES, TwinBlock, operand
@@ -24,7 +25,7 @@ SYNAPSES = {
 }
 
 
-class Given(Noise):
+class Given(Draws):
     """Hands out prepared tensors in place of noise."""
 
     def __init__(self, *tensors: torch.Tensor) -> None:
@@ -70,7 +71,7 @@ def test_a_gradient_leaves_state_and_operand_alone(feedback):
         with torch.no_grad():
             block = Block.of(layer, torch.randn(5, 4), torch.float32)
             kept = [t.detach().clone() for t in (block.p, block.a, block.z, block.image)]
-            FEEDBACK_LOSSES[feedback].gradient(g, block, Noise(torch.Generator(), 0.1))()
+            FEEDBACK_LOSSES[feedback].gradient(g, block, Draws(torch.Generator(), 0.1))()
             g.difference(block.state + 1, block)
         for t, before in zip((block.p, block.a, block.z, block.image), kept, strict=True):
             assert torch.equal(t, before)
@@ -79,7 +80,7 @@ def test_a_gradient_leaves_state_and_operand_alone(feedback):
 def test_noise_has_its_deviation_and_the_layout_of_what_it_is_added_to():
     image = torch.zeros(8, 16, 20, 20).to(memory_format=torch.channels_last)
     for z in (image, image.contiguous(), torch.zeros(8, 6400)):
-        noise = Noise(torch.Generator().manual_seed(0), 0.3).like(z, torch.float32)
+        noise = Draws(torch.Generator().manual_seed(0), 0.3).like(z, torch.float32)
         assert noise.shape == z.shape
         assert noise.stride() == z.stride()
         assert float(noise.mean()) == pytest.approx(0, abs=0.005)  # of 51200 numbers
@@ -89,7 +90,7 @@ def test_noise_has_its_deviation_and_the_layout_of_what_it_is_added_to():
 def test_noise_is_the_same_in_every_precision():
     z = torch.zeros(5, 7)
     single, double = (
-        Noise(torch.Generator().manual_seed(0), 0.1).like(z, t) for t in (torch.float32, torch.float64)
+        Draws(torch.Generator().manual_seed(0), 0.1).like(z, t) for t in (torch.float32, torch.float64)
     )
     assert torch.equal(single.double(), double)
 

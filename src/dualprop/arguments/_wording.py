@@ -83,7 +83,7 @@ def _number(noun: str, metadata: Sequence[Any], several: bool) -> str:
     noun = noun if bounds.get("allow_inf_nan", True) else f"finite {noun}"
     noun = f"{noun}s" if several else f"a {noun}"
     step = f", a multiple of {bounds['multiple_of']}" if "multiple_of" in bounds else ""
-    low, high = bounds.get("gt", bounds.get("ge")), bounds.get("lt", bounds.get("le"))
+    low, high = bounds.get("gt", bounds.get("ge")), bounds.get("le", bounds.get("lt"))
     if low is None:
         return noun + step
     if high in (None, LARGE):

@@ -16,15 +16,21 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Union
 import docstring_parser
 from cyclopts import Group, Parameter, Token
 
-from dualprop.arguments import declared, read
+from dualprop import files
+from dualprop.arguments import Count, NotNegative, declared, read
 from dualprop.errors import DualpropError
+from dualprop.registry import Registry
 from dualprop.rules import RULES
+from dualprop.rules.base import CHANNELS
 from dualprop.runs.settings import Settings
 from dualprop.runs.streams import StreamSettings
 from dualprop.training import recipes
 
 GROUPS = ("what", "rule", "optimizer", "schedule", "data", "precision", "run")
 """In the order of the help."""
+
+LARGEST = 2**16
+"""Bytes of a file with settings."""
 
 LONGEST = 40
 """Characters of a word in the name of a folder."""
@@ -67,7 +73,9 @@ def _shown(default: Any) -> str:
 
 
 def _table(option: str, text: str) -> dict[str, Any]:
-    """Settings by name from a word like "alpha=0.25;beta=[1,1,0.5];schedule=random:50;lazy=true"."""
+    """Settings by name from a word like "alpha=0.25;beta=[1,1,0.5];schedule=random:50", or from a TOML file."""
+    if text.endswith(".toml"):
+        return files.read_toml(Path(text), Registry(option), LARGEST)
     settings = {}
     for item in filter(None, text.split(";")):
         name, equals, value = item.partition("=")
@@ -87,6 +95,14 @@ def _of_settings(*omitted: str, kind: type[Settings] | type[StreamSettings] = Se
     }
 
 
+DEVICES: dict[str, tuple[Any, str, str, str]] = {
+    "noise": (NotNegative, "states", "sigma", "Standard deviation of noise on all hidden states."),
+    "state_bits": (Count, "states", "bits", "Bits of all hidden states, from 1 to 16."),
+    "weight_bits": (Count, "weights", "bits", "Bits of weights as they are read, from 1 to 16."),
+}
+"""Short for a channel of `--devices`: its kind, what it is on, the channel's argument, the help."""
+
+
 def _of_rules() -> dict[str, Any]:
     """An option for every setting that some rule has, unless the run has one of the same name."""
     kinds: dict[str, list[Any]] = {}
@@ -94,7 +110,7 @@ def _of_rules() -> dict[str, Any]:
     for rule, method in RULES.items():
         described = _help(method.rule)
         for name, kind in declared(method.rule).items():
-            if name not in {"net", *declared(Settings)}:
+            if name not in {"net", *declared(Settings), *CHANNELS, *DEVICES}:
                 kinds.setdefault(name, []).append(kind)
                 helps.setdefault(name, {}).setdefault(described.get(name, ""), []).append(rule)
     return {
@@ -109,7 +125,13 @@ def _of_rules() -> dict[str, Any]:
     }
 
 
+def _of_devices() -> dict[str, Any]:
+    """The options of `DEVICES`."""
+    return {name: _option(name, kind, "rule", help, "none") for name, (kind, _, _, help) in DEVICES.items()}
+
+
 if TYPE_CHECKING:
+    DeviceOptions = dict[str, Any]
     SettingOptions = dict[str, Any]
     CommonOptions = dict[str, Any]
     StreamOptions = dict[str, Any]
@@ -126,11 +148,23 @@ else:
     """The settings of a stream."""
     RuleOptions = Annotated[TypedDict("RuleOptions", _of_rules(), total=False), Every]
     """A rule's own settings."""
+    DeviceOptions = Annotated[TypedDict("DeviceOptions", _of_devices(), total=False), Every]
+    """What is short for a channel."""
 
 
-def merged(settings: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The settings that were given, a rule's own among them."""
+def merged(
+    settings: Mapping[str, Any] | None,
+    own: Mapping[str, Any] | None,
+    devices: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The settings that were given, a rule's own among them, and channels after those of `--devices`."""
     given = dict(settings or {})
+    for name, value in (devices or {}).items():
+        _, on, argument, _ = DEVICES[name]
+        channel = {"channel": "noise" if argument == "sigma" else "quantised", argument: value}
+        table = given["devices"] = dict(given.get("devices", {}))
+        before = table.get(on, [])
+        table[on] = [*(before if isinstance(before, list) else [before]), channel]
     if own:
         together = given.setdefault("rule_settings", {})
         if isinstance(together, dict) and (twice := next((name for name in own if name in together), None)):

@@ -8,7 +8,15 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dualprop.arguments import Seed, Several, check, read
-from dualprop.cli._options import CommonOptions, RecipeOption, RuleOptions, merged, names, run_folder
+from dualprop.cli._options import (
+    CommonOptions,
+    DeviceOptions,
+    RecipeOption,
+    RuleOptions,
+    merged,
+    names,
+    run_folder,
+)
 from dualprop.errors import DivergenceError, DualpropError, printable
 from dualprop.studies import comparison
 from dualprop.training import recipes
@@ -25,6 +33,7 @@ def compare(
     recipe: RecipeOption = None,
     settings: CommonOptions | None = None,
     own: RuleOptions | None = None,
+    devices: DeviceOptions | None = None,
 ) -> None:
     """Run a comparison, or go on with it.
 
@@ -34,7 +43,7 @@ def compare(
         out: The folder to make.
         resume: Go on with a comparison that was stopped; takes no other option.
     """
-    given = merged(settings, own)
+    given = merged(settings, own, devices)
     if resume is not None:
         for name, value in {"rules": rules, "seeds": seeds, "out": out, "recipe": recipe, **given}.items():
             if value is not None:

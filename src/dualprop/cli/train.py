@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from dualprop.cli._imports import FILES
-from dualprop.cli._options import RecipeOption, RuleOptions, SettingOptions, merged, run_folder
+from dualprop.cli._options import DeviceOptions, RecipeOption, RuleOptions, SettingOptions, merged, run_folder
 from dualprop.errors import DualpropError, printable
 from dualprop.runs.folder import Run
 from dualprop.runs.settings import Settings
@@ -34,6 +34,7 @@ def train(
     address: Annotated[str | None, Parameter(group=_Workers, show_default="this machine, without Ray")] = None,
     settings: SettingOptions | None = None,
     own: RuleOptions | None = None,
+    devices: DeviceOptions | None = None,
 ) -> None:
     """Train one net, or go on with it.
 
@@ -49,7 +50,7 @@ def train(
     auto = resume == AUTO
     if auto and run is None:
         raise DualpropError("resume=auto: needs --run, the folder to make or to go on with")
-    given = merged(settings, own)
+    given = merged(settings, own, devices)
     crew = _crew(workers, in_flight, held, address)
     if auto and run is not None and run.exists() and _by_workers(run):
         resume, auto = str(run), False

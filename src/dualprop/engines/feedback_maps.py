@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from dualprop.nets.devices.draws import Draws
 from dualprop.nets.net import Layer
 from dualprop.nets.potentials import Potential
-from dualprop.nets.synapses import AffineMap, Linearisation, Pool, Weighted, layout
+from dualprop.nets.synapses import AffineMap, Linearisation, Pool, Weighted
 from dualprop.registry import Registry
 
 
@@ -169,26 +170,6 @@ class FeedbackMap(nn.Module):
             self.bias.grad = total.to(self.bias.dtype).mul_(scale)
 
 
-class Noise:
-    """Normal noise from a generator, drawn in float32 whatever the precision, so that all of them see the same.
-
-    Args:
-        generator: on the device of the noise.
-        sigma: σ, its standard deviation.
-    """
-
-    def __init__(self, generator: torch.Generator, sigma: float) -> None:
-        self.generator, self.sigma = generator, sigma
-
-    def like(self, z: Tensor, dtype: torch.dtype) -> Tensor:
-        """σ N(0, I) of the shape and layout of z, in a type."""
-        last = layout(z) == torch.channels_last  # drawn as it lies in memory: ten times as fast
-        shape = z.permute(0, 2, 3, 1).shape if last else z.shape
-        noise = torch.empty(shape, device=self.generator.device)
-        noise = noise.normal_(0, self.sigma, generator=self.generator).to(dtype)
-        return noise.permute(0, 3, 1, 2) if last else noise
-
-
 class FeedbackLoss(ABC):
     """What a feedback map minimises, by steps that see fresh noise each.
 
@@ -199,7 +180,7 @@ class FeedbackLoss(ABC):
     biased: bool
 
     @abstractmethod
-    def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
+    def gradient(self, g: FeedbackMap, block: Block, noise: Draws) -> Callable[[], Tensor]:
         """Draw noise and put the gradient of the batch's mean loss into the `.grad` of the map's parameters.
 
         Args:
@@ -224,7 +205,7 @@ class LDRL(FeedbackLoss):
     biased = False
 
     @override
-    def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
+    def gradient(self, g: FeedbackMap, block: Block, noise: Draws) -> Callable[[], Tensor]:
         z, dtype = block.state, block.p.dtype
         dx, dy = noise.like(block.p, z.dtype), noise.like(z, z.dtype)
         u, v = block.change_of(block.p + dx), block.change(dy.add_(z), spend=True)
@@ -249,7 +230,7 @@ class Reconstruction(FeedbackLoss):
     biased = True
 
     @override
-    def gradient(self, g: FeedbackMap, block: Block, noise: Noise) -> Callable[[], Tensor]:
+    def gradient(self, g: FeedbackMap, block: Block, noise: Draws) -> Callable[[], Tensor]:
         dtype, count = block.p.dtype, len(block.p)
         noisy = noise.like(block.p, block.a.dtype).add_(block.p)
         u = block.read_of(noisy).to(dtype)

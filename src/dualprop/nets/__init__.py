@@ -6,7 +6,7 @@ Example:
     torch.Size([2, 3])
 """
 
-from dualprop.nets import losses, potentials, synapses
+from dualprop.nets import devices, losses, potentials, synapses
 from dualprop.nets.net import Layer, Net
 from dualprop.nets.zoo import (
     NETS,
@@ -27,6 +27,7 @@ __all__ = [
     "Layer",
     "Net",
     "NetKind",
+    "devices",
     "hopfield_cnn",
     "hopfield_mlp",
     "losses",

@@ -12,6 +12,8 @@ from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from dualprop.nets import crossing
+
 Kind = Literal["forward", "feedback", "gradient"]
 Work = Mapping[Kind, int]
 """Multiply-adds of one product of each kind."""
@@ -166,7 +168,7 @@ _Product = Callable[Concatenate[_S, Tensor, _P], Tensor]
 
 
 def counted(kind: Kind) -> Callable[[_Product[_S, _P]], _Product[_S, _P]]:
-    """Report what a method of a synapse with weights W makes: one product.
+    """Report what a method of a synapse with weights W makes, one product, and read it as devices have it.
 
     Its first argument is p for a forward product, δ for others. The multiply-adds are the numbers of the drive or
     of δ times those of W[0].
@@ -175,7 +177,11 @@ def counted(kind: Kind) -> Callable[[_Product[_S, _P]], _Product[_S, _P]]:
     def decorate(method: _Product[_S, _P]) -> _Product[_S, _P]:
         @wraps(method)
         def call(synapse: _S, first: Tensor, /, *others: _P.args, **named: _P.kwargs) -> Tensor:
-            made = method(synapse, first, *others, **named)
+            if crossing.OPEN and kind != "gradient":  # which is made where it is kept
+                crossed = crossing.answered(synapse, first) if kind == "forward" else first
+                made = crossing.through(kind, synapse, method(synapse, crossed, *others, **named))
+            else:
+                made = method(synapse, first, *others, **named)
             if not _OPEN.get() or torch.compiler.is_compiling():
                 return made
             fan_in = synapse.fan_in

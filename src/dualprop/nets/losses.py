@@ -105,7 +105,7 @@ class Loss(ABC):
             z^+ and z^-, both of the shape of a.
         """
         force, (toward, away) = self.gradient(f(a), y), drives or (a, a)
-        return f(torch.sub(toward, force, alpha=up)), f(torch.add(away, force, alpha=down))
+        return f(torch.sub(toward, force, alpha=up)), f.minus(torch.add(away, force, alpha=down))
 
     def smoothed(self, label_smoothing: float) -> Loss:
         """This loss with a part of every target spread evenly over the classes; `CrossEntropy` has one.
@@ -196,7 +196,7 @@ class SquaredError(Loss):
         toward, away = drives or (a, a)
         plus = torch.add(toward, y, alpha=up).div_(1 + up)
         minus = torch.sub(away, y, alpha=down).div_(1 - down)
-        return f.over(plus), f.over(minus)
+        return f.over(plus), f.minus.over(minus)
 
     def check(self, f: Potential, down: float) -> None:
         """Refuse ᾱβ_L >= 1, where the maximisation over z^- has no solution."""

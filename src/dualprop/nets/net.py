@@ -119,6 +119,11 @@ class Net(nn.Module):
         check_fit(self.wiring, self.synapses)
 
     @property
+    def ideal(self) -> Net:
+        """This net without the devices that a rule has it on: itself, but for the net of such a rule."""
+        return self
+
+    @property
     def chain(self) -> list[Layer]:
         """The layers from the input up; layer k of the equations is chain[k - 1].
 

@@ -14,7 +14,7 @@ from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.registry import Registry
 from dualprop.rules.backprop import Backprop
-from dualprop.rules.base import Rule, Step
+from dualprop.rules.base import CHANNELS, Rule, Step
 from dualprop.rules.contrastive_hebbian import ContrastiveHebbian
 from dualprop.rules.dual_prop import DualProp
 from dualprop.rules.equilibrium_prop import EquilibriumProp
@@ -98,7 +98,9 @@ class Method:
             'parallel:3'
         """
         parameters = inspect.signature(self.rule).parameters.values()
-        own = {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "loss"}
+        own = {
+            p.name: p.default for p in parameters if p.default is not p.empty and p.name not in ("loss", *CHANNELS)
+        }
         return rule.plain({**own, **self.settings, **settings})
 
     @property

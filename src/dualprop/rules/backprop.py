@@ -25,6 +25,7 @@ class Backprop(Rule):
     """
 
     differentiates = True
+    averages = True
 
     graphs = True
     calls_hooks = True

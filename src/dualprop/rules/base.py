@@ -8,16 +8,18 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec
 
 import torch
 from torch import Tensor
 
-from dualprop.arguments import check, checked
+from dualprop.arguments import Seed, check, checked
 from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError
+from dualprop.nets.devices.net import OnDevices
+from dualprop.nets.devices.places import QUANTITIES, Devices
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Inputs, Net
 from dualprop.nets.synapses import buffers_kept, has_hooks, one_step, without_hooks
@@ -25,6 +27,8 @@ from dualprop.rules.batch import BatchReader, in_order
 from dualprop.rules.state import restored, saved
 
 P = ParamSpec("P")
+
+_IDEAL = nullcontext()
 
 AnyLoss = LossOrName | Sequence[LossOrName]
 """A loss or its name, or one for each output."""
@@ -58,17 +62,44 @@ class Step:
         return f"Step(loss={float(self.loss):.4g}, output={shape}, products={self.products}{measures})"
 
 
+CHANNELS = dict.fromkeys(QUANTITIES) | {"device_seed": 0}
+"""What every constructor of a rule takes besides its own arguments, with its defaults."""
+
+
 def _remembered(init: Callable[Concatenate[Rule, P], None]) -> Callable[Concatenate[Rule, P], None]:
-    """A constructor after which the rule knows the settings that it was given, and they stand."""
+    """A constructor after which the rule knows the settings that it was given, and they stand.
+
+    Those of `CHANNELS` it keeps to itself.
+    """
 
     @functools.wraps(init)
     def constructor(self: Rule, /, *args: P.args, **settings: P.kwargs) -> None:
         outermost = vars(self).setdefault("_given", settings) is settings  # the one that was called
-        init(self, *args, **settings)
+        own: Any = settings
+        if not CHANNELS.keys().isdisjoint(settings):
+            own = {name: value for name, value in settings.items() if name not in CHANNELS}
+            vars(self)["_channels"] = {name: settings[name] for name in CHANNELS if name in settings}
+        init(self, *args, **own)
         if outermost:
             self._standing = frozenset(inspect.signature(type(self)).parameters)
 
+    vars(constructor)["__signature__"] = _with_channels(init)
     return constructor
+
+
+def _with_channels(init: Callable[..., None]) -> inspect.Signature:
+    """The signature of a constructor that takes what is in `CHANNELS`, too."""
+    try:
+        signature = inspect.signature(init, eval_str=True)
+    except NameError:  # of a class that is defined where its annotations mean nothing
+        signature = inspect.signature(init)
+    own, KEYWORD = signature.parameters, inspect.Parameter.KEYWORD_ONLY
+    ours = {
+        name: inspect.Parameter(name, KEYWORD, default=default, annotation=Seed if default == 0 else Any)
+        for name, default in CHANNELS.items()
+        if name not in own
+    }
+    return signature.replace(parameters=sorted([*own.values(), *ours.values()], key=lambda p: p.kind))
 
 
 class Rule:
@@ -100,6 +131,8 @@ class Rule:
     graphs = False
     cycles = False
     differentiates = False
+    channelled: frozenset[str] = frozenset(QUANTITIES)  # what of it channels can act on
+    averages = False  # whether the errors that come down to a sample are parts of the batch's mean
     calls_hooks = False  # those of modules, as net(x) does
     updates_per_batch: int | None = None  # how many `updates` yields, where that is known
 
@@ -107,16 +140,42 @@ class Rule:
     @checked
     def __init__(self, net: Net, *, loss: AnyLoss = "mse") -> None:
         self._check_wiring(net)
-        self.net = net
+        self.net = net.ideal
+        self._kept: list[str] = []  # the attributes that are state
+        self.devices = self._on_devices(net, **vars(self).pop("_channels", {}))
         outputs = len(net.wiring.outputs)
         given = [loss] * outputs if isinstance(loss, str | Loss) else loss
         if len(given) != outputs:
             raise DualpropError(f"loss: {len(given)} losses, but the net has {outputs} outputs")
         self.losses: tuple[Loss, ...] = tuple(LOSSES[each] if isinstance(each, str) else each for each in given)
         self.loss: Loss = self.losses[0]
-        self._kept: list[str] = []  # the attributes that are state
         self._batches = BatchReader(net, self.losses)
         self._hooks_seen = False
+
+    def _on_devices(self, net: Net, device_seed: int = 0, **channels: Any) -> Devices | None:
+        """The devices that the net is on, if any of these channels does anything; the net becomes one on them."""
+        seed = check("device_seed", device_seed, Seed)
+        if not channels:
+            return None
+        devices = Devices(net.ideal, channels, seed)
+        for name in channels:
+            if name not in self.channelled and name in devices.used:
+                raise DualpropError(
+                    f"{name}: {type(self).__name__} has none that a channel could act on; it takes "
+                    f"{', '.join(sorted(self.channelled))}"
+                )
+        if not devices:
+            return None
+        self.net = OnDevices(net.ideal, devices)
+        self.add_state("devices", devices)
+        return devices
+
+    def _step(self, x: Any, *, learns: bool) -> AbstractContextManager[None]:
+        """What a step on this batch is made in where the net is on devices; nothing where it is ideal."""
+        if self.devices is None:
+            return _IDEAL
+        shared = len(in_order(x)[0]) if self.averages else 1
+        return self.devices.step(self.net, learns=learns, shared=shared)
 
     def _check_wiring(self, net: Net) -> None:
         """Refuse a graph that this rule cannot run."""
@@ -231,7 +290,7 @@ class Rule:
         x, y = self._batches.read(x, y)
         if not self.calls_hooks and not self._hooks_seen:
             self._warn_of_hooks()
-        return self._steps(self.updates(x, y))
+        return self._steps(x, self.updates(x, y))
 
     def backward(self, x: Inputs, y: Inputs) -> Step:
         """Add the batch mean of the gradient to `.grad`: the first round of `iterate`, with its arguments."""
@@ -252,7 +311,7 @@ class Rule:
             DivergenceError: if the method's inference diverges.
         """
         x = self._batches.read_inputs(x)
-        with buffers_kept(self.net), one_step(self.net.synapses):
+        with buffers_kept(self.net), one_step(self.net.synapses), self._step(x, learns=False):
             return self.prediction(x)
 
     @torch.no_grad()
@@ -270,7 +329,7 @@ class Rule:
             DivergenceError: if the method's inference diverges.
         """
         x, y = self._batches.read(x, y)
-        with self._unchanged(), one_step(self.net.synapses):
+        with self._unchanged(), one_step(self.net.synapses), self._step(x, learns=True):
             return self.inference(x, y)
 
     def gradients(self, x: Inputs, y: Inputs) -> dict[str, Tensor]:
@@ -302,8 +361,17 @@ class Rule:
         return plain
 
     def compile(self) -> None:
-        """Let torch.compile fuse what it can, from the next batch on: here the net's own forward pass."""
+        """Let torch.compile fuse what it can, from the next batch on: here the net's own forward pass.
+
+        Raises:
+            DualpropError: for a net on devices, whose draws no compiled product knows of.
+        """
+        self._check_compiles()
         self.net.compile()
+
+    def _check_compiles(self) -> None:
+        if self.devices is not None:
+            raise DualpropError("compile: not with channels, which draw in every step; take one of them away")
 
     def add_state(self, name: str, value: Any) -> None:
         """Declare what the rule keeps from batch to batch: afterwards the attribute of this name.
@@ -371,11 +439,11 @@ class Rule:
         finally:
             self._restore(before)
 
-    def _steps(self, updates: Iterator[Step]) -> Iterator[Step]:
+    def _steps(self, x: Any, updates: Iterator[Step]) -> Iterator[Step]:
         """The same updates, each made under no_grad with weights read once; between them, all is the caller's."""
         known = 1 if type(self).updates is Rule.updates else self.updates_per_batch
         for number in itertools.count(1):
-            with torch.no_grad(), one_step(self.net.synapses):
+            with torch.no_grad(), one_step(self.net.synapses), self._step(x, learns=True):
                 step = next(updates, None)
             if step is None:
                 return

@@ -130,7 +130,7 @@ class ContrastiveHebbian(Relaxing):
         super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance)
         logits, losses = self.logits, self.by_output
         neurons = {k: each.link for k, each in losses.items() if k in logits and each.link is not None}
-        hopfield = HopfieldNet(net, logits, neurons, gain=gamma)
+        hopfield = HopfieldNet(self.net, logits, neurons, gain=gamma)
         _check_levels(hopfield)
         longest = max(hopfield.ranks.values())
         if gamma**longest < 1e-30:  # what the lowest layer's difference is divided by

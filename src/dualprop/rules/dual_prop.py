@@ -127,6 +127,7 @@ class DualProp(Rule):
 
     def compile(self) -> None:
         """Let torch.compile make one kernel of a hidden layer's block update, from the next batch on."""
+        self._check_compiles()
         self._idle = Idle(torch.compile(dyad, dynamic=True))
 
     def inference(self, x: Inputs, y: Inputs) -> DyadicState:

@@ -32,6 +32,7 @@ from dualprop.engines.hopfield.net import HopfieldNet
 from dualprop.engines.hopfield.phases import Free, Phase
 from dualprop.engines.hopfield.relaxation import Settled
 from dualprop.errors import DualpropError
+from dualprop.nets.devices.draws import Draws
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import POTENTIALS
@@ -93,8 +94,8 @@ class InTurn:
 
     def drawn(self, generator: torch.Generator, a: Tensor) -> Tensor:
         """Noise on the real parts of one copy's drive a."""
-        drawn = torch.randn(len(a) // 2, *a.shape[1:], generator=generator, dtype=a.dtype).to(a.device)
-        return torch.cat([self.noise * drawn, torch.zeros_like(drawn)])
+        drawn = Draws(generator, self.noise).like(a[: len(a) // 2])
+        return torch.cat([drawn, torch.zeros_like(drawn)])
 
 
 class HolomorphicEP(Relaxing):

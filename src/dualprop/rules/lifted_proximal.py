@@ -71,6 +71,7 @@ class LiftedProximal(Rule):
     """
 
     differentiates = True
+    channelled = frozenset({"states", "weights"})  # its descent asks for drives as often as it likes
 
     graphs = True
 

@@ -51,6 +51,7 @@ class RecurrentBackprop(Rule):
     """
 
     differentiates = True
+    averages = True
 
     graphs = True
     cycles = True
@@ -61,7 +62,7 @@ class RecurrentBackprop(Rule):
     ) -> None:
         super().__init__(net, loss=loss)
         self.steps, self.tolerance = steps, tolerance
-        self.equilibrium: Equilibrium = OfGraph(net)
+        self.equilibrium: Equilibrium = OfGraph(self.net)
 
     @classmethod
     def of_hopfield(

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from dualprop.arguments import CountOrZero, Fraction, In, PerLayer, Positive, Seed, checked, per_layer
-from dualprop.engines.feedback_maps import FEEDBACK_LOSSES, Block, FeedbackMap, Noise
+from dualprop.engines.feedback_maps import FEEDBACK_LOSSES, Block, FeedbackMap
 from dualprop.engines.states import State
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.counting import counting
+from dualprop.nets.devices.draws import Draws
 from dualprop.nets.losses import LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Weighted, frozen_weights, product_dtype
@@ -77,6 +78,7 @@ class DifferenceTargetProp(Rule):
     """
 
     differentiates = True
+    channelled = frozenset({"states", "drives", "weights"})  # nothing comes down through the net's own weights
 
     maps: list[FeedbackMap]
     optimizers: list[torch.optim.Optimizer]
@@ -181,7 +183,7 @@ class DifferenceTargetProp(Rule):
         layers: list[int] = []
         for k, (g, optimizer) in enumerate(zip(self.maps, self.optimizers, strict=True), 2):
             block, steps = blocks[k - 1], self.K[k - 2]
-            noise = Noise(generator, self.sigma[k - 2])
+            noise = Draws(generator, self.sigma[k - 2])
             if self._own_rates:
                 optimizer.param_groups[0]["lr"] = 1e-3 / (noise.sigma**2 * block.z.shape[2:].numel())
             for left in range(steps, 0, -1):

@@ -46,7 +46,9 @@ class Settings:
         label_smoothing: part of each target spread evenly over the classes, in [0, 1); cross_entropy only.
         net_settings: the net's own settings, for example 'top_down=skew;strength=0.2'; else its defaults.
         rule_settings: the rule's own settings, for example 'alpha=0.5;beta=0.5;schedule=sweep:2'.
-        optimizer: adam, adamw or sgd.
+        devices: what the hardware is like, in training and in tests: a TOML file with channels for states, drives,
+            feedback_signal, weights and feedback_weights, and with updates for pulsed-sgd; else ideal.
+        optimizer: adam, adamw, sgd or pulsed-sgd.
         lr: learning rate, positive.
         lr_factors: what it is multiplied by in each layer, as 1,0.6,0.4 from the input up; else 1.
         momentum: momentum of sgd, in [0, 1).
@@ -97,6 +99,7 @@ class Settings:
     label_smoothing: Fraction = _setting("what", 0.0)
     net_settings: Mapping[str, Any] = _setting("what", {})
     rule_settings: Mapping[str, Any] = _setting("rule", {})
+    devices: Mapping[str, Any] = _setting("rule", {})
     optimizer: str = _setting("optimizer", "adam")
     lr: Positive = _setting("optimizer", 1e-3)
     lr_factors: Several[Positive] | None = _setting("optimizer", None)

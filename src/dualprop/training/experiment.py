@@ -20,7 +20,7 @@ from dualprop.nets.net import Net
 from dualprop.registry import Registry
 from dualprop.rules import RULES, Rule
 from dualprop.runs.settings import Settings
-from dualprop.training import threads, weights
+from dualprop.training import devices, threads, weights
 from dualprop.training.callbacks import Alignment, AverageGradients, Callback, ClipGradients, FinalTest, Validation
 from dualprop.training.optim.average import Average
 from dualprop.training.optim.fused import FusedUpdate
@@ -147,7 +147,8 @@ def _bound(
     if settings.init_from is not None and recorded is None:
         weights.give(net, settings.init_from)
     chosen = recorded.rule if recorded else settings.rule_settings
-    rule = method(net, loss=LOSSES[settings.loss].smoothed(settings.label_smoothing), **chosen)
+    loss, channels = LOSSES[settings.loss].smoothed(settings.label_smoothing), devices.channels(settings)
+    rule = method(net, loss=loss, **chosen, **channels)
     return rule, dict(arguments), method.used(rule, chosen)
 
 
@@ -179,6 +180,9 @@ def check_names(settings: Settings, own: Own | None = None) -> None:
     LR_SCHEDULES[settings.lr_schedule]
     OPTIMIZERS[settings.optimizer]
     PRECISIONS[settings.precision]
+    devices.check_devices(settings)
+    if settings.devices and own.rule is not None:
+        raise DualpropError("devices: not with a rule of one's own, which has its channels")
     LOSSES[settings.loss].smoothed(settings.label_smoothing)
     if own.optimizer is not None:
         for name, left in (("lr_schedule", "constant"), ("lr_factors", None), ("fused_update", False)):
@@ -237,7 +241,7 @@ def build(
         return net.to(device=chosen).to(memory_format=memory_format)
 
     rule, arguments, used = _bound(settings, recorded, own, dataset, place)
-    net = rule.net
+    net = rule.net.ideal
     settings = _named(settings, own, dataset, used)
     factors = None if settings.lr_factors is None else layer_factors(net, settings.lr_factors)
     update = _fused_update if settings.fused_update else _plain_update

@@ -39,7 +39,7 @@ class Own:
         for name, kind in (("net", Net), ("rule", Rule), ("optimizer", torch.optim.Optimizer)):
             if getattr(self, name) is not None:
                 check(name, getattr(self, name), kind)
-        if self.net is not None and self.rule is not None and self.rule.net is not self.net:
+        if self.net is not None and self.rule is not None and self.rule.net.ideal is not self.net.ideal:
             raise DualpropError("rule: bound to another net than this one")
         if self.optimizer is not None and self.trained is None:
             raise DualpropError("optimizer: steps the parameters of a net, which is to be given as well: net=...")

@@ -126,7 +126,7 @@ class Trainer:
     ) -> None:
         check("net", net, Net)
         check("rule", rule, Rule)
-        if rule.net is not net:
+        if rule.net.ideal is not net.ideal:
             raise DualpropError("rule: bound to another net than this one")
         check("optimizer", optimizer, torch.optim.Optimizer | FusedUpdate)
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -156,8 +156,11 @@ class Blocks:
             assert d is not None
             if keep:
                 n.states = both(f, a.to(self.batch.full), d.to(self.batch.full), up, down)
+                if f.draws:  # read once more, they would be others
+                    return self._move(n, *n.states, mean=True)
             mean, n.difference = dyad(f, a, d, up, down, share, spend)
             n.mean = mean.to(self.batch.low)
+            return None
 
         return update
 
@@ -175,7 +178,10 @@ class Blocks:
             assert n.total is not None
             a = n.total.to(self.batch.full)
             output = n.output = f(a)
-            plus, minus = map(f.over, pulled(a)) if update.fed else (output, output)
+            plus, minus = output, output
+            if update.fed:
+                toward, away = pulled(a)
+                plus, minus = f.over(toward), f.minus.over(away)
             self._move(n, plus, minus, mean)
 
         def nudged() -> None:

@@ -41,7 +41,7 @@ class Damped(Blocks):
             a, d, strength = n.total.to(self.batch.full), n.pull.to(self.batch.full), self.strength(n)
             old_plus, old_minus = self.pair(n)
             plus = _kept(f, a.add(d, alpha=up), old_plus, strength)
-            self._move(n, plus, _kept(f, a.sub(d, alpha=down), old_minus, strength), mean=True)
+            self._move(n, plus, _kept(f.minus, a.sub(d, alpha=down), old_minus, strength), mean=True)
 
         return update
 

@@ -68,7 +68,7 @@ def both(f: Potential, a: Tensor, d: Tensor, up: float, down: float) -> tuple[Te
         up: α r_k.
         down: ᾱ r_k.
     """
-    return f.over(torch.add(a, d, alpha=up)), f.over(torch.sub(a, d, alpha=down))
+    return f.over(torch.add(a, d, alpha=up)), f.minus.over(torch.sub(a, d, alpha=down))
 
 
 def dyad(

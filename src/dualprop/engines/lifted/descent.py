@@ -118,9 +118,7 @@ class Descent:
         """
         rest = self.lifted.rest(inputs)
         start = self.lifted.at(rest, y, lambda _, a: torch.zeros_like(a))
-        outputs = [
-            self.lifted.layers[k - 1].potential(start.drives[k - 1]) for k in self.lifted.net.wiring.outputs
-        ]
+        outputs = [self.lifted.potentials[k - 1](start.drives[k - 1]) for k in self.lifted.net.wiring.outputs]
         far = [_FAR * (1 + float(_norms(a).max())) for a in start.drives]
         left = _Samples.of(rest, list(y), start)
         nudges = [torch.empty_like(e) for e in start.nudges]
@@ -144,7 +142,7 @@ class Descent:
             left = self._step(left)
             if self.lifted.sign < 0:
                 _check(left.point.reach, far, iteration + 1)
-        levels = self.lifted.climb(rest, lambda k, _: nudges[k - 1])
+        levels = self.lifted.read(self.lifted.climb(rest, lambda k, _: nudges[k - 1]))
         return Minimum(levels, outputs, objective, residual, iterations)
 
     def _step(self, at: _Samples) -> _Samples:

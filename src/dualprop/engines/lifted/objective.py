@@ -108,7 +108,8 @@ class Lifted:
     """
 
     def __init__(self, net: Net, losses: Sequence[Loss], sign: float, beta: Sequence[float], x: Tensor) -> None:
-        self.net, self.layers, self.losses, self.sign, self.beta = net, net.stack, losses, sign, beta
+        self.net, self.losses, self.sign, self.beta = net, losses, sign, beta
+        self.potentials = [layer.potential.ideal for layer in net.stack]
         self._wiring, self._synapses = net.wiring, net.synapses
         self.product_dtype = product_dtype(x)
         self.dtype = torch.promote_types(x.dtype, torch.float32)
@@ -144,7 +145,7 @@ class Lifted:
         """
         levels: list[Level] = []
         resting = iter(rest)
-        for k, layer in enumerate(self.layers, 1):
+        for k, f in enumerate(self.potentials, 1):
             sources = [(e, self._wiring.edges[e][0]) for e in self._wiring.into[k]]
             drives = [next(resting)] if any(source <= 0 for _, source in sources) else []
             linearised: dict[int, Linearisation] = {}
@@ -154,9 +155,18 @@ class Lifted:
                     drives.append(drive)
             a = reduce(torch.add, drives)
             e_k = nudge(k, a)
-            z, rise = layer.potential.raised(a, e_k)
+            z, rise = f.raised(a, e_k)
             levels.append(Level(a, e_k, z, rise, linearised))
         return levels
+
+    def read(self, levels: Sequence[Level]) -> list[Level]:
+        """The levels as their neurons' states are read."""
+        neurons = [layer.potential for layer in self.net.stack]
+        states = [f.leave(level.state) for f, level in zip(neurons, levels, strict=True)]
+        return [
+            level if z is level.state else level._replace(state=z, rise=level.rise + (z - level.state))
+            for z, level in zip(states, levels, strict=True)
+        ]
 
     def at(
         self,
@@ -181,8 +191,8 @@ class Lifted:
         objective = self.sign * reduce(torch.add, values)
         rounding = _EPS * reduce(torch.add, [value.abs() for value in values])
         reach = [_norm(level.rise) for level in levels]
-        for layer, level, beta, rise in zip(self.layers, levels, self.beta, reach, strict=True):
-            penalty, uncertain = _penalty(layer.potential, level)
+        for f, level, beta, rise in zip(self.potentials, levels, self.beta, reach, strict=True):
+            penalty, uncertain = _penalty(f, level)
             objective += penalty / beta
             rounding += (uncertain + self._eps * _norm(level.drive) * rise) / beta
         pulls: dict[int, list[Tensor]] = {k: [] for k in range(1, len(levels) + 1)}
@@ -190,7 +200,7 @@ class Lifted:
             pulls[k].append(loss.gradient(z, target) * (-self.sign * self.beta[k - 1]))
         steps, bent, residuals = [], [], []
         for k in range(len(levels), 0, -1):
-            f, level = self.layers[k - 1].potential, levels[k - 1]
+            f, level = self.potentials[k - 1], levels[k - 1]
             back = reduce(torch.add, pulls.pop(k)) if pulls[k] else torch.zeros_like(level.drive)
             u, delta = level.drive + level.nudge, back - level.nudge
             steps.append(delta)

@@ -30,6 +30,22 @@ class Potential(ABC):
     elementwise = False
     holomorphic = False
     convex = True
+    draws = False
+    """Whether a state may be read as another one each time (see `dualprop.devices`)."""
+
+    @property
+    def ideal(self) -> Potential:
+        """This potential without the channels that its states leave by: itself, but on devices."""
+        return self
+
+    @property
+    def minus(self) -> Potential:
+        """That of the minus states of dyads, whose halves may be two devices: itself, but on these."""
+        return self
+
+    def leave(self, z: Tensor) -> Tensor:
+        """What is read of a state z that the neurons are in: z itself, but on devices."""
+        return z
 
     @abstractmethod
     def __call__(self, a: Tensor) -> Tensor:
@@ -62,7 +78,7 @@ class Potential(ABC):
             share z^+ + (1 - share) z^-, and z^+ - z^-.
         """
         plus = self.over(torch.add(a, d, alpha=up))
-        minus = self.over(torch.sub(a, d, alpha=down, out=out))
+        minus = self.minus.over(torch.sub(a, d, alpha=down, out=out))
         difference = plus - minus
         return minus.lerp_(plus, share), difference
 

@@ -79,14 +79,14 @@ class Conv2d(Weighted):
     def affine(self, p: Tensor) -> Tensor:
         """W ∗ p + b, shape (B, out_channels, H', W')."""
         if torch.is_grad_enabled():
-            return F.conv2d(p, self.read("weight"), self.read("bias"), *self.geometry)
+            return F.conv2d(p, self.heard("weight"), self.read("bias"), *self.geometry)
         return products.conv_forward(p, self.upward(p.dtype), self.read("bias"), self.geometry)
 
     @counted("forward")
     def linear_part(self, p: Tensor) -> Tensor:
         """W ∗ p, shape (B, out_channels, H', W')."""
         if torch.is_grad_enabled():
-            return F.conv2d(p, self.read("weight"), None, *self.geometry)
+            return F.conv2d(p, self.heard("weight"), None, *self.geometry)
         return products.conv_forward(p, self.upward(p.dtype), None, self.geometry)
 
     @counted("feedback")

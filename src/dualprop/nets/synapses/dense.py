@@ -72,7 +72,7 @@ class Dense(Weighted):
     def affine(self, p: Tensor) -> Tensor:
         """W p + b, shape (B, out_features)."""
         if torch.is_grad_enabled():
-            return F.linear(p.flatten(1), self.read("weight"), self.read("bias"))
+            return F.linear(p.flatten(1), self.heard("weight"), self.read("bias"))
         rows = p if p.ndim == 2 else p.flatten(1)
         return products.forward(rows, self._in_type("weight", p.dtype), self.read("bias"))
 
@@ -80,7 +80,7 @@ class Dense(Weighted):
     def linear_part(self, p: Tensor) -> Tensor:
         """W p, shape (B, out_features)."""
         if torch.is_grad_enabled():
-            return F.linear(p.flatten(1), self.read("weight"))
+            return F.linear(p.flatten(1), self.heard("weight"))
         return products.forward(p.flatten(1), self.upward(p.dtype), None)
 
     @counted("feedback")

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from dualprop.arguments import In
 from dualprop.errors import DualpropError
+from dualprop.nets import crossing
 from dualprop.nets.kernels import products
 from dualprop.nets.synapses.base import AffineMap
 from dualprop.nets.synapses.inits import INITS
@@ -112,17 +113,26 @@ class Weighted(AffineMap):
         step = current()
         return getattr(self, name) if step is None else step.of(self, name)
 
+    def heard(self, name: str) -> Any:
+        """A weight as products read it: as it is, but on devices."""
+        weight = self.read(name)
+        at = crossing.here() if crossing.OPEN else None
+        return weight if at is None or weight is None else at.weight(self, name, weight)
+
     def upward(self, dtype: torch.dtype) -> Tensor:
         """W in a type; converted once in a step."""
         return self._in_type("weight", dtype)
 
     def downward(self, dtype: torch.dtype) -> Tensor:
         """The weights that the feedback goes through, B or W, in a type; converted once in a step."""
-        return self._in_type("weight" if self._leader is None else "feedback", dtype)
+        return self._in_type("weight" if self._leader is None else "feedback", dtype, down=True)
 
-    def _in_type(self, name: str, dtype: torch.dtype) -> Tensor:
+    def _in_type(self, name: str, dtype: torch.dtype, *, down: bool = False) -> Tensor:
         parameters = self._parameters
         weight: Tensor = parameters[name] if name in parameters else self.read(name)  # type: ignore[assignment]
+        at = crossing.here() if crossing.OPEN else None
+        if at is not None:
+            return at.weight(self, name, weight, down=down).to(dtype)
         if weight.dtype is dtype:
             return weight
         step = current()

@@ -29,6 +29,7 @@ from dualprop.studies._figure import (
 )
 from dualprop.studies._machine import ENVIRONMENT, machine
 from dualprop.studies._table import Table, show
+from dualprop.training.devices import spoken
 from dualprop.training.means import Means
 from dualprop.training.resolved import net_arguments
 from dualprop.training.result import Result, finished
@@ -108,7 +109,8 @@ class Record:
         s, others = self.settings, ("rule", "seed", "rule_settings")
         chosen = [f.name for f in fields(s) if f.metadata["identity"] and f.name not in others]
         own = {name: self.net.get(name) for name in ("activation", "pool", "init")}
-        return {**{name: getattr(s, name) for name in chosen}, **own, "net_settings": _named(s.net_settings)}
+        tables = {"net_settings": _named(s.net_settings), "devices": spoken(s.devices)}
+        return {**{name: getattr(s, name) for name in chosen}, **own, **tables}
 
 
 @dataclass(frozen=True)
@@ -149,10 +151,11 @@ class Report:
             ("data",): s.data,
             ("net", "hidden", "net_settings"): " ".join(filter(None, (s.net, sizes, _named(s.net_settings)))),
             ("loss",): s.loss,
+            ("devices",): f"on devices ({spoken(s.devices)}) in training and test" if s.devices else "",
             ("optimizer", "lr"): f"{s.optimizer} {s.lr:g}",
             ("epochs",): f"{s.epochs} epoch{'s' * (s.epochs > 1)}",
         }
-        title = ", ".join(text for names, text in parts.items() if shared.issuperset(names))
+        title = ", ".join(text for names, text in parts.items() if text and shared.issuperset(names))
         return cls(title, records, diverged or {}, left_out or {})
 
     @property

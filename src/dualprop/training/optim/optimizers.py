@@ -16,6 +16,7 @@ from dualprop.arguments import per_layer
 from dualprop.nets.net import Net
 from dualprop.registry import Registry
 from dualprop.runs.settings import Settings
+from dualprop.training import devices
 
 Parameters = Iterable[Parameter] | Iterable[dict[str, Any]]
 """Parameters, or groups of them as PyTorch's optimizers take them."""
@@ -36,8 +37,12 @@ def _sgd(parameters: Parameters, s: Settings) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay, fused=True)
 
 
+def _pulsed(parameters: Parameters, s: Settings) -> torch.optim.Optimizer:
+    return devices.optimizer(parameters, s)
+
+
 OPTIMIZERS: Registry[Callable[[Parameters, Settings], torch.optim.Optimizer]] = Registry(
-    "optimizer", {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
+    "optimizer", {"adam": _adam, "adamw": _adamw, "sgd": _sgd, "pulsed-sgd": _pulsed}
 )
 
 

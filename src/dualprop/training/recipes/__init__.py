@@ -28,7 +28,7 @@ SCALED = ("warmup_epochs", "lr_epochs")
 UNSCALED = "unscaled"
 """What a recipe calls the list of those of them that stay as they are."""
 
-TABLES = ("net_settings", "rule_settings")
+TABLES = ("net_settings", "rule_settings", "devices")
 """Settings that hold others by name: what is given is put into the recipe's."""
 
 

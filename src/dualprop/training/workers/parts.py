@@ -50,6 +50,8 @@ def check_rule(rule: Rule, way: Way) -> None:
         DualpropError: saying why.
     """
     name = type(rule).__name__
+    if rule.devices is not None:
+        raise DualpropError("devices: workers run on ideal ones alone; leave the channels out")
     if not rule.net.wiring.is_chain:
         raise DualpropError(f"net: workers run chains, but {rule.net.wiring.unlike_a_chain}")
     owners: dict[int, int] = {}
