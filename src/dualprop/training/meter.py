@@ -150,8 +150,6 @@ class Meter:
     """What has been seen in an epoch, and that part of it which no record has told yet."""
 
     def __init__(self) -> None:
-        import torchmetrics  # noqa: F401 - it takes seconds, and they are not to count as training
-
         self.told, self.untold, self._whole = Tally(), Tally(), Tally()
 
     def add(self, loss: float, output: Tensor, y: Tensor, measures: Mapping[str, float]) -> None:

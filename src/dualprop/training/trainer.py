@@ -164,6 +164,8 @@ class Trainer:
             DivergenceError: if the loss or a weight becomes NaN or infinite, the loss grows beyond all bounds (see
                 `EXPLODED`), or the rule's inference diverges.
         """
+        import torchmetrics  # noqa: F401 - it takes seconds, and they are not to count as training
+
         check("epochs", epochs, Count)
         self.epochs = epochs
         with ExitStack() as stack:

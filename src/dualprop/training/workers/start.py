@@ -205,7 +205,7 @@ def _placement(carrier: Carrier | None, address: str | None) -> Placement:
 def _kept(used: Resolved, run: Run) -> Mapping[str, Any]:
     """How workers were made, as it is recorded."""
     try:
-        check_entries(used.workers, {"groups": list[tuple[Count, Count]], "way": str, "carrier": dict[str, Any]})
+        check_entries(used.workers, {"groups": list[list[Count]], "way": str, "carrier": dict[str, Any]})
     except DualpropError as error:
         raise CheckpointError(f"{run.path / 'resolved.json'}: damaged ({error})") from None
     return used.workers
