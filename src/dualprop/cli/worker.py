@@ -18,6 +18,7 @@ def main() -> None:
     """Wait for an order, and work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver says when
     import torchvision.datasets  # noqa: F401 - most data are read by it, and one that waits has the time
+
     line = sys.stdin.buffer.readline()
     if line:
         order = json.loads(line)
