@@ -348,9 +348,9 @@ class Net(nn.Module):
 
     @property
     def feedback(self) -> str:
-        """How the error comes down: "symmetric" or "kolen-pollack" (weights B of its own)."""
-        own = any(bool(synapse.feedback_pairs()) for synapse in self.synapses)
-        return "kolen-pollack" if own else "symmetric"
+        """How the error comes down, a name in `FEEDBACK`: "symmetric" where all edges have Wᵀ."""
+        kinds = (synapse.feedback_kind for synapse in self.synapses)
+        return next((kind for kind in kinds if kind != "symmetric"), "symmetric")
 
 
 def zeros(x: Tensor, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:

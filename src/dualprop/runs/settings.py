@@ -42,6 +42,7 @@ class Settings:
         init: initial weights: glorot-uniform, lecun-normal or uniform-fan-in; else the rule's or the net's own.
         init_from: a run folder, whose best weights are the initial ones in place of random ones.
         pool: A convolutional net's pooling: max, avg or softmax; else the rule's own, most often max.
+        feedback: how the error comes down: symmetric, kolen-pollack, random or sign; else as the rule needs it.
         loss: mse, mse-linearised or cross_entropy.
         label_smoothing: part of each target spread evenly over the classes, in [0, 1); cross_entropy only.
         net_settings: the net's own settings, for example 'top_down=skew;strength=0.2'; else its defaults.
@@ -95,6 +96,7 @@ class Settings:
     init: str | None = _setting("what", None)
     init_from: str | None = _setting("what", None)
     pool: str | None = _setting("what", None)
+    feedback: str | None = _setting("what", None)
     loss: str = _setting("what", "mse")
     label_smoothing: Fraction = _setting("what", 0.0)
     net_settings: Mapping[str, Any] = _setting("what", {})

@@ -80,7 +80,7 @@ def net_arguments(settings: Settings, in_shape: tuple[int, ...], num_classes: in
         pool=settings.pool or (method.pool if kind.pools else None),
         init=settings.init or method.init,
         activation=settings.activation or kind.activation or method.activation,
-        feedback=method.feedback,
+        feedback=settings.feedback or method.feedback,
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dualprop.arguments import Count, NotNegative, Number, Portion, check, checked
 from dualprop.errors import DualpropError
+from dualprop.nets.synapses.weighted import signs
 from dualprop.registry import Registry
 
 Ends = tuple[float, float]
@@ -225,7 +226,7 @@ class Sign(Channel):
 
     def __call__(self, z: Tensor, at: At) -> Tensor:
         """± the mean absolute value."""
-        level = z.detach().sign() * z.detach().abs().mean()
+        level = signs(z.detach())
         return straight(level, z) if z.requires_grad else level
 
 

@@ -149,7 +149,15 @@ def _kolen_pollack(synapse: Affine) -> None:
         for name, parameter in list(m.named_parameters(recurse=False)):
             if parameter.ndim < 2:
                 setattr(m, name, None)
-    synapse.feedback = twin
+    synapse.feedback, synapse.feedback_kind = twin, "kolen-pollack"
+
+
+def _random(synapse: Affine) -> None:
+    """Such a twin that stays as it is."""
+    _kolen_pollack(synapse)
+    assert synapse.feedback is not None
+    synapse.feedback.requires_grad_(False)
+    synapse.feedback_kind = "random"
 
 
 def _check_followed(module: nn.Module) -> None:
@@ -162,7 +170,7 @@ def _check_followed(module: nn.Module) -> None:
             )
 
 
-TWINS = Registry("feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack})
+TWINS = Registry("feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack, "random": _random})
 
 
 def apart(result: Tensor, of: Tensor) -> Tensor:

@@ -31,10 +31,12 @@ class Synapse(nn.Module, ABC):
 
     Attributes:
         behind: the pooling behind the map, if there is any.
+        feedback_kind: what the feedback goes through, a name in `FEEDBACK`.
         aliases: whether its drive and its feedback may be the very tensors that it was given.
     """
 
     behind: Pool | None = None
+    feedback_kind = "symmetric"
     aliases = False
 
     @property

@@ -27,7 +27,8 @@ class Conv2d(Weighted):
         dilation: steps between two elements of the kernel.
         groups: into how many groups of channels the map falls apart; divides both numbers of channels.
         bias: whether there is a b.
-        feedback: "symmetric" (W^T) or "kolen-pollack" (B^T).
+        feedback: a name in `FEEDBACK`: "symmetric" (W^T), "kolen-pollack" (B^T), "random" (B^T, which stays as it
+            is) or "sign" (the signs of W^T).
         init: the initial weights, a name in `INITS`.
         pool: pooling in front.
         generator: where the initial weights come from; torch's global one by default.

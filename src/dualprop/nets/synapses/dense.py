@@ -29,7 +29,8 @@ class Dense(Weighted):
         in_features: number of neurons below (after pooling), all dimensions but the batch together.
         out_features: number of neurons above.
         bias: whether there is a b.
-        feedback: "symmetric" (W^T) or "kolen-pollack" (B^T).
+        feedback: a name in `FEEDBACK`: "symmetric" (W^T), "kolen-pollack" (B^T), "random" (B^T, which stays as it
+            is) or "sign" (the signs of W^T).
         init: the initial weights, a name in `INITS`.
         pool: pooling in front.
         generator: where the initial weights come from; torch's global one by default.
@@ -139,7 +140,8 @@ class Dense(Weighted):
         own = self._parameters.values()
         hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in own if p is not None)
         mixed = any(p.dtype != z.dtype for p in own if p is not None)
-        return self.pool is None and not (is_computed(self) or hooked or mixed)
+        turned = self.feedback_kind == "sign"
+        return self.pool is None and not (is_computed(self) or hooked or mixed or turned)
 
     def modules_without_weights(self) -> list[nn.Module]:
         """`torch.nn.Flatten` and `Linear`."""

@@ -49,6 +49,11 @@ class Pooled(Synapse):
         self.synapse, self.behind = synapse.core, pool
 
     @property
+    def feedback_kind(self) -> str:  # type: ignore[override]
+        """That of the synapse inside."""
+        return self.synapse.feedback_kind
+
+    @property
     def core(self) -> AffineMap:
         """The synapse inside."""
         return self.synapse

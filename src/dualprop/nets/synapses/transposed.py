@@ -49,7 +49,7 @@ class Transposed(AffineMap):
         assert isinstance(synapse, Weighted)
         if synapse.pool is not None:
             raise DualpropError("edge: has a pool in front, and only a synapse without one has a transpose")
-        if synapse.feedback is not None:
+        if synapse.feedback_kind != "symmetric":
             raise DualpropError("edge: has feedback weights of its own, so that no transpose goes with it")
         self._tied = (synapse,)  # in a tuple, for the weights are registered where they belong
         self.scale = scale

@@ -33,6 +33,7 @@ class Weighted(AffineMap):
 
     With `feedback="kolen-pollack"` the feedback is B^T delta with weights B, drawn independently of W. B receives
     the same gradient as W, so that with the same weight decay B - W decays geometrically [Kolen, Pollack 1994].
+    With "random" B stays as it is; with "sign" there is none, and the feedback goes through the signs of W.
 
     Attributes:
         weight: W.
@@ -68,7 +69,7 @@ class Weighted(AffineMap):
     @property
     def self_adjoint(self) -> bool:
         """Whether W is Wᵀ, to rounding, and the feedback goes through it."""
-        if self.pool is not None or self.feedback is not None:
+        if self.pool is not None or self.feedback_kind != "symmetric":
             return False
         W, turned = self.weight.detach(), self.turned_weight()
         return W.shape == turned.shape and torch.allclose(W, turned, rtol=0, atol=1e-6 * float(W.abs().max()))
@@ -83,6 +84,7 @@ class Weighted(AffineMap):
         other = kind.__new__(kind)
         vars(other).update(vars(self))  # shape, pool and geometry, then the registers of a new module
         nn.Module.__init__(other)
+        other.feedback_kind = "symmetric"
         with buffers_kept(self):
             drawn = nn.Parameter(torch.empty_like(self.read("weight")).copy_(self.draw(generator)))
         for name, own in {"weight": drawn, "bias": None, "feedback": None}.items():
@@ -124,8 +126,9 @@ class Weighted(AffineMap):
         return self._in_type("weight", dtype)
 
     def downward(self, dtype: torch.dtype) -> Tensor:
-        """The weights that the feedback goes through, B or W, in a type; converted once in a step."""
-        return self._in_type("weight" if self._leader is None else "feedback", dtype, down=True)
+        """The weights that the feedback goes through, B, W or its signs, in a type; converted once in a step."""
+        down = self._in_type("weight" if self._leader is None else "feedback", dtype, down=True)
+        return signs(down) if self.feedback_kind == "sign" else down
 
     def _in_type(self, name: str, dtype: torch.dtype, *, down: bool = False) -> Tensor:
         parameters = self._parameters
@@ -214,7 +217,7 @@ class Weighted(AffineMap):
 
     def extras(self) -> str:
         """What `print(net)` says of every weighted synapse."""
-        own = "" if self._parameters.get("feedback", self) is None else ", feedback=kolen-pollack"
+        own = "" if self.feedback_kind == "symmetric" else f", feedback={self.feedback_kind}"
         pool = "" if self.pool is None else f", pool={self.pool}"
         return f", bias={self.biased}{own}{pool}"
 
@@ -232,11 +235,32 @@ def _symmetric(synapse: Weighted, generator: torch.Generator | None) -> None:
 
 
 def _kolen_pollack(synapse: Weighted, generator: torch.Generator | None) -> None:
-    """Weights B of the shape of W, drawn independently of it."""
+    """Weights B of the shape of W, drawn independently of it, which get its gradient."""
     synapse.feedback = nn.Parameter(synapse.draw(generator).to(synapse.weight))
+    synapse.feedback_kind = "kolen-pollack"
 
 
-FEEDBACK = Registry("feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack})
+def _random(synapse: Weighted, generator: torch.Generator | None) -> None:
+    """Such weights that stay as they are (Lillicrap et al., Nature Communications 2016)."""
+    _kolen_pollack(synapse, generator)
+    assert synapse.feedback is not None
+    synapse.feedback.requires_grad_(False)
+    synapse.feedback_kind = "random"
+
+
+def _sign(synapse: Weighted, generator: torch.Generator | None) -> None:
+    """No weights of its own: the feedback goes through the signs of W."""
+    synapse.feedback_kind = "sign"
+
+
+def signs(W: Tensor) -> Tensor:
+    """The sign of every weight times their mean absolute value (Liao, Leibo, Poggio, AAAI 2016)."""
+    return W.sign() * W.abs().mean()
+
+
+FEEDBACK = Registry(
+    "feedback", {"symmetric": _symmetric, "kolen-pollack": _kolen_pollack, "random": _random, "sign": _sign}
+)
 
 Feedback = Annotated[str, In(FEEDBACK)]
 """How the error comes down, by name."""

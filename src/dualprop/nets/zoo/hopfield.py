@@ -47,7 +47,8 @@ def hopfield_cnn(
         padding: rows of zeros around the image that each convolution reads, one number for each.
         output: the output layer's potential.
         init: the initial weights, a name in `INITS`.
-        feedback: "symmetric", or "kolen-pollack" for feedback weights of their own in all but the first layer.
+        feedback: "symmetric", or "kolen-pollack" for feedback weights of their own in all but the first layer;
+            "random" for such that stay as they are, "sign" for the signs of W.
         generator: where the initial weights come from, W before B; torch's global one by default.
 
     Returns:

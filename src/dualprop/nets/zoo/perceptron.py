@@ -35,7 +35,8 @@ def mlp(
         activation: the hidden layers' potential, a name in `POTENTIALS`.
         output: that of the output layer.
         init: the initial weights, a name in `INITS`.
-        feedback: "symmetric", or "kolen-pollack" for feedback weights of their own. The first layer sends
+        feedback: "symmetric", "sign" for the signs of W, or "kolen-pollack" for feedback weights of their own,
+            "random" for such that stay as they are. The first layer sends
             nothing down and has none.
         generator: where the initial weights come from; torch's global one by default. W is drawn before B,
             so that both kinds of net start from the same W.

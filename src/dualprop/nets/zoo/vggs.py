@@ -42,7 +42,8 @@ def vgg(
         activation: the hidden layers' potential, a name in `POTENTIALS`.
         pool: a name in `POOLS`, or a pool of one's own, which may be of another size.
         init: the initial weights, a name in `INITS`.
-        feedback: "symmetric", or "kolen-pollack" for feedback weights of their own in all but the first layer.
+        feedback: "symmetric", or "kolen-pollack" for feedback weights of their own in all but the first layer;
+            "random" for such that stay as they are, "sign" for the signs of W.
         generator: where the initial weights come from, W before B; torch's global one by default.
 
     Returns:

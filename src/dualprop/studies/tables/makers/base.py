@@ -127,7 +127,7 @@ class Maker(ABC):
 SHORTENED = ("epochs", "warmup_epochs", "lr_epochs", "val_fraction")
 """Settings by which a schedule is shortened, or the data: such a cell is shown, and not compared."""
 
-CHOICES = {"net": ("hidden", "activation", "init", "pool", "net_settings"), "rule": ("rule_settings",)}
+CHOICES = {"net": ("hidden", "activation", "init", "pool", "feedback", "net_settings"), "rule": ("rule_settings",)}
 """Settings that leave a choice to net and rule: where it is recorded, that is compared."""
 
 NAMES = [f.name for f in fields(Settings)]
