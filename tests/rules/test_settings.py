@@ -8,6 +8,7 @@ import math
 import pytest
 
 import dualprop as dp
+from dualprop.rules.base import CHANNELS
 from tests.oracles.builders import double_net
 from tests.oracles.refused import refused
 
@@ -76,7 +77,7 @@ def made(name: str, **settings: object) -> dp.Rule:
 @pytest.mark.parametrize("name", dp.RULES)
 def test_what_the_table_says_is_all_there_is(name):
     method = dp.RULES[name]
-    assert {*DECLARED[method.rule], *NAMES} >= set(method.known_settings)
+    assert {*DECLARED[method.rule], *NAMES, *CHANNELS} >= set(method.known_settings)
 
 
 @pytest.mark.parametrize("name", dp.RULES)
