@@ -1,5 +1,6 @@
 """How Sphinx builds the site: `make docs`. No page asks another host for anything."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import dualprop
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # a line for every notebook
 
 project = "dualprop"
 author = "The dualprop developers"

@@ -39,18 +39,20 @@ def dyad(ink: str, faint: str, up: str, down: str, fill: str) -> str:
                 f'<tspan font-size="12" dy="-6" font-style="normal">{sign}</tspan></text>'
             )
         parts.append(text(x, bottom + 48, f"layer {name}", faint, 12))
+    middle = (top + bottom) // 2
+    forward, backward = middle - 11, middle + 11
     for x in (28, 128, 233, 338):
         parts.append(
-            f'<line x1="{x}" y1="{top}" x2="{x + 32}" y2="{top}" stroke="{up}" stroke-width="2.5" '
+            f'<line x1="{x}" y1="{forward}" x2="{x + 32}" y2="{forward}" stroke="{up}" stroke-width="2.5" '
             'marker-end="url(#up)"/>'
         )
         if x > 28:
             parts.append(
-                f'<line x1="{x + 36}" y1="{bottom}" x2="{x + 4}" y2="{bottom}" stroke="{down}" '
+                f'<line x1="{x + 36}" y1="{backward}" x2="{x + 4}" y2="{backward}" stroke="{down}" '
                 'stroke-width="2.5" stroke-dasharray="5 3" marker-end="url(#down)"/>'
             )
-    parts.append(text(16, top + 5, "x", ink, 16))
-    parts.append(text(386, bottom + 5, "y", ink, 16))
+    parts.append(text(16, forward + 5, "x", ink, 16))
+    parts.append(text(386, backward + 5, "y", ink, 16))
     parts.append(text(200, 32, "the mean ½(z⁺ + z⁻) carries the activity forward", up))
     parts.append(text(200, 246, "the difference z⁺ − z⁻ carries the error backward", down))
     marker = '<marker id="{0}" viewBox="0 0 8 8" refX="5" refY="4" markerWidth="5" markerHeight="5" orient="auto">'

@@ -85,11 +85,19 @@ def page_of(thing: Any) -> str:
     return ROOMS[max(within, key=len)]
 
 
+def _is_base(thing: Any, there: dict[str, Any]) -> bool:
+    """Whether others are kinds of it: then it stands before them."""
+    return inspect.isclass(thing) and any(
+        inspect.isclass(other) and thing in inspect.getmro(other)[1:] for other in there.values()
+    )
+
+
 def pages() -> dict[str, str]:
     """Every page in Markdown, by its name."""
     entries: dict[str, list[str]] = {name: [] for name in PAGES}
     registries = []
-    for name, thing in public().items():
+    there = public()
+    for name, thing in sorted(there.items(), key=lambda item: not _is_base(item[1], there)):
         if isinstance(thing, Registry):
             registries.append(f"`dp.{name}`\n: {', '.join(f'`{entry}`' for entry in thing)}")
         elif inspect.isclass(thing):
