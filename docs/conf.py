@@ -37,6 +37,8 @@ nb_execution_timeout = 120
 nb_execution_raise_on_error = True
 nb_ipywidgets_js = {}  # which would be fetched from elsewhere
 nb_merge_streams = True
+nb_output_stderr = "remove"  # remarks of other libraries on this machine
+nb_render_markdown_format = "gfm"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say what arguments are
@@ -46,6 +48,7 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True  # attributes are in a list, not documented twice
 default_role = "code"
+smartquotes = False  # two strokes begin an option
 
 html_theme = "furo"
 html_title = "dualprop"

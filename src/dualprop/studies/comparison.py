@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dualprop.arguments import Seed, check, check_entries
+from dualprop.data.own import OWN
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError, Interrupted
 from dualprop.nets.net import Net
 from dualprop.rules import RULES
@@ -206,11 +207,12 @@ def _check_alone() -> None:
         raise DualpropError("compare: trains in one process; under torchrun there is train")
 
 
-def _shown(settings: Settings) -> dict[str, Any]:
+def _shown(settings: Settings, own: Own) -> dict[str, Any]:
     """How a run shows how it goes: as ever in a terminal, by one line elsewhere, if at all."""
     if stderr().is_terminal:
         return {"progress": True}
-    line = RunLine(f"{settings.rule} on {settings.data}, seed {settings.seed}")
+    data = settings.data if own.data is None else OWN
+    line = RunLine(f"{settings.rule} on {data}, seed {settings.seed}")
     return {"progress": False, "callbacks": [line] if logger.level <= logging.INFO else []}
 
 
@@ -223,7 +225,7 @@ def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str]
             if interrupt.asked:
                 raise stopped
             try:
-                shown = _shown(s)
+                shown = _shown(s, own)
                 ours = _copied(own)
                 train(s, path, data=ours.data, net=ours.net, resume=True, **shown)
             except Interrupted:

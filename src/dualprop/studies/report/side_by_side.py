@@ -239,7 +239,9 @@ class Report:
         remarks = "\n".join(f"- {line}" for line in map(printable, (NOTES, *self.remarks(), *self.measured())))
         return f"# {printable(self.title)}\n\n{self.table().markdown()}\n\n{remarks}\n"
 
-    _repr_markdown_ = markdown  # what a notebook shows
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the same without its heading."""
+        return self.markdown().partition("\n")[2]
 
     def print(self) -> None:
         """The table in a terminal."""
