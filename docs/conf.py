@@ -19,7 +19,6 @@ extensions = [
     "myst_nb",  # pages in Markdown, notebooks among them
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "cyclopts.sphinx_ext",  # the command line's page, from its declaration
     "mathml",  # equations, by what browsers have built in
     "gathered",  # pages that lie elsewhere in the repository
     "interface",  # the public names, from their docstrings

@@ -1,4 +1,4 @@
-"""Pages of the site that lie elsewhere in the repository, and links to what is no page."""
+"""Pages that are written elsewhere, in the repository or in the command line; links to what is no page."""
 
 from __future__ import annotations
 
@@ -49,12 +49,27 @@ def linked(text: str, source: Path, page: Path) -> str:
     return LINK.sub(replaced, text)
 
 
+def command_line() -> str:
+    """The help of every command, without the list of them, which stands beside the page."""
+    from dualprop.cli import app
+
+    text = app.generate_docs(output_format="markdown", heading_level=1)
+    return re.sub(
+        r"^# dualprop\n(.*?)^## Table of Contents\n.*?(?=^\*\*Commands)",
+        r"# The command line\n\1",
+        text,
+        flags=re.M | re.S,
+    )
+
+
 def gather(app: Sphinx) -> None:
     """Make the pages."""
     HERE.mkdir(exist_ok=True)
+    texts = {HERE / "cli.md": command_line()}
     for source, name in PAGES.items():
         page = HERE / f"{name}.md"
-        text = linked(source.read_text(encoding="utf-8"), source, page)
+        texts[page] = linked(source.read_text(encoding="utf-8"), source, page)
+    for page, text in texts.items():
         if not page.exists() or page.read_text(encoding="utf-8") != text:  # what is new is built again
             page.write_text(text, encoding="utf-8")
 
