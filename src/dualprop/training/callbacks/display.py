@@ -56,12 +56,10 @@ class RunLine(Callback):
 
 
 class NotebookBar:
-    """A bar in a notebook, in place of the one before."""
+    """A bar in a notebook: one output, there from its first step to its last."""
 
     def __init__(self) -> None:
-        from IPython.display import display
-
-        self._shown = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        self._shown: Any = None
 
     def show(self, part: float, words: str) -> None:
         """Move it.
@@ -71,11 +69,20 @@ class NotebookBar:
             words: what stands beside it.
         """
         html = f'<progress value="{part:.3f}" max="1"></progress> {escape(words)}'
-        self._shown.update({"text/plain": words, "text/html": html}, raw=True)
+        self._say({"text/plain": words, "text/html": html})
 
     def clear(self) -> None:
         """Take it away."""
-        self._shown.update({"text/plain": ""}, raw=True)
+        if self._shown is not None:
+            self._say({"text/html": ""})
+
+    def _say(self, what: dict[str, str]) -> None:
+        if self._shown is None:
+            from IPython.display import display
+
+            self._shown = display(what, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._shown.update(what, raw=True)
 
 
 class Display(Callback):
