@@ -11,7 +11,7 @@ import dualprop
 SRC = Path(dualprop.__file__).parent
 FLOORS = [
     "errors",
-    "registry",
+    "registry extras",
     "files",
     "arguments",
     "runs",
@@ -20,7 +20,7 @@ FLOORS = [
     "rules",
     "training",
     "studies",
-    "cli river distributed",
+    "cli distributed river sklearn lightning hub onnx wandb mlflow",
 ]
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms.split()}
 FILES = sorted(file for file in SRC.rglob("*.py") if file.parent != SRC or file.stem in FLOOR)

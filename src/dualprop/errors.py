@@ -43,6 +43,10 @@ class UnknownNameError(DualpropError, KeyError):
         return str(self.args[0])
 
 
+class MissingExtraError(DualpropError, ImportError):
+    """A library that comes with an extra of this package, and is not installed."""
+
+
 class DataError(DualpropError):
     """A data file that is missing, truncated, tampered with or not what its name says."""
 

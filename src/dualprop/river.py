@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from river import base
 from torch import Tensor
 
 from dualprop.engines.dyads.schedules import Sweep
+from dualprop.extras import extra
 from dualprop.nets.zoo import mlp
 from dualprop.training.stream import Delayed, Learner
 from dualprop.training.stream.names import Classes, Features
+
+with extra("river"):
+    from river import base
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""The command line: `dualprop train | compare | stream | reproduce | bench | data`.
+"""The command line: `dualprop train | compare | stream | reproduce | report | bench | eval | predict | data`.
 
 A command's module is imported when it is asked for, so that `--help` answers at once.
 """
@@ -6,6 +6,7 @@ A command's module is imported when it is asked for, so that `--help` answers at
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -14,12 +15,14 @@ from typing import Any
 from cyclopts import App, CycloptsError
 
 import dualprop
+from dualprop.cli._help import Columns
 from dualprop.cli._imports import imported
 from dualprop.errors import DualpropError, Interrupted, printable
 
 _OF_MEMORY = re.compile(r"out of memory|allocate memory|not enough memory")
 """What PyTorch says on its devices."""
 STOPPED = 130  # the exit code after Ctrl-C
+UNREAD = 1  # after a pipe that nobody reads any more; rich has the same
 HELP = ("--help", "-h")
 
 app = App(
@@ -30,6 +33,7 @@ app = App(
     version=dualprop.__version__,
     help_flags=HELP,
     help_format="plaintext",
+    help_formatter=Columns(),
 )
 for command, purpose in {
     "train": "Train a net with one rule; test the weights with the best validation accuracy once, at the end.",
@@ -47,6 +51,12 @@ for command, purpose in {
     "bench": "Measure seconds per step and peak memory of every rule beside back-propagation.\n\n"
     "A rule's steps alternate with those of bp; what is compared is the median of their ratios. The machine's "
     "ceilings are measured, too. For numbers worth keeping, let nothing else run.",
+    "eval": "Test a run's best weights on its test data again, or on other data.",
+    "predict": "Say what a run's net makes of your images or numbers, as CSV.\n\n"
+    "Images are brought to the net's size and colours. Numbers are taken as they were trained on; for a net that "
+    "was trained on images they are pixels, in [0, 1] or, in an array, uint8.",
+    "completion": "Print a script that completes commands, options and names in a shell.\n\n"
+    'For bash: eval "$(dualprop completion bash)"; to keep it, put that line into ~/.bashrc.',
 }.items():
     app.command(f"dualprop.cli.{command}:{command}", name=command, help=purpose)
 app.command("dualprop.cli.data:app", name="data", help="List, fetch and look into data sets.")
@@ -64,10 +74,18 @@ class _Printable(logging.Formatter):
 
 def main() -> None:
     """Run the command line; a wrong argument is one line on stderr and exit code 2, a warning one line."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed: no file that is opened from here on shall be taken for it
+            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     spoken()
     with warnings.catch_warnings():
         warnings.showwarning = _warn
-        code = _run(sys.argv[1:])
+        try:
+            code = _run(sys.argv[1:])
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read has had enough, as `head` has
+            code = UNREAD
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
     sys.exit(code)
 
 
@@ -93,6 +111,8 @@ def _run(words: list[str]) -> int:
         return _say("stopped", STOPPED)
     except Interrupted as stopped:
         return STOPPED if _rank() else _say(str(stopped), STOPPED)  # the others say the same
+    except BrokenPipeError:
+        raise
     except (CycloptsError, DualpropError, OSError) as error:  # a disk that may not be written is no bug of ours
         return _say(f"error: {error}", 2)
     except (MemoryError, RuntimeError) as error:

@@ -40,8 +40,8 @@ def train(
 
     Args:
         run: The run folder to make.
-        resume: Continue this run folder from its last checkpoint; with more --epochs a finished one, too. "auto"
-            continues the folder of --run if it is there and makes it else, for a job that is started again.
+        resume: Continue this run folder; with more --epochs a finished one, too. "auto" is for a job that is
+            started again: it continues the folder of --run, or makes it.
         workers: Group the layers onto this many workers, processes that train at their own pace.
         in_flight: Batches that are on their way through the workers at once.
         held: A batch stands until it has been learnt from, and states relax by whatever arrives meanwhile.

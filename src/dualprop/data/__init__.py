@@ -13,7 +13,9 @@ from dualprop.data.dataset import Dataset, Part, Split, train_validation
 from dualprop.data.digits import DIGITS
 from dualprop.data.fingerprint import ALL, fingerprint
 from dualprop.data.folder import WHITE, folder_source
+from dualprop.data.form import Form
 from dualprop.data.imagenet32 import IMAGENET32
+from dualprop.data.inputs import read_inputs
 from dualprop.data.items import ItemBatches, Items, batched
 from dualprop.data.mnist import FASHION_MNIST, MNIST
 from dualprop.data.own import own_batch_size, own_dataset, own_part
@@ -26,6 +28,7 @@ __all__ = [
     "DATASETS",
     "Batches",
     "Dataset",
+    "Form",
     "ItemBatches",
     "Items",
     "Part",
@@ -40,6 +43,7 @@ __all__ = [
     "own_batch_size",
     "own_dataset",
     "own_part",
+    "read_inputs",
     "train_validation",
 ]
 

@@ -11,8 +11,22 @@ from dualprop.runs.folder import Run
 Number = float | int | Sequence[float] | Mapping[str, float]
 
 
-def _scalars(kind: str, name: str, value: Number) -> Iterator[tuple[str, float]]:
-    """What TensorBoard is told: a tag and a number each."""
+def scalars(kind: str, numbers: Mapping[str, Number]) -> dict[str, float]:
+    """One number for each tag, as TensorBoard and its like are told.
+
+    Args:
+        kind: "train", "epoch" or "test".
+        numbers: by name: plain numbers, one number per layer, or several by name.
+
+    Example:
+        >>> scalars("epoch", {"loss": 0.5, "cosine": [1.0, 0.9], "measures": {"steps": 3}})
+        {'epoch/loss': 0.5, 'cosine/layer 1': 1.0, 'cosine/layer 2': 0.9, 'epoch measures/steps': 3}
+    """
+    return {tag: number for name, value in numbers.items() for tag, number in _tagged(kind, name, value)}
+
+
+def _tagged(kind: str, name: str, value: Number) -> Iterator[tuple[str, float]]:
+    """The tags of one of them."""
     if isinstance(value, Mapping):
         yield from ((f"{kind} {name}/{own}", number) for own, number in value.items())
     elif isinstance(value, Sequence):
@@ -48,9 +62,8 @@ class Recorder:
         """
         self.run.log(kind=kind, step=step, **numbers)
         if self._events is not None:
-            scalars = dict(pair for name, value in numbers.items() for pair in _scalars(kind, name, value))
             with self.run.writing("event file"):
-                self._events.add(scalars, step)
+                self._events.add(scalars(kind, numbers), step)
 
     def __enter__(self) -> Recorder:
         return self

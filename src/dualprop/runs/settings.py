@@ -33,59 +33,62 @@ def _setting(group: str, default: Any, *, identity: bool = True) -> Any:
 class Settings:
     """Everything that decides what a run computes, and a few things that do not.
 
+    What is chosen by name is looked up when the run is built: rules in `dualprop.RULES`, nets in `dualprop.NETS`,
+    data sets in `dualprop.data.DATASETS`, and so on; `dualprop train --help` lists all names.
+
     Args:
-        rule: the learning rule: a name in `dualprop.RULES`.
-        data: the data set: a name in `dualprop data list`, or folder:PATH.
-        net: the net: a name in `dualprop.NETS`.
-        hidden: neurons in each hidden layer, as 256,256; else the net's own.
-        activation: the hidden layers' potential; else the net's own or the rule's, most often relu.
-        init: initial weights: glorot-uniform, lecun-normal or uniform-fan-in; else the rule's or the net's own.
-        init_from: a run folder, whose best weights are the initial ones in place of random ones.
-        pool: A convolutional net's pooling: max, avg or softmax; else the rule's own, most often max.
-        feedback: how the error comes down: symmetric, kolen-pollack, random or sign; else as the rule needs it.
-        loss: mse, mse-linearised or cross_entropy.
-        label_smoothing: part of each target spread evenly over the classes, in [0, 1); cross_entropy only.
-        net_settings: the net's own settings, for example 'top_down=skew;strength=0.2'; else its defaults.
-        rule_settings: the rule's own settings, for example 'alpha=0.5;beta=0.5;schedule=sweep:2'.
+        rule: the learning rule.
+        data: the data set, or folder:PATH.
+        net: the net.
+        hidden: neurons in each hidden layer, as 256,256; else the net's.
+        activation: of the hidden layers; else the net's or the rule's, most often relu.
+        init: initial weights; else the rule's or the net's.
+        init_from: a run folder, whose best weights are the initial ones.
+        pool: pooling in a convolutional net; else the rule's.
+        feedback: how the error comes down; else as the rule needs it.
+        loss: the loss.
+        label_smoothing: part of each target spread over all classes, in [0, 1); for cross_entropy.
+        net_settings: the net's own, for example 'top_down=skew;strength=0.2'.
+        rule_settings: the rule's own, for example 'alpha=0.5;schedule=sweep:2'.
         devices: what the hardware is like, in training and in tests: a TOML file with channels for states, drives,
             feedback_signal, weights and feedback_weights, and with updates for pulsed-sgd; else ideal.
-        optimizer: adam, adamw, sgd or pulsed-sgd.
+        optimizer: the optimizer.
         lr: learning rate, positive.
-        lr_factors: what it is multiplied by in each layer, as 1,0.6,0.4 from the input up; else 1.
+        lr_factors: for each layer from the input up, what multiplies lr, as 1,0.6,0.4.
         momentum: momentum of sgd, in [0, 1).
-        weight_decay: weight decay of the optimizer, at least 0.
-        lr_schedule: constant, or cosine (linear warm-up, then half a cosine to min_lr).
-        min_lr: learning rate that cosine ends at, at most lr.
-        lr_epochs: epochs after which cosine has ended and stays at min_lr; else all.
+        weight_decay: weight decay, at least 0.
+        lr_schedule: of lr; cosine is a linear warm-up, then half a cosine to min_lr.
+        min_lr: learning rate that cosine ends at.
+        lr_epochs: epochs after which cosine stays at min_lr; else all.
         warmup_epochs: epochs of linear warm-up, for cosine.
         warmup_lr: learning rate at the start of the warm-up.
-        clip_norm: the largest norm that all gradients together may have; 0 for no limit.
+        clip_norm: the largest norm of all gradients together; 0 for no limit.
         fused_update: step each parameter as soon as its gradient exists, and free that: less memory, the same
             weights.
-        ema: decay of averaged weights to validate and test, in [0, 1); 0 for none.
+        ema: decay of averaged weights to test, in [0, 1); 0 for none.
         epochs: passes over the training data.
         batch_size: samples in a batch.
-        val_fraction: part of the training data held out for validation, in [0, 1).
+        val_fraction: part of the training data that is held out, in [0, 1).
         augment: random crops with 4 px padding and horizontal flips.
         standardise: zero mean and unit variance per channel; else pixels in [0, 1].
-        std_scale: multiplies the standard deviations that standardise divides by.
-        image_size: side to which the images of a folder are resized.
-        background: grey level, 0..255, that transparent images of a folder are laid on.
-        verify_data: read all data before training, also the pixels that imagenet32 keeps on disk and every sample
-            of a torch Dataset, of which else a thousand say whether it is the same.
-        precision: float32, or bf16 for autocast of the products.
-        channels_last: keep images and convolutions' weights in channels-last order.
+        std_scale: multiplies the deviations that standardise divides by.
+        image_size: side to which the images of a folder are brought.
+        background: grey level, 0..255, behind transparent images of a folder.
+        verify_data: read all data before training, also imagenet32's pixels on disk and every sample of a torch
+            Dataset.
+        precision: of the products; bf16 by autocast.
+        channels_last: keep images and their weights in channels-last order.
         compile: let torch.compile speed up what the rule can have compiled.
-        seed: of the initial weights, the split, the order of the data and the augmentation.
-        alignment: after each epoch, compare the rule's gradient with back-propagation's.
+        seed: of initial weights, split, order of the data and augmentation.
+        alignment: compare gradients with back-propagation's after each epoch.
         device: auto, cpu, cuda or mps.
-        threads: threads of the products on a CPU: a number, or auto (1 where all products of a batch are small).
-        data_root: where the data is; else DUALPROP_DATA, else the user's cache folder.
+        threads: of the products on a CPU: a number, or auto (1 if all of them are small).
+        data_root: where the data is; else DUALPROP_DATA, else your cache folder.
         log_every: steps between two lines of training metrics.
         checkpoint_every: seconds between checkpoints, besides every epoch's.
 
     Raises:
-        DualpropError: for a number out of range. Names are looked up when the run is built.
+        DualpropError: for a number out of range.
     """
 
     rule: str = _setting("what", "dp")

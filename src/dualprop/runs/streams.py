@@ -35,7 +35,7 @@ class StreamSettings:
         strict: stop at the first line or frame that cannot be read; else it is counted and left out.
         hidden: neurons in each hidden layer.
         activation: the hidden layers' potential.
-        loss: cross_entropy, mse or mse-linearised.
+        loss: the loss.
         alpha: α in [0, 1].
         beta: the strength of the nudges, positive.
         pairing: delayed, with delay lines, or present.

@@ -12,7 +12,7 @@ import torch
 from torch.nn import Parameter
 
 from dualprop import data
-from dualprop.data import Batches, Dataset, ItemBatches, Part, batched
+from dualprop.data import Batches, Dataset, Form, ItemBatches, Part, batched
 from dualprop.errors import DataError, DualpropError
 from dualprop.nets import NETS
 from dualprop.nets.losses import LOSSES
@@ -43,6 +43,7 @@ class Experiment:
         settings: what was asked for.
         resolved: the values that are used.
         dataset: what is trained on.
+        form: how its samples are made ready for the net.
         trainer: trains it, with all callbacks that need no run folder.
         validation: the one of them that keeps the best weights.
         test: the one of them that tests those.
@@ -51,6 +52,7 @@ class Experiment:
     settings: Settings
     resolved: Resolved
     dataset: Dataset
+    form: Form
     trainer: Trainer
     validation: Validation
     test: FinalTest
@@ -75,7 +77,7 @@ def device(name: str) -> torch.device:
     return chosen
 
 
-def _autocast(device: torch.device, precision: torch.dtype) -> Callable[[], AbstractContextManager[object]]:
+def autocast(device: torch.device, precision: torch.dtype) -> Callable[[], AbstractContextManager[object]]:
     """The products' precision, as a context; the states, weights and optimizer stay in float32."""
     return nullcontext if precision == torch.float32 else partial(torch.autocast, device.type, precision)
 
@@ -235,6 +237,7 @@ def build(
     if processes.count > 1 and chosen.type not in ("cpu", "cuda"):
         raise DualpropError(f"device={settings.device!r}: several processes train together on cpu or cuda only")
     dataset, fingerprint = _found(settings, recorded, own)
+    form = Form.of(dataset, standardise=settings.standardise, std_scale=settings.std_scale)
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
 
     def place(net: Net) -> Net:
@@ -253,13 +256,11 @@ def build(
     def batches(
         part: Part, batch_size: int, augment: bool = False, seed: int | None = None
     ) -> Batches | ItemBatches:
-        mean, std = (dataset.mean, dataset.std) if settings.standardise else ((0.0,), (1.0,))
-        std = tuple(settings.std_scale * s for s in std)
         return batched(
             part,
             batch_size,
-            mean=mean,
-            std=std,
+            mean=form.mean,
+            std=form.std,
             augment=augment,
             seed=seed,
             device=chosen,
@@ -303,7 +304,7 @@ def build(
         batches(part, settings.batch_size, settings.augment, settings.seed),
         [*filter(None, ours), *callbacks],
         rate=None if own.optimizer else partial(LR_SCHEDULES[settings.lr_schedule], settings),
-        autocast=_autocast(chosen, precision),
+        autocast=autocast(chosen, precision),
         processes=processes,
     )
-    return Experiment(settings, resolved, dataset, trainer, validation, test)
+    return Experiment(settings, resolved, dataset, form, trainer, validation, test)

@@ -230,7 +230,13 @@ def fit(experiment: Experiment, run: Run, progress: bool = True, display: Callba
     shown = progress and logger.level <= logging.INFO  # which is NOTSET unless somebody wants quiet
     trainer.callbacks += [
         Records(run, s.log_every, validation),
-        BestWeights(run, validation, in_shape=list(dataset.in_shape), num_classes=dataset.num_classes),
+        BestWeights(
+            run,
+            validation,
+            in_shape=list(dataset.in_shape),
+            num_classes=dataset.num_classes,
+            form=experiment.form.written(),
+        ),
         KeptPictures(run, experiment.test.batches),
         results,
         *([display] if shown and trainer.processes.leads else []),

@@ -1,0 +1,202 @@
+"""The state engine under Lightning's Trainer: the weights are those of the plain loop, whatever Lightning does."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+
+lightning = pytest.importorskip("lightning")
+
+import dualprop as dp  # noqa: E402
+from dualprop.lightning import DualPropModule  # noqa: E402
+
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def batches(count=4, size=6):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (torch.randn(size, 5, generator=generator), torch.randint(3, (size,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+def net(**options):
+    return dp.nets.mlp([5, 8, 3], generator=torch.Generator().manual_seed(1), **options)
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.5, momentum=0.9)
+
+
+def trained(rule, folder, data=None, epochs=2, **options):
+    module = DualPropModule(rule, sgd)
+    options = {**QUIET, "enable_checkpointing": False, "accelerator": "cpu", **options}
+    trainer = lightning.Trainer(max_epochs=epochs, default_root_dir=folder, **options)
+    trainer.fit(module, data or batches())
+    return module, trainer
+
+
+def by_hand(rule, together=1, clip=None, epochs=2):
+    """The plain loop: `together` batches a step, their mean."""
+    optimizer = sgd(rule.net.parameters())
+    for _ in range(epochs):
+        for k, (x, y) in enumerate(batches(), 1):
+            rule.backward(x, y)
+            if k % together == 0:
+                for p in rule.net.parameters():
+                    p.grad /= together
+                if clip:
+                    torch.nn.utils.clip_grad_norm_(rule.net.parameters(), clip)
+                optimizer.step()
+                optimizer.zero_grad()
+
+
+def same(ours, theirs, **tolerance):
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+
+
+RULES = {
+    "dp": lambda net: dp.DualProp(net, beta=0.7),
+    "lazy": lambda net: dp.DualProp(net, lazy=True),
+    "bp": dp.Backprop,
+    "ep": lambda net: dp.RULES["ep"](net, T1=8, T2=4),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_it_is_the_plain_loop(rule, tmp_path):
+    ours, theirs = (RULES[rule](net()) for _ in range(2))
+    trained(ours, tmp_path)
+    by_hand(theirs)
+    same(ours.net, theirs.net)
+    assert not torch.equal(ours.net.stack[0].synapse.weight, net().stack[0].synapse.weight)
+
+
+@pytest.mark.parametrize(("together", "clip"), [(2, None), (1, 0.05), (2, 0.05)])
+def test_accumulation_and_clipping(together, clip, tmp_path):
+    ours, theirs = (dp.DualProp(net(), loss="cross_entropy") for _ in range(2))
+    trained(ours, tmp_path, accumulate_grad_batches=together, gradient_clip_val=clip)
+    by_hand(theirs, together, clip)
+    same(ours.net, theirs.net)
+
+
+def test_feedback_weights_of_their_own(tmp_path):
+    ours, theirs = (dp.RULES["kp-dp"](net(feedback="kolen-pollack")) for _ in range(2))
+    trained(ours, tmp_path)
+    by_hand(theirs)
+    same(ours.net, theirs.net)
+
+
+def test_hooks_of_parameters_act_once(tmp_path):
+    ours, theirs = (dp.DualProp(net()) for _ in range(2))
+    for rule in (ours, theirs):
+        rule.net.stack[0].synapse.weight.register_hook(lambda g: 3 * g + 0.01)
+    trained(ours, tmp_path)
+    by_hand(theirs)
+    same(ours.net, theirs.net)
+
+
+def test_mixed_precision_multiplies_by_the_scaler_and_back(tmp_path):
+    ours, theirs = (dp.DualProp(net(), beta=0.1) for _ in range(2))
+    trained(ours, tmp_path, precision="bf16-mixed")
+    by_hand(theirs)
+    same(ours.net, theirs.net, rtol=0.1, atol=0.05)
+
+
+def test_validation_is_the_rule_s_prediction(tmp_path):
+    rule = dp.RULES["ep"](net(), T1=8, T2=4)
+    module = DualPropModule(rule, sgd)
+    trainer = lightning.Trainer(
+        max_epochs=1, limit_train_batches=1, default_root_dir=tmp_path, accelerator="cpu",
+        enable_checkpointing=False, **QUIET,
+    )  # fmt: skip
+    trainer.fit(module, batches(), batches(1))
+    ((x, y),) = batches(1)
+    output = rule.predict(x)
+    assert float(trainer.callback_metrics["val_accuracy"]) == pytest.approx(
+        float((output.argmax(1) == y).float().mean())
+    )
+    target = torch.nn.functional.one_hot(y, 3)
+    assert float(trainer.callback_metrics["val_loss"]) == pytest.approx(
+        float((output - target).square().sum(1).mean() / 2), rel=1e-5
+    )
+    assert torch.equal(module(x), output)
+
+
+def test_a_checkpoint_has_what_a_lazy_rule_keeps(tmp_path):
+    whole = dp.DualProp(net(), lazy=True)
+    trained(whole, tmp_path, epochs=4)
+    first = dp.DualProp(net(), lazy=True)
+    _, trainer = trained(first, tmp_path, epochs=2)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    second = dp.DualProp(net(), lazy=True)
+    module = DualPropModule(second, sgd)
+    trainer = lightning.Trainer(
+        max_epochs=4, default_root_dir=tmp_path, accelerator="cpu", enable_checkpointing=False, **QUIET
+    )
+    trainer.fit(module, batches(), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
+    same(second.net, whole.net, rtol=0, atol=0)
+
+
+def test_several_updates_a_batch_are_refused():
+    with pytest.raises(dp.DualpropError, match="makes 3 weight updates a batch"):
+        DualPropModule(dp.RULES["ms-dp"](net()), sgd)
+
+
+def test_copies_and_gradients_left_alone(tmp_path):
+    """The step leaves .grad to autograd: what was there is added to."""
+    module = DualPropModule(dp.DualProp(net()), sgd)
+    module.log = lambda *_, **__: None
+    twin = copy.deepcopy(module.net)
+    ((x, y),) = batches(1)
+    for factor in (1.0, 2.0):
+        (factor * module.training_step((x, y))).backward()
+    dp.DualProp(twin).backward(x, y)
+    for a, b in zip(module.net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, 3 * b.grad)
+
+
+SCRIPT = """
+import sys, warnings, torch, lightning, dualprop as dp
+from torch.utils.data import DataLoader, TensorDataset
+from dualprop.lightning import DualPropModule
+warnings.filterwarnings("ignore")
+g = torch.Generator().manual_seed(0)
+x, y = torch.randn(24, 5, generator=g), torch.randint(3, (24,), generator=g)
+net = dp.nets.mlp([5, 8, 3], generator=torch.Generator().manual_seed(1))
+rule = dp.RULES[sys.argv[2]](net, loss="cross_entropy")
+devices = int(sys.argv[1])
+module = DualPropModule(rule, lambda parameters: torch.optim.SGD(parameters, lr=0.5))
+trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", devices=devices,
+    strategy="ddp" if devices > 1 else "auto", accumulate_grad_batches=2, gradient_clip_val=0.1,
+    logger=False, enable_checkpointing=False,
+    enable_progress_bar=False, enable_model_summary=False, default_root_dir=sys.argv[3])
+data = TensorDataset(x, y)
+trainer.fit(module, DataLoader(data, batch_size=6 // devices), DataLoader(data, batch_size=12))
+if trainer.global_rank == 0:
+    print("weights", [round(float(w), 6) for p in net.parameters() for w in p.flatten()])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["dp", "bp"])
+def test_two_processes_are_one(rule, tmp_path):
+    """Each takes every second sample: the batch of both together is one process's."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    said = []
+    for devices in (1, 2):
+        done = subprocess.run(
+            [sys.executable, "train.py", str(devices), rule, str(tmp_path)],
+            cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        said.append(next(line for line in done.stdout.splitlines() if line.startswith("weights")))
+    ones, twos = (torch.tensor(eval(line.removeprefix("weights "))) for line in said)
+    torch.testing.assert_close(ones, twos, rtol=1e-4, atol=1e-5)
