@@ -6,6 +6,7 @@ An order is one line of JSON. When standard input ends, the driver is gone, and 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ def main() -> None:
         order = json.loads(line)
         again([Path(file) for file in order["imports"]])
         Server(order, sys.stdin.fileno()).serve()
+    sys.stderr.flush()
+    os._exit(0)  # taking all of PyTorch down again would take seconds, and there is nothing left to keep
 
 
 if __name__ == "__main__":

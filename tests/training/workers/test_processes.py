@@ -71,11 +71,13 @@ def started(tmp_path_factory):
              for name, v in SETTINGS.items() if name not in ("epochs", "alignment")]  # fmt: skip
     command = [sys.executable, "-m", "dualprop", "train", "--workers=2", "--epochs=500", f"--run={folder}", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for _ in range(600):
+    for _ in range(3000):
         if (folder / "metrics.jsonl").exists() and "epoch" in (folder / "metrics.jsonl").read_text():
             break
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
+    else:
+        raise AssertionError("does not begin")
     return folder, process
 
 
@@ -104,7 +106,7 @@ def test_where_the_driver_is_killed_the_workers_end_and_the_run_goes_on(started)
     before, epochs = Run.open(folder).load()["counters"]["step"], len(Run.open(folder).metrics("epoch"))
     command = [sys.executable, "-m", "dualprop", "train", f"--resume={folder}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for _ in range(600):
+    for _ in range(3000):
         children = of(process)
         if len(children) == 3 and len(Run.open(folder).metrics("epoch")) > epochs + 1:
             break

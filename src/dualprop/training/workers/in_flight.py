@@ -236,7 +236,7 @@ class _Patience:
 
     def double(self) -> None:
         """None has come back in time."""
-        self._factor = min(2 * self._factor, 16.0)
+        self._factor = min(2 * self._factor, 4.0)
 
     def deadline(self, begun: float) -> float:
         """When a batch that has gone up then counts as lost."""
