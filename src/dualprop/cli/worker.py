@@ -18,7 +18,8 @@ from dualprop.training.workers.process import Server
 def main() -> None:
     """Wait for an order, and work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver says when
-    import torchvision.datasets  # noqa: F401 - most data are read by it, and one that waits has the time
+    import torch._dynamo  # noqa: F401 - what optimizers import at their first step, and most data when
+    import torchvision.datasets  # noqa: F401 - they are read: one that waits has the time
 
     line = sys.stdin.buffer.readline()
     if line:

@@ -97,7 +97,7 @@ class Local(Placement):
             [sys.executable, "-m", "dualprop.cli.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,
+            preexec_fn=os.setpgrp,
             env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
         )
 
