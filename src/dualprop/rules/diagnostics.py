@@ -121,11 +121,10 @@ def _compared(
     return tuple(cosines), tuple(ratios)
 
 
-@alignment.register(nn.Module)  # type: ignore[misc]
-def _of_converted(*arguments: Any, **options: Any) -> Any:
-    from dualprop.convert.alignment import (
-        converted_alignment,
-    )  # brings torch's compiler along, which takes a second
+@alignment.register(nn.Module)
+def _of_converted(*arguments: Any, **options: Any) -> Any:  # type: ignore[misc]
+    # torch's compiler comes along, which takes a second
+    from dualprop.convert.alignment import converted_alignment
 
     return converted_alignment(*arguments, **options)
 

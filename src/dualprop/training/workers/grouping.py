@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from dualprop.errors import DualpropError
-from dualprop.nets.net import Net, Shape
+from dualprop.nets.net import Net
+from dualprop.nets.shapes import Shape
 
 Group = tuple[int, int]
 """The numbers of a worker's first and last layer."""

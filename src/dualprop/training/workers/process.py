@@ -13,7 +13,7 @@ import torch
 import dualprop
 from dualprop.errors import CheckpointError, DualpropError
 from dualprop.runs import checkpoint
-from dualprop.runs.folder import replace_file
+from dualprop.runs.documents import replace_file
 from dualprop.runs.settings import Settings
 from dualprop.training.experiment import build
 from dualprop.training.resolved import Resolved

@@ -20,7 +20,8 @@ from dualprop.engines.dyads.neurons import Link
 from dualprop.engines.dyads.states import Nudge
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.losses import Loss
-from dualprop.nets.net import Layer, Shape
+from dualprop.nets.net import Layer
+from dualprop.nets.shapes import Shape
 from dualprop.nets.synapses import one_step
 from dualprop.rules.state import restored, saved
 from dualprop.training.optim.optimizers import set_lr

@@ -9,7 +9,7 @@ from typing import Any
 
 from dualprop.arguments import Count, Fraction, NotNegative, checked
 from dualprop.errors import DivergenceError
-from dualprop.runs.folder import write_json
+from dualprop.runs.documents import write_json
 from dualprop.runs.settings import Settings
 from dualprop.studies.tables.makers.base import Record
 from dualprop.studies.tables.makers.training import DIVERGED, FAULTS, Training
