@@ -7,7 +7,7 @@ import pytest
 
 from dualprop.errors import CheckpointError, DualpropError
 from dualprop.runs.settings import Settings
-from dualprop.studies.tables.makers import MAKERS, MEASUREMENT, Bench, Convergence, Order
+from dualprop.studies.tables.makers import MAKERS, MEASUREMENT, Bench, Convergence, InNoise, Order
 
 
 def settings(**changes):
@@ -33,6 +33,17 @@ def test_the_order_of_an_estimate(rule, own, betas, order):
     assert found.numbers["order"] == pytest.approx(order, abs=0.05)
     assert found.series["beta"] == betas
     assert found.numbers["error"] == found.series["error"][-1]
+
+
+def test_the_error_of_a_gradient_in_noise_grows_with_the_noise_and_falls_with_the_nudge():
+    found = [
+        InNoise(sigmas=[1e-4, 1e-3]).measure(settings(rule="dp", rule_settings={"beta": beta})).numbers
+        for beta in (0.1, 1.0)
+    ]
+    assert [each["noise_slope"] for each in found] == pytest.approx([1, 1], abs=0.02)
+    assert found[0]["noise_error"] / found[1]["noise_error"] == pytest.approx(10, rel=0.1)
+    with pytest.raises(DualpropError, match="devices.states"):
+        InNoise().check(settings(devices={"states": {"channel": "noise", "sigma": 0.1}}))
 
 
 def test_inference_that_settles_and_that_does_not():

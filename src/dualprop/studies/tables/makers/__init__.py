@@ -6,6 +6,7 @@ from dualprop.studies.tables.makers.base import Maker, Record
 from dualprop.studies.tables.makers.bench import Bench
 from dualprop.studies.tables.makers.convergence import Convergence
 from dualprop.studies.tables.makers.measurement import MEASUREMENT
+from dualprop.studies.tables.makers.noise import InNoise
 from dualprop.studies.tables.makers.order import Order
 from dualprop.studies.tables.makers.training import DIVERGED, Training
 
@@ -16,6 +17,7 @@ __all__ = [
     "Asynchronous",
     "Bench",
     "Convergence",
+    "InNoise",
     "Maker",
     "Order",
     "Record",
@@ -29,6 +31,7 @@ MAKERS: Registry[type[Maker]] = Registry(
         "bench": Bench,
         "convergence": Convergence,
         "order": Order,
+        "noise": InNoise,
         "asynchronous": Asynchronous,
     },
 )

@@ -45,7 +45,7 @@ class Order(Measurement):
         made, x, y = experiment(settings)
         net = made.trainer.net.double()
         errors = [self._error(settings, net, x.double(), y, beta) for beta in self.betas]
-        numbers = {"order": _slope(self.betas, errors), "error": errors[self.betas.index(min(self.betas))]}
+        numbers = {"order": slope(self.betas, errors), "error": errors[self.betas.index(min(self.betas))]}
         return Measured(numbers, {"beta": list(self.betas), "error": errors}, used(made))
 
     def seconds(self, settings: Settings) -> float:
@@ -57,7 +57,7 @@ class Order(Measurement):
 
     def _error(self, settings: Settings, net: Net, x: Tensor, y: Tensor, beta: float) -> float:
         rule = RULES[settings.rule](net, loss=settings.loss, **{**settings.rule_settings, "beta": beta})
-        return _relative(rule.gradients(x, y), _truth(rule).gradients(x, y))
+        return relative(rule.gradients(x, y), _truth(rule).gradients(x, y))
 
 
 def _truth(rule: Rule) -> Rule:
@@ -68,13 +68,13 @@ def _truth(rule: Rule) -> Rule:
     return truth
 
 
-def _relative(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
+def relative(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
     """The norm of the difference of two gradients by that of the second, all parameters together."""
     apart = math.fsum(float((ours[name] - theirs[name]).norm()) ** 2 for name in theirs)
     return math.sqrt(apart / math.fsum(float(g.norm()) ** 2 for g in theirs.values()))
 
 
-def _slope(xs: Sequence[float], ys: Sequence[float]) -> float:
+def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
     """The slope of log y against log x by least squares."""
     u, v = [math.log(x) for x in xs], [math.log(y) for y in ys]
     mean_u, mean_v = sum(u) / len(u), sum(v) / len(v)
