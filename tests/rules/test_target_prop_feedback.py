@@ -80,7 +80,7 @@ def test_a_gradient_leaves_state_and_operand_alone(feedback):
 def test_noise_has_its_deviation_and_the_layout_of_what_it_is_added_to():
     image = torch.zeros(8, 16, 20, 20).to(memory_format=torch.channels_last)
     for z in (image, image.contiguous(), torch.zeros(8, 6400)):
-        noise = Draws(torch.Generator().manual_seed(0), 0.3).like(z, torch.float32)
+        noise = Draws(torch.Generator().manual_seed(0), 0.3, in_memory=True).like(z, torch.float32)
         assert noise.shape == z.shape
         assert noise.stride() == z.stride()
         assert float(noise.mean()) == pytest.approx(0, abs=0.005)  # of 51200 numbers

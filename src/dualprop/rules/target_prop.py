@@ -183,7 +183,7 @@ class DifferenceTargetProp(Rule):
         layers: list[int] = []
         for k, (g, optimizer) in enumerate(zip(self.maps, self.optimizers, strict=True), 2):
             block, steps = blocks[k - 1], self.K[k - 2]
-            noise = Draws(generator, self.sigma[k - 2])
+            noise = Draws(generator, self.sigma[k - 2], in_memory=True)
             if self._own_rates:
                 optimizer.param_groups[0]["lr"] = 1e-3 / (noise.sigma**2 * block.z.shape[2:].numel())
             for left in range(steps, 0, -1):

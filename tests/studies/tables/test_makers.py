@@ -41,8 +41,8 @@ def test_the_error_of_a_gradient_in_noise_grows_with_the_noise_and_falls_with_th
         for beta in (0.1, 1.0)
     ]
     assert [each["noise_slope"] for each in found] == pytest.approx([1, 1], abs=0.02)
-    assert found[0]["noise_error"] / found[1]["noise_error"] == pytest.approx(10, rel=0.1)
-    with pytest.raises(DualpropError, match="devices.states"):
+    assert found[0]["noise_error"] / found[1]["noise_error"] == pytest.approx(10, rel=0.2)
+    with pytest.raises(DualpropError, match="this maker says what noise"):
         InNoise().check(settings(devices={"states": {"channel": "noise", "sigma": 0.1}}))
 
 
@@ -99,7 +99,9 @@ def test_records_say_whose_they_are(name, tmp_path):
     other = {"order": Order(), "convergence": Convergence(), "bench": Bench()}[name]
     assert other.differences(s, record) is None
     assert maker.differences(settings(rule="dp-t"), record) is None
-    assert [each.read(tmp_path / "cell") for each in MAKERS.values() if each is not type(maker)] == [None] * 3
+    assert [each.read(tmp_path / "cell") for each in MAKERS.values() if each is not type(maker)] == [None] * (
+        len(MAKERS) - 1
+    )
     faster = maker.differences(settings(**{**s.as_dict(), "hidden": s.hidden, "precision": "bf16"}), record)
     assert faster == (None if name == "bench" else {})
     path = tmp_path / "cell" / MEASUREMENT

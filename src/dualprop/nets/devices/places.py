@@ -44,7 +44,7 @@ class Place(Draws):
     def __init__(self, name: str, devices: Devices, *, batched: bool) -> None:
         self.name, self._devices, self._batched = name, devices, batched
         self.seen = [0.0, 0.0]
-        self.sigma = 1.0
+        self.sigma, self.in_memory = 1.0, False
         self._patterns: dict[tuple[str, torch.Size], Tensor] = {}
 
     @property
