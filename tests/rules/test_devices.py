@@ -218,6 +218,7 @@ def test_a_rule_on_devices_is_copied_and_trained_like_another(tmp_path):
     assert dict(rule.net.named_parameters()).keys() == dict(bound("dp").net.named_parameters()).keys()
     dp.Trainer(rule.net.ideal, rule, torch.optim.SGD(rule.net.parameters(), 0.1), [(x, y)]).fit(1)
     assert "Noise" in repr(rule)
+    assert dp.RULES["dp"].used(rule, NOISY)["states"] == {"channel": "noise", "sigma": 0.05}
     assert "Noise" in repr(rule.devices)
     assert max(map(abs, dp.alignment(bound("dp"), x, y).cosine)) <= 1 + 1e-9
     with pytest.raises(dp.DualpropError, match="states: a rule's settings stand"):

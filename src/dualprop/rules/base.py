@@ -18,6 +18,7 @@ from torch import Tensor
 from dualprop.arguments import Seed, check, checked
 from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError
+from dualprop.nets.devices.channels import Channel
 from dualprop.nets.devices.net import OnDevices
 from dualprop.nets.devices.places import QUANTITIES, Devices
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
@@ -85,6 +86,13 @@ def _remembered(init: Callable[Concatenate[Rule, P], None]) -> Callable[Concaten
 
     vars(constructor)["__signature__"] = _with_channels(init)
     return constructor
+
+
+def _as_table(setting: Any) -> dict[str, Any]:
+    """A channel as JSON holds it."""
+    if isinstance(setting, Channel):
+        return setting.plain()
+    raise TypeError(f"a {type(setting).__name__} is no number, word or list")
 
 
 def _with_channels(init: Callable[..., None]) -> inspect.Signature:
@@ -355,7 +363,7 @@ class Rule:
             DualpropError: for one that JSON cannot hold.
         """
         try:
-            plain: dict[str, Any] = json.loads(json.dumps(dict(settings), allow_nan=False))
+            plain: dict[str, Any] = json.loads(json.dumps(dict(settings), allow_nan=False, default=_as_table))
         except (TypeError, ValueError) as error:
             raise DualpropError(f"settings: cannot be recorded ({error}); give numbers, words or lists") from None
         return plain
