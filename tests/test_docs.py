@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -108,13 +109,14 @@ def _as_before(tmp_path, monkeypatch):
     """In a folder of its own, with registries and PyTorch's default type as they are found."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    registries = {name: dict(thing) for name in dp.__all__ if isinstance(thing := getattr(dp, name), Registry)}
-    registries["data"] = dict(dp.data.DATASETS)
+    top = [getattr(dp, name) for name in dp.__all__]
+    rooms = [thing for thing in top if isinstance(thing, ModuleType)]
+    offered = top + [getattr(room, name) for room in rooms for name in getattr(room, "__all__", ())]
+    kept = [(thing, dict(thing)) for thing in offered if isinstance(thing, Registry)]
     before = torch.get_default_dtype()
     yield
     torch.set_default_dtype(before)
-    for name, entries in registries.items():
-        registry = dp.data.DATASETS if name == "data" else getattr(dp, name)
+    for registry, entries in kept:
         registry.clear()
         registry.update(entries)
 
@@ -202,7 +204,7 @@ def test_every_public_name_is_in_the_interface():
     text = "\n".join(_module(DOCS / "_ext" / "interface.py").pages().values())
     for name in dp.__all__:
         thing = getattr(dp, name)
-        if isinstance(thing, type(sys)):
+        if isinstance(thing, ModuleType):
             continue
         shown = f"`dp.{name}`\n" if isinstance(thing, Registry) else f":: dualprop.{name}\n"
         assert f"{text}\n".count(shown) == 1, name
