@@ -26,19 +26,24 @@ def batches(count=4, size=6):
     ]
 
 
+def loader(*counts):
+    """The same to Lightning, which takes a list for several loaders."""
+    return torch.utils.data.DataLoader(batches(*counts), batch_size=None)
+
+
 def net(**options):
-    return dp.nets.mlp([5, 8, 3], generator=torch.Generator().manual_seed(1), **options)
+    return dp.nets.mlp([5, 8, 3], "sigmoid", generator=torch.Generator().manual_seed(1), **options)
 
 
 def sgd(parameters):
-    return torch.optim.SGD(parameters, lr=0.5, momentum=0.9)
+    return torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
 
 
-def trained(rule, folder, data=None, epochs=2, **options):
+def trained(rule, folder, epochs=2, **options):
     module = DualPropModule(rule, sgd)
     options = {**QUIET, "enable_checkpointing": False, "accelerator": "cpu", **options}
     trainer = lightning.Trainer(max_epochs=epochs, default_root_dir=folder, **options)
-    trainer.fit(module, data or batches())
+    trainer.fit(module, loader())
     return module, trainer
 
 
@@ -117,7 +122,7 @@ def test_validation_is_the_rule_s_prediction(tmp_path):
         max_epochs=1, limit_train_batches=1, default_root_dir=tmp_path, accelerator="cpu",
         enable_checkpointing=False, **QUIET,
     )  # fmt: skip
-    trainer.fit(module, batches(), batches(1))
+    trainer.fit(module, loader(), loader(1))
     ((x, y),) = batches(1)
     output = rule.predict(x)
     assert float(trainer.callback_metrics["val_accuracy"]) == pytest.approx(
@@ -141,7 +146,7 @@ def test_a_checkpoint_has_what_a_lazy_rule_keeps(tmp_path):
     trainer = lightning.Trainer(
         max_epochs=4, default_root_dir=tmp_path, accelerator="cpu", enable_checkpointing=False, **QUIET
     )
-    trainer.fit(module, batches(), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
+    trainer.fit(module, loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
     same(second.net, whole.net, rtol=0, atol=0)
 
 

@@ -6,9 +6,9 @@ Example:
     >>> import lightning, dualprop as dp
     >>> net = dp.nets.mlp([4, 8, 3])
     >>> module = DualPropModule(dp.DualProp(net), lambda parameters: torch.optim.Adam(parameters, lr=1e-2))
-    >>> batches = [(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))] * 10
+    >>> data = torch.utils.data.TensorDataset(torch.randn(50, 4), torch.arange(50) % 3)
     >>> trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", gradient_clip_val=1.0, barebones=True)
-    >>> trainer.fit(module, batches)
+    >>> trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=10))
 """
 
 from __future__ import annotations
