@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 import dualprop as dp
 from dualprop.sklearn import DualPropClassifier, DualPropRegressor
 
-QUICK = {"hidden": (16,), "epochs": 20, "lr": 0.02, "batch_size": 32}
+QUICK = {"hidden": (16,), "epochs": 25, "lr": 0.05, "batch_size": 200}
 MODELS = {
     "classifier": DualPropClassifier(**QUICK),
     "regressor": DualPropRegressor(**QUICK),
@@ -80,8 +80,10 @@ def test_a_fit_is_dual_propagation_with_adam():
 def test_a_rule_whose_prediction_is_not_the_forward_pass():
     X, y = load_iris(return_X_y=True)
     settings = {"beta": 0.5, "T1": 15, "T2": 5}
-    model = DualPropClassifier(hidden=(8,), rule="ep", rule_settings=settings, epochs=2, random_state=0).fit(X, y)
-    net = dp.nets.mlp([4, 8, 3], "shifted-sigmoid").double()
+    model = DualPropClassifier(hidden=(8, 7), rule="ep", rule_settings=settings, epochs=2, random_state=0).fit(
+        X, y
+    )
+    net = dp.nets.mlp([4, 8, 7, 3], "shifted-sigmoid").double()
     net.load_state_dict({name: torch.tensor(weight) for name, weight in model.weights_.items()})
     rule = dp.RULES["ep"](net, loss="cross_entropy", **settings)
     expected = torch.softmax(rule.predict(torch.tensor(X)), 1).numpy()
