@@ -34,7 +34,9 @@ class StreamTwin:
         f: the name of the hidden layers' activation; the output is linear with cross-entropy.
         delayed: whether an error meets its own frame; otherwise what is there at the tick.
         late: ticks that a label is waited for.
-        normalised: whether the step is divided by 1 + ‖z̄‖².
+        step: "sgd"; "normalised", divided by 1 + ‖z̄‖²; or "centred", that in W and W m + b, m the mean below of
+            the frames that have been learnt from before.
+        memory: frames that count in the mean m, beyond which it forgets.
     """
 
     def __init__(
@@ -48,14 +50,17 @@ class StreamTwin:
         lr: float = 0.0,
         delayed: bool = True,
         late: int = 0,
-        normalised: bool = False,
+        step: str = "sgd",
+        memory: int = 1000,
     ) -> None:
         self.L = len(weights)
         self.W = {k: [w.copy()] for k, w in enumerate(weights, 1)}  # W[k][t]: as tick t reads it
         self.b = {k: [b.copy()] for k, b in enumerate(biases, 1)}
         self.f = {k: ACTIVATIONS[f if k < self.L else "linear"] for k in self.W}
         self.alpha, self.beta, self.lr = alpha, dict(enumerate(beta, 1)), lr
-        self.delayed, self.late, self.normalised = delayed, late, normalised
+        self.delayed, self.late, self.kind, self.memory = delayed, late, step, memory
+        self.m = {k: np.zeros(w.shape[1]) for k, w in enumerate(weights, 1)}
+        self.learnt = dict.fromkeys(self.W, 0)
         self.x: list[np.ndarray] = []
         self.labels: dict[int, tuple[int, int]] = {}  # frame -> (the tick by which it has come, class)
         self.a: dict[int, list[np.ndarray]] = {k: [] for k in self.W}
@@ -87,6 +92,7 @@ class StreamTwin:
         t, L = len(self.x), self.L
         self.x = [np.pad(x, (0, inputs)) for x in self.x]
         self.W[1][t] = np.pad(self.W[1][t], ((0, 0), (0, inputs)))
+        self.m[1] = np.pad(self.m[1], (0, inputs))
         self.W[L][t], self.b[L][t] = (
             np.pad(self.W[L][t], ((0, outputs), (0, 0))),
             np.pad(self.b[L][t], (0, outputs)),
@@ -132,11 +138,26 @@ class StreamTwin:
                 below = self.x[t] if k == 1 else self.mean[k - 1][t]
             db = -self.d[k][t] / self.beta[k]
             dW = np.outer(db, below)
-            rate = self.lr / (1 + below @ below) if self.normalised else self.lr
-            W, b = W - rate * dW, b - rate * db
+            if self.kind == "centred":
+                W, b = self._centred(k, below, W, b, db)
+            else:
+                rate = self.lr / (1 + below @ below) if self.kind == "normalised" else self.lr
+                W, b = W - rate * dW, b - rate * db
         self.step[k].append((dW, db))
         self.W[k].append(W)
         self.b[k].append(b)
+
+    def _centred(
+        self, k: int, below: np.ndarray, W: np.ndarray, b: np.ndarray, error: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A step in W and B of W (z - m) + B, B = W m + b; then the mean has the frame in it."""
+        m, centred = self.m[k], below - self.m[k]
+        rate = self.lr / (1 + centred @ centred)
+        B = W @ m + b - rate * error
+        W = W - rate * np.outer(error, centred)
+        self.learnt[k] += 1
+        self.m[k] = m + centred / min(self.learnt[k], self.memory)
+        return W, B - W @ m
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         for k in range(1, self.L + 1):

@@ -51,6 +51,6 @@ def stream(
     said = (
         "nothing judged" if math.isnan(counts.accuracy) else f"accuracy {counts.accuracy:.2%} of {counts.judged:,}"
     )
-    beside = {"dropped": counts.dropped, "unread": counts.unread, "labels too late": followed.learner.missed}
+    beside = {"dropped": followed.dropped, "unread": counts.unread, "labels too late": followed.learner.missed}
     told = "".join(f", {number:,} {what}" for what, number in beside.items() if number)
     print(f"{followed.learner.ticks:,} ticks, {said}{told}\nrun folder: {folder}")

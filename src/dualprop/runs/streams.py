@@ -32,15 +32,19 @@ class StreamSettings:
         frames: ticks after which the stream ends; else its own end.
         period: frames between two changes of a source that drifts.
         target: the name of the label in a line of JSON or CSV.
+        places: lines that may wait for the learner; whoever writes more waits, too.
+        drop: leave out, and count, lines that find no place to wait, in place of making their writer wait.
         strict: stop at the first line or frame that cannot be read; else it is counted and left out.
-        hidden: neurons in each hidden layer.
+        net: the net: a name in `dualprop.NETS` that is a chain.
+        hidden: neurons in each hidden layer, as 256,256; else 128,128, or the net's own.
+        net_settings: the net's own settings, by name; else its defaults.
         activation: the hidden layers' potential.
         loss: the loss.
         alpha: α in [0, 1].
         beta: the strength of the nudges, positive.
         pairing: delayed, with delay lines, or present.
         late: ticks for which a label is waited for, with delay lines.
-        step: normalised or sgd.
+        step: normalised, centred or sgd.
         lr: learning rate.
         standardise: scale every number of a line by the mean and the deviation that it has had so far.
         image_size: side to which the images of a folder are resized.
@@ -61,8 +65,12 @@ class StreamSettings:
     frames: Count | None = _setting("run", None, identity=False)
     period: Count = _setting("data", 5000)
     target: str = _setting("data", "y")
+    places: Count = _setting("data", 1000, identity=False)
+    drop: bool = _setting("data", False, identity=False)
     strict: bool = _setting("data", False, identity=False)
-    hidden: Several[Count] = _setting("what", (128, 128))
+    net: str = _setting("what", "mlp")
+    hidden: Several[Count] | None = _setting("what", None)
+    net_settings: Mapping[str, Any] = _setting("what", {})
     activation: str = _setting("what", "relu")
     loss: str = _setting("what", "cross_entropy")
     alpha: Portion = _setting("rule", 0.5)

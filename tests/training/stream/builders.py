@@ -40,7 +40,7 @@ def pair(
         lr=lr,
         delayed=delayed,
         late=late,
-        normalised=step == "normalised",
+        step=step,
     )
     pairing = dp.stream.Delayed(late) if delayed else dp.stream.Present()
     if step == "torch":

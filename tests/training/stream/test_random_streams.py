@@ -22,7 +22,7 @@ class Streams(RuleBasedStateMachine):
         delayed=st.booleans(),
         late=st.integers(0, 4),
         depth=st.integers(1, 4),
-        step=st.sampled_from(["normalised", "sgd", "torch"]),
+        step=st.sampled_from(["normalised", "centred", "sgd", "torch"]),
         f=st.sampled_from(["tanh", "relu"]),
     )
     def begin(self, delayed, late, depth, step, f):

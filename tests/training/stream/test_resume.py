@@ -18,6 +18,7 @@ from tests.training.stream.test_learner import same
 KINDS = {
     "delayed": {},
     "late": {"late": 3},
+    "centred": {"step": "centred"},
     "present": {"delayed": False},
     "torch": {"step": "torch", "lr": 0.05},
     "sweep": {"delayed": False, "schedule": dp.Sweep()},

@@ -28,6 +28,11 @@ def lecun_normal(weight: Tensor, generator: torch.Generator | None = None) -> Te
     return nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std, generator=generator)
 
 
+def he_normal(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Normal of variance 2/fan_in, in place, which keeps the size of ReLUs through the layers [He et al. 2015]."""
+    return nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+
+
 def uniform_fan_in(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Uniform in ±1/√fan_in, in place, as PyTorch's own linear and convolutional modules are at first."""
     bound = 1 / math.sqrt(weight[0].numel())
@@ -39,7 +44,13 @@ _CUT_STD = math.sqrt(
 )  # of N(0, 1) in [-2, 2]
 
 INITS: Registry[Callable[[Tensor, torch.Generator | None], Tensor]] = Registry(
-    "init", {"glorot-uniform": glorot_uniform, "lecun-normal": lecun_normal, "uniform-fan-in": uniform_fan_in}
+    "init",
+    {
+        "glorot-uniform": glorot_uniform,
+        "lecun-normal": lecun_normal,
+        "he-normal": he_normal,
+        "uniform-fan-in": uniform_fan_in,
+    },
 )
 
 Init = Annotated[str, In(INITS)]

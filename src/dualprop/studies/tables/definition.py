@@ -24,6 +24,9 @@ from dualprop.training.recipes import TABLES, Recipe
 LARGEST = 2**16
 """Bytes of a table's definition."""
 
+PARTS = (*TABLES, "measure")
+"""What is given by names of its own: settings of net and rule, arguments of the maker."""
+
 
 @checked
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ class Block:
         name: distinguishes its cells' folders from those of other blocks.
         title: a heading.
         make: a name in `MAKERS`.
-        measure: the maker's own arguments.
+        measure: the maker's own arguments; an axis may have some as well.
         recipe: settings to start from.
         settings: that override the recipe's.
         axes: what differs from row to row: for a setting's name a list of its values, or for any other name a
@@ -261,7 +264,6 @@ def _table(name: str, values: Mapping[str, Any]) -> Table:
 
 
 def _rows(table: str, block: Block, metrics: Mapping[str, Metric], source: str) -> Iterator[Row]:
-    maker = MAKERS[block.make](**block.measure)
     recipe = recipes.read(block.recipe) if block.recipe else Recipe()
     published = [Values(**values) for values in block.published]
     used = set()
@@ -270,6 +272,9 @@ def _rows(table: str, block: Block, metrics: Mapping[str, Metric], source: str) 
         given: Mapping[str, Any] = block.settings
         for _, _, settings in choice:
             given = _put(given, settings)
+        own = check("measure", given.get("measure", {}), Mapping[str, Any])
+        given = {name: value for name, value in given.items() if name != "measure"}
+        maker = MAKERS[block.make](**{**block.measure, **own})
         if "seed" in given:
             raise DualpropError("seed: every cell has its own; a block says how many by seeds")
         found: dict[str, Published] = {}
@@ -298,9 +303,9 @@ Choice = tuple[str, str, Mapping[str, Any]]
 
 
 def _axes(axes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every axis by the setting's full name: those of rules and nets are in tables of their own."""
+    """Every axis by the setting's full name: those of rule, net and maker are in tables of their own."""
     for name, values in axes.items():
-        if name in TABLES and isinstance(values, Mapping):
+        if name in PARTS and isinstance(values, Mapping):
             yield from ((f"{name}.{own}", each) for own, each in values.items())
         else:
             yield name, values
@@ -332,9 +337,9 @@ def _word(value: Any) -> str:
 
 
 def _put(settings: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings overridden by others; those of rule and net are put together."""
+    """Settings overridden by others; those of rule, net and maker are put together."""
     merged = {**settings, **others}
-    for name in TABLES:
+    for name in PARTS:
         if isinstance(settings.get(name), Mapping) and isinstance(others.get(name), Mapping):
             merged[name] = {**settings[name], **others[name]}
     return merged

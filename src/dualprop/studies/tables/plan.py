@@ -159,7 +159,7 @@ def _kind(cell: Cell) -> str:
     for name in ("seed", *(name for name in numbers if name != "optimizer")):
         values.pop(name)
     own = {name: each for name, each in values.pop("rule_settings").items() if not isinstance(each, float)}
-    return json.dumps([cell.row.make, values, own], sort_keys=True)
+    return json.dumps([cell.row.make, cell.row.maker.arguments(), values, own], sort_keys=True)
 
 
 def time_of(words: str) -> float:

@@ -9,13 +9,15 @@ Example:
     (18, torch.Size([3]))
 """
 
-from dualprop.training.stream.learner import Learner, Tick
+from dualprop.training.stream.learner import Learner
 from dualprop.training.stream.pairing import Delayed, Pairing, Present
-from dualprop.training.stream.steps import SGD, STEPS, Gradients, Local, Normalised
+from dualprop.training.stream.steps import SGD, STEPS, Centred, Gradients, Local, Normalised
+from dualprop.training.stream.tick import Tick
 
 __all__ = [
     "SGD",
     "STEPS",
+    "Centred",
     "Delayed",
     "Gradients",
     "Learner",

@@ -68,7 +68,7 @@ class Display:
             f"{number:,} {what}"
             for what, number in {
                 "changes": len(counts.drifts),
-                "dropped": counts.dropped,
+                "dropped": stream.dropped,
                 "unread": counts.unread,
             }.items()
             if number

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-import torch
-
 from dualprop.errors import CheckpointError, DataError, DivergenceError, DualpropError, Interrupted
-from dualprop.nets.zoo import mlp
+from dualprop.nets import NETS
 from dualprop.runs.recorder import Recorder
 from dualprop.runs.streams import StreamRun, StreamSettings
 from dualprop.training.interrupt import Interrupt
-from dualprop.training.stream.learner import Learner, Tick
+from dualprop.training.resolved import make_net
+from dualprop.training.stream.learner import Learner
 from dualprop.training.stream.pairing import Delayed, Present
 from dualprop.training.stream.sources import Item, Named, Source, made
+from dualprop.training.stream.tick import Tick
 
 logger = logging.getLogger("dualprop")
 
@@ -57,6 +57,7 @@ class Counts:
         recent: 1 or 0 for each of the last thousand that were judged.
         first: for each frame on its way to the output, whether it is the first view of a picture.
         drifts: ticks at which errors were seen to be more than before.
+        called: what frames are called that may still be labelled, each with its tick.
     """
 
     items: int = 0
@@ -67,6 +68,7 @@ class Counts:
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=WINDOW))
     first: deque[bool] = field(default_factory=deque)
     drifts: list[int] = field(default_factory=list)
+    called: deque[tuple[int | str, int]] = field(default_factory=deque)
 
     @property
     def accuracy(self) -> float:
@@ -107,16 +109,15 @@ class Stream:
     Attributes:
         learner: what learns.
         counts: what has been seen.
+        made_of: the arguments of the net.
         speed: ticks per second since the last record.
     """
 
     def __init__(self, settings: StreamSettings, source: Source, detector: Detector | None = None) -> None:
         self.settings, self.source, self.counts = settings, source, Counts()
-        generator = torch.Generator().manual_seed(settings.seed)
-        sizes = [math.prod(source.in_shape), *settings.hidden, source.classes]
-        net = mlp(sizes, settings.activation, generator=generator)
+        self.made_of = _arguments(settings, source)
         self.learner = Learner(
-            net,
+            make_net(settings.net, self.made_of, settings.seed),
             loss=settings.loss,
             alpha=settings.alpha,
             beta=settings.beta,
@@ -139,14 +140,26 @@ class Stream:
         if item.unread:
             raise DataError(item.unread)
         if item.frame is not None and item.x is None:
-            told = self.learner.label(item.frame, item.y) if item.y is not None else None
+            told = None if item.y is None else self.learner.label(self._number(item.frame), item.y)
             if told is not None:
                 self._judge(told)
             return
+        called = self.counts.called
         tick = self.learner.tick(item.x, item.y)
+        if item.frame is not None:
+            called.append((item.frame, self.learner.ticks - 1))
+        if called and called[0][1] < self.learner.ticks - self.learner.turn:
+            called.popleft()
         self.counts.first.append(item.first)
         if tick.frame is not None and self.counts.first.popleft():
             self._judge(tick)
+
+    def _number(self, frame: int | str) -> Any:
+        """The number of a frame that is called something; its name, where no frame has one."""
+        numbers = [number for name, number in self.counts.called if name == frame]
+        if self.counts.called and not numbers:
+            raise DataError(f"frame={frame!r}: none of the last {len(self.counts.called)} is called so")
+        return numbers[-1] if numbers else frame
 
     def _judge(self, tick: Tick) -> None:
         if tick.correct is None or tick.loss is None:
@@ -166,6 +179,11 @@ class Stream:
             if self._detector.drift_detected and self._detector.estimation > before:  # for the worse
                 self.counts.drifts.append(self.learner.ticks)
 
+    @property
+    def dropped(self) -> int:
+        """Frames that the learner was too slow for."""
+        return self.counts.dropped + self.source.dropped
+
     def numbers(self) -> dict[str, float]:
         """What has been measured since the last time that somebody asked, and so far."""
         counts = self.counts
@@ -177,7 +195,7 @@ class Stream:
             "recent_accuracy": counts.recent_accuracy,
             "ticks_per_second": self.speed,
             "judged": counts.judged,
-            "dropped": counts.dropped,
+            "dropped": self.dropped,
             "unread": counts.unread,
             "late_labels_missed": self.learner.missed,
             "drifts": len(counts.drifts),
@@ -188,7 +206,7 @@ class Stream:
         """All that is needed to go on."""
         return {
             "learner": self.learner.state_dict(),
-            "counts": self.counts.state_dict(),
+            "counts": {**self.counts.state_dict(), "dropped": self.dropped},
             "source": self.source.state_dict(),
         }
 
@@ -241,7 +259,7 @@ def resume(
 
     Args:
         folder: its run folder.
-        changes: settings that a stream does not depend on: frames, fps, strict, log_every.
+        changes: settings that a stream does not depend on: frames, fps, places, drop, strict.
         watch: is shown every tick.
         stdin: where lines come from.
 
@@ -364,10 +382,26 @@ def detector() -> Detector | None:
     return adwin
 
 
+HIDDEN = (128, 128)
+"""Neurons of the hidden layers where nobody says how many."""
+
+
+def _arguments(settings: StreamSettings, source: Source) -> dict[str, Any]:
+    """Those of the net, made to fit the source."""
+    kind = NETS[settings.net]
+    return kind.choose(
+        source.in_shape,
+        source.classes,
+        settings.net_settings,
+        hidden=HIDDEN if settings.hidden is None and kind.sizes else settings.hidden,
+        activation=settings.activation,
+        feedback="symmetric",
+    )
+
+
 def _resolved(stream: Stream) -> dict[str, Any]:
-    net = stream.learner.net
     return {
-        "net": {"sizes": [math.prod(stream.source.in_shape), *(len(p) for p in net.parameters() if p.ndim == 1)]},
+        "net": stream.made_of,
         "latency": stream.learner.latency,
         "drift_detector": None if detector() is None else "river.drift.ADWIN",
     }

@@ -5,13 +5,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dualprop.arguments import Count, NotNegative, PerLayer, Portion, Positive, check, checked, per_layer
 from dualprop.engines.dyads.circuit import Circuit, Memory, arrivals
@@ -22,60 +19,13 @@ from dualprop.errors import DualpropError
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.shapes import Shape
-from dualprop.nets.synapses import Dense, buffers_kept, one_step
+from dualprop.nets.synapses import buffers_kept, one_step
 from dualprop.rules.state import restored, saved
-from dualprop.training.stream.labels import Book, Encoder, new_classes
+from dualprop.training.stream.growth import Growth
+from dualprop.training.stream.labels import Book, Encoder
 from dualprop.training.stream.pairing import Delayed, Pairing
 from dualprop.training.stream.steps import STEPS, Gradients, WeightStep
-
-
-@dataclass(eq=False)
-class Tick:
-    """What a learner saw of a frame when that was at the output, before its label acted.
-
-    Attributes:
-        frame: its number; frame t came in at the t-th tick, counted from 0. None before the first is there.
-        said: what the net said of it, shape (B, ...); None before the first.
-        output: that without a batch dimension where a tick has one sample.
-        target: its label, encoded, shape (B, ...), if that has come by now.
-        given: which of its samples have a label.
-        loss: ℓ(output, target), the mean over the samples that have a label, a tensor without dimensions; None
-            where there is none yet (computed when it is asked for).
-        correct: how many of those samples are classified as their labels say.
-    """
-
-    frame: int | None
-    said: Tensor | None
-    target: Tensor | None = None
-    given: tuple[int, ...] = ()
-    rule: Loss | None = None
-    samples: int = 1
-
-    @property
-    def output(self) -> Tensor | None:
-        """What the net said of the frame; without a batch dimension where a tick has one sample."""
-        return self.said if self.said is None or self.samples > 1 else self.said[0]
-
-    @cached_property
-    def loss(self) -> Tensor | None:
-        """The mean loss of the samples that have a label."""
-        output, target = self._judged
-        return None if output is None or self.rule is None else self.rule.value(output, target).mean()
-
-    @cached_property
-    def correct(self) -> int | None:
-        """How many samples have their largest output where their target is largest."""
-        output, target = self._judged
-        return None if output is None else int((output.flatten(1).argmax(1) == target.flatten(1).argmax(1)).sum())
-
-    @property
-    def _judged(self) -> tuple[Tensor | None, Tensor]:
-        """Outputs and targets of the samples that have a label."""
-        if self.said is None or self.target is None:
-            return None, torch.empty(0)
-        some = list(self.given)
-        whole = len(some) == self.samples
-        return (self.said, self.target) if whole else (self.said[some], self.target[some])
+from dualprop.training.stream.tick import Tick
 
 
 class Learner:
@@ -91,8 +41,9 @@ class Learner:
         alpha: α in [0, 1].
         beta: the strength of the nudges, positive: one number, or one for each layer.
         pairing: what an error is paired with: `Delayed()`, or `Present()`.
-        step: "normalised" or "sgd" with the rate `lr`, an optimizer over the net's parameters, or a `WeightStep`.
-        lr: the rate of the first two, 0.3 by default.
+        step: "normalised", "centred" or "sgd" with the rate `lr`, an optimizer over the net's parameters, or a
+            `WeightStep`.
+        lr: the rate of the first three, 0.3 by default.
         schedule: the updates of one tick: every layer once, all from the tick before, by default; `Sweep()` for a
             whole sweep at every tick. Any that draws nothing, with `Present()`.
         samples: how many samples come in at a tick, side by side; more than one have a batch dimension.
@@ -103,6 +54,7 @@ class Learner:
     Attributes:
         ticks: how many there have been.
         latency: ticks from a frame's own to the one at which it is at the output.
+        turn: ticks from a frame's own to the one at which its label acts.
         missed: labels that came when their frames had had their turn, and were skipped.
 
     Raises:
@@ -144,8 +96,7 @@ class Learner:
     ) -> None:
         depth = len(net.chain)
         self.net, self.samples, self.grow = net, samples, grow
-        if grow:
-            net.widen()  # or an error
+        self._growth = Growth(net, samples) if grow else None
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.pairing = pairing or Delayed()
         self.step = _step(step, lr)
@@ -156,7 +107,7 @@ class Learner:
         backs = arrivals(self._updates, depth)
         if not backs:
             raise DualpropError(f"schedule={schedule!r}: does not update the output layer")
-        self.latency, self._turn = list(backs.values())[-1], max(backs.values()) + self.pairing.late
+        self.latency, self.turn = list(backs.values())[-1], max(backs.values()) + self.pairing.late
         self._book, self.ticks = Book(), 0
         self._owned = [module._parameters for module in net.modules() if module._parameters]
         self._ground: list[Any] = []
@@ -181,8 +132,9 @@ class Learner:
             x = self._checked(x)
         elif self._shape is None:
             raise DualpropError("x=None: the first frame cannot be dropped")
-        if self.grow:
-            x = self._grown(x, y)
+        if self._growth is not None:
+            self._grow(self._growth, x, y)
+            x = None if x is None else self._growth.fitted(x)
         if x is not None:
             shape = x.shape if self.samples == 1 else x.shape[1:]
             if shape != self._shape:
@@ -207,7 +159,7 @@ class Learner:
             self._learn_by_grad(circuit, tick)
         self.ticks += 1
         seen = self._seen(circuit, tick - self.latency, tick)
-        self._book.pop(tick - self._turn, None)
+        self._book.pop(tick - self.turn, None)
         return seen
 
     @torch.no_grad()
@@ -236,10 +188,10 @@ class Learner:
         if not 0 <= frame < self.ticks:
             last = f"the last that came in is {self.ticks - 1}" if self.ticks else "none has come in"
             raise DualpropError(f"frame={frame}: {last}")
-        if self.grow:
-            self._grown(None, y)
+        if self._growth is not None:
+            self._grow(self._growth, None, y)
         label = self._encoder(y)
-        if frame < self.ticks - self._turn:
+        if frame < self.ticks - self.turn:
             self._book.missed += 1
             return None
         self._book[frame] = label
@@ -260,9 +212,8 @@ class Learner:
             DualpropError: for an x that the net cannot take.
         """
         x = self._checked(x)
-        first = self.net.chain[0].synapse
-        if self.grow and isinstance(first, Dense):
-            x = functional.pad(x, (0, first.in_features - x.shape[-1]))  # cut, where there are more
+        if self._growth is not None:
+            x = self._growth.fitted(x)
         batch = x[None] if self.samples == 1 else x
         self.net.shapes(tuple(batch.shape[1:]))
         with buffers_kept(self.net), one_step(self.net.synapses):
@@ -314,10 +265,8 @@ class Learner:
         self._restore(state)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        if self.grow:
-            now, then = self.net.state_dict(), state["net"]
-            first, last = "layers.0.synapse.weight", f"layers.{len(self.net) - 1}.synapse.weight"
-            self._widen(then[first].shape[1] - now[first].shape[1], len(then[last]) - len(now[last]))
+        if self._growth is not None:
+            self._widen(*self._growth.lacking(state["net"]))
         restored(self.net, state["net"], "state: net")
         self.step.load_state_dict(state["step"])
         self._begin(None if state["shape"] is None else tuple(state["shape"]))
@@ -328,21 +277,13 @@ class Learner:
         self._book.load_state_dict(state["labels"])
         self.ticks = int(restored(self.ticks, state["ticks"], "state: ticks"))
 
-    def _grown(self, x: Tensor | None, y: Any) -> Tensor | None:
-        """The net grows to what is new, once x and y have been looked at; x as the net reads it."""
-        first, last = self.net.chain[0].synapse, self.net.chain[-1].synapse
-        assert isinstance(first, Dense)
-        assert isinstance(last, Dense)
-        features, classes = 0, new_classes(y, last.out_features)
-        if x is not None:
-            if x.ndim != 1 + (self.samples > 1):
-                raise DualpropError(f"x: shape {tuple(x.shape)}, but a net that grows takes features side by side")
-            features = max(0, x.shape[-1] - first.in_features)
+    def _grow(self, growth: Growth, x: Tensor | None, y: Any) -> None:
+        """The net grows to what is new, once x and y have been looked at."""
+        features, classes = growth.wanted(x, y)
         if features or classes:
             if y is not None:
-                Encoder(self.loss, self.samples, (last.out_features + classes,), self._like)(y)
+                Encoder(self.loss, self.samples, (growth.classes + classes,), self._like)(y)  # or an error
             self._widen(features, classes)
-        return None if x is None else functional.pad(x, (0, first.in_features - x.shape[-1]))
 
     def _take(self, shape: Shape) -> None:
         """Frames of this shape come in."""

@@ -17,13 +17,13 @@ class Sample(NamedTuple):
         number: of the line, from 1.
         features: by name; None for a line that brings a label alone.
         label: what it says under the name of the target; None for not yet.
-        frame: of a label that comes late: its frame.
+        frame: what the frame is called, or of a label that comes late, its frame; None for no name.
     """
 
     number: int
     features: dict[str, Any] | None
     label: Any = None
-    frame: int | None = None
+    frame: int | str | None = None
 
 
 class Unread(NamedTuple):
@@ -42,7 +42,8 @@ class Lines:
     """Reads line after line: JSON objects, or CSV if the first is no object; that is then its header.
 
     An object's numbers and words are features by their names, and those of a list are named by name and place. A
-    line of `frame` and the target alone brings the label of a frame that came before.
+    line of `frame` and the target alone brings the label of a frame that came before: the one that a line has
+    called so, or, where lines have no `frame`, the one of that number, counted from 0 without those left out.
 
     Args:
         target: the name of the label.
@@ -62,9 +63,14 @@ class Lines:
         self.target, self.number = target, 0
         self._header: list[str] | None = None
 
-    def read(self, line: str) -> Sample | Unread | None:
-        """What a line says; None for an empty one, and for a header."""
-        self.number += 1
+    def read(self, line: str, number: int | None = None) -> Sample | Unread | None:
+        """What a line says; None for an empty one, and for a header.
+
+        Args:
+            line: the line.
+            number: its own, if some before it were left out.
+        """
+        self.number = self.number + 1 if number is None else number
         if not line.strip():
             return None
         try:
@@ -88,15 +94,15 @@ def _of_json(number: int, line: str, target: str) -> Sample:
     label, frame = values.pop(target, None), values.pop("frame", None)
     if isinstance(label, list | dict):
         raise DualpropError(f"{target}={label!r}: must be a word or a number")
+    if frame is not None and type(frame) not in (int, str):
+        raise DualpropError(f"frame={frame!r}: must be a whole number or a word")
     if frame is not None and not values:
-        if type(frame) is not int:
-            raise DualpropError(f"frame={frame!r}: must be a whole number")
         return Sample(number, None, label, frame)
     features: dict[str, Any] = {}
     for name, value in values.items():
         parts = {f"{name}.{i}": each for i, each in enumerate(value)} if isinstance(value, list) else {name: value}
         features |= parts
-    return Sample(number, features, label)
+    return Sample(number, features, label, frame)
 
 
 def _of_csv(number: int, header: list[str], line: str, target: str) -> Sample:

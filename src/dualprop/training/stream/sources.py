@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import queue
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
@@ -16,15 +15,14 @@ from torch.nn import functional
 
 from dualprop import data
 from dualprop.data.frames import Frames
-from dualprop.errors import DualpropError
+from dualprop.errors import DataError, DualpropError
 from dualprop.nets.shapes import Shape
 from dualprop.registry import Registry
 from dualprop.runs.streams import StreamSettings
 from dualprop.training.stream.lines import Lines, Sample, Unread
 from dualprop.training.stream.names import Classes, Features
+from dualprop.training.stream.pipe import Pipe
 
-WAITING = 1000
-"""Lines that are read ahead, at most: whoever writes them waits then."""
 SHIFT, TURN = 3, 15.0
 """How far a drifting image goes: pixels and degrees."""
 
@@ -36,14 +34,14 @@ class Item(NamedTuple):
         x: the frame; None for one that was dropped, or where only a label comes.
         y: its class; None for not yet.
         first: whether it is the first view of a picture, the one that is judged.
-        frame: of a label that comes late: its frame.
+        frame: what the frame is called; of a label that comes late, its frame.
         unread: why there is nothing, where something could not be read.
     """
 
     x: Tensor | None
     y: int | None = None
     first: bool = True
-    frame: int | None = None
+    frame: int | str | None = None
     unread: str = ""
 
 
@@ -55,12 +53,18 @@ class Source(ABC):
         classes: how many there are at first.
         length: how many items there will be; None where nobody knows.
         grows: whether features and classes come that were not there at first.
+        dropped: how many items found no place to wait for the learner.
     """
 
     in_shape: Shape
     classes: int
     length: int | None = None
     grows = False
+
+    @property
+    def dropped(self) -> int:
+        """How many items found no place to wait for the learner, since it began."""
+        return 0
 
     @abstractmethod
     def items(self, start: int) -> Iterator[Item | None]:
@@ -118,7 +122,7 @@ class Images(Source):
             for _ in range(self._settings.hold):
                 yield x
             return
-        generator = torch.Generator().manual_seed(_seed(self._settings.seed, number))
+        generator = torch.Generator().manual_seed(mixed(self._settings.seed, number))
         place = torch.zeros(3)
         for _ in range(self._settings.hold):
             yield _moved(x, *place.tolist())
@@ -147,7 +151,7 @@ class Drifting(Source):
         change = DRIFTS[self._settings.source]
         number = start
         while True:
-            generator = torch.Generator().manual_seed(_seed(seed, number))
+            generator = torch.Generator().manual_seed(mixed(seed, number))
             y = int(torch.randint(self.classes, (), generator=generator))
             noise = torch.randn(self.in_shape, generator=generator)
             yield Item(*change(self, noise, y, number, period))
@@ -167,7 +171,7 @@ class Drifting(Source):
         return torch.lerp(self._centres[y], self._goal[y], way) + noise, y
 
     def _order(self, count: int, turn: int) -> Tensor:
-        generator = torch.Generator().manual_seed(_seed(self._settings.seed, turn, 1))
+        generator = torch.Generator().manual_seed(mixed(self._settings.seed, turn, 1))
         return torch.randperm(count, generator=generator)
 
 
@@ -309,33 +313,43 @@ def _label(y: Hashable) -> Any:
 
 
 def _lines(settings: StreamSettings, _: str, stdin: TextIO) -> Source:
-    return Named(settings, _read_ahead(stdin, settings.target))
+    if stdin is None or stdin.closed:
+        raise DualpropError("source=-: standard input is closed")
+    if isinstance(stdin, io.TextIOWrapper):
+        stdin.reconfigure(errors="replace")  # what is no UTF-8 is no JSON either
+    return Piped(settings, Pipe(stdin, settings.places, drop=settings.drop))
 
 
-def _read_ahead(stdin: TextIO, target: str) -> Iterator[Sample | Unread | None]:
-    """Samples of lines that another thread reads, so that waiting can be broken off; None while waiting."""
-    waiting: queue.Queue[str | None] = queue.Queue(WAITING)
+class Piped(Named):
+    """Lines of JSON or CSV.
 
-    def feed() -> None:
-        for line in stdin:
-            waiting.put(line)
-        waiting.put(None)
+    Args:
+        settings: target, standardise.
+        pipe: where they come from.
+    """
 
-    threading.Thread(target=feed, daemon=True).start()
-    lines = Lines(target)
-    while True:
+    def __init__(self, settings: StreamSettings, pipe: Pipe) -> None:
+        self._pipe = pipe
+        super().__init__(settings, self._samples_of(Lines(settings.target)))
+
+    @property
+    def dropped(self) -> int:
+        """How many lines found no place to wait for the learner."""
+        return self._pipe.dropped
+
+    def _samples_of(self, lines: Lines) -> Iterator[Sample | Unread | None]:
+        """What the lines say; None while waiting."""
         try:
-            line = waiting.get(timeout=0.2)
-        except queue.Empty:
-            yield None
-            continue
-        if line is None:
-            return
-        if (read := lines.read(line)) is not None:
-            yield read
+            for numbered in self._pipe:
+                if numbered is None:
+                    yield None
+                elif (read := lines.read(numbered[1], numbered[0])) is not None:
+                    yield read
+        except (OSError, ValueError) as error:
+            raise DataError(f"source=-: cannot be read on ({error})") from None
 
 
-def _seed(*numbers: int) -> int:
+def mixed(*numbers: int) -> int:
     """A seed that depends on all of them."""
     return hash(numbers) % 2**63  # of whole numbers, which is the same in every process
 

@@ -8,6 +8,7 @@ from dualprop.studies.tables.makers.convergence import Convergence
 from dualprop.studies.tables.makers.measurement import MEASUREMENT
 from dualprop.studies.tables.makers.noise import InNoise
 from dualprop.studies.tables.makers.order import Order
+from dualprop.studies.tables.makers.stream import Stream
 from dualprop.studies.tables.makers.training import DIVERGED, Training
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Maker",
     "Order",
     "Record",
+    "Stream",
     "Training",
 ]
 
@@ -33,5 +35,6 @@ MAKERS: Registry[type[Maker]] = Registry(
         "order": Order,
         "noise": InNoise,
         "asynchronous": Asynchronous,
+        "stream": Stream,
     },
 )
