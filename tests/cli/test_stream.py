@@ -84,6 +84,57 @@ def test_lines_on_standard_input(dualprop, monkeypatch, caplog):
     assert state("r")["source"]["labels"] == ["p", "q", "third"]
 
 
+def test_frames_may_be_called_something_by_which_a_label_finds_them(dualprop, monkeypatch, caplog):
+    lines = [
+        '{"frame": "a", "x": 1}',
+        "no",
+        '{"frame": "b", "x": 2}',
+        '{"frame": 30, "x": 3}',
+        '{"frame": "b", "y": 1}',
+        '{"frame": 0, "y": 1}',
+        '{"frame": "c", "x": 1}',
+    ]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+    assert dualprop("stream", "-", "--run", "r", "--late", "3", "--frames", "3", *SMALL)[0] == 0
+    assert state("r")["learner"]["labels"]["frames"] == []
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines[4:])))
+    assert dualprop("stream", "--resume", "r", "--frames", "9")[0] == 0
+    assert state("r")["learner"]["labels"]["frames"] == [1]
+    assert "frame=0: none of the last 3 is called so; left out" in caplog.messages
+
+
+def test_a_net_of_another_kind_follows_images(dualprop):
+    words = ("mnist-like", "--net", "vgg_like")
+    code, _, err = dualprop("stream", "digits", "--run", "r", "--frames", "3", "--net", "vgg16")
+    assert code == 2
+    assert err.startswith("dualprop: error: ")
+    assert not Path("r").exists(), words
+    code, _, err = dualprop("stream", "digits", "--run", "r", "--net", "resnet8")
+    assert (code, Path("r").exists()) == (2, False)
+    assert "net: must be a chain" in err
+
+
+def test_standard_input_that_is_closed_or_no_text(dualprop, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert dualprop("stream", "-", "--run", "r")[2] == "dualprop: error: source=-: standard input is closed\n"
+    text = io.TextIOWrapper(io.BytesIO(b'{"a": 1, "y": 0}\n\xff\xfe\n{"a": 2, "y": 1}\n'), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", text)
+    code, out, _ = dualprop("stream", "-", "--run", "r", *SMALL)
+    assert code == 0
+    assert out.startswith("2 ticks")
+    assert "1 unread" in out
+
+
+def test_lines_that_find_no_place_are_dropped_and_counted(dualprop, monkeypatch):
+    lines = "".join(f'{{"a": {number}, "y": {number % 2}}}\n' for number in range(4000))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    code, out, _ = dualprop("stream", "-", "--run", "r", "--drop", "--places", "5", *SMALL)
+    assert code == 0
+    ticks, dropped = (int(out.split(word)[0].split()[-1].replace(",", "")) for word in (" ticks", " dropped"))
+    assert ticks + dropped == 4000
+    assert json.loads(Path("r/result.json").read_text())["dropped"] == dropped == state("r")["counts"]["dropped"]
+
+
 def test_strict_stops_at_the_first_bad_line_and_keeps_what_was_learnt(dualprop, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(LINES))
     code, _, err = dualprop("stream", "-", "--run", "r", "--strict", *SMALL)

@@ -50,6 +50,14 @@ def test_glorot_uniform(name):
 
 
 @pytest.mark.parametrize("name", SYNAPSES)
+def test_he_normal(name):
+    make, fan_in, _ = SYNAPSES[name]
+    w = make(init="he-normal", generator=seeded(0)).weight.detach()
+    assert float(w.std()) == pytest.approx(math.sqrt(2 / fan_in), rel=0.01)
+    assert float(w.mean()) == pytest.approx(0, abs=0.01 * math.sqrt(2 / fan_in))
+
+
+@pytest.mark.parametrize("name", SYNAPSES)
 def test_uniform_by_fan_in(name):
     make, fan_in, _ = SYNAPSES[name]
     w = make(init="uniform-fan-in", generator=seeded(0)).weight.detach()

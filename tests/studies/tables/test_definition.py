@@ -77,6 +77,24 @@ def test_every_table_that_ships_is_one(name):
             RULES[row.rule](net, loss=s.loss, **s.rule_settings)
 
 
+def test_arguments_of_a_maker_may_be_an_axis(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'title = "t"\nclaim = "c"\nmetrics.accuracy.title = "a"\n[[blocks]]\nmake = "stream"\n'
+        'measure = { hold = 4, every = 2 }\nsettings = { data = "digits" }\n'
+        'axes.rule = { Sideways = { rule = "bp", measure.pairing = "present" }, dp = { rule = "dp" } }\n'
+        "axes.measure.hold = [1, 3]\n"
+    )
+    rows = tables.read(path).rows
+    assert [row.name for row in rows] == ["Sideways-hold1", "Sideways-hold3", "dp-hold1", "dp-hold3"]
+    assert [(row.rule, row.maker.pairing, row.maker.hold, row.maker.every) for row in rows] == [
+        ("bp", "present", 1, 2),
+        ("bp", "present", 3, 2),
+        ("dp", "delayed", 1, 2),
+        ("dp", "delayed", 3, 2),
+    ]
+
+
 def test_the_grids_that_were_asked_for():
     alpha = tables.read("alpha").rows
     accuracy = [row.at for row in alpha if row.make == "training"]

@@ -1,13 +1,17 @@
 """What makes cells that are no trainings: numbers known from theory, and records that are found again."""
 
+import itertools
 import json
 import statistics
 
 import pytest
+import torch
 
+import dualprop as dp
 from dualprop.errors import CheckpointError, DualpropError
 from dualprop.runs.settings import Settings
-from dualprop.studies.tables.makers import MAKERS, MEASUREMENT, Bench, Convergence, InNoise, Order
+from dualprop.studies.tables.makers import MAKERS, MEASUREMENT, Bench, Convergence, InNoise, Order, Stream
+from dualprop.studies.tables.makers.stream import silent
 
 
 def settings(**changes):
@@ -83,6 +87,7 @@ QUICK = {
     "order": (Order(betas=[0.2, 0.1]), settings(activation="tanh")),
     "convergence": (Convergence(sweeps=2), settings()),
     "bench": (Bench(repeats=1, budget=1.0), settings(hidden=(8,), batch_size=6)),
+    "stream": (Stream(frames=30, tuning=10, rates=(0.1, 0.3)), settings(hidden=(8,))),
 }
 
 
@@ -96,9 +101,9 @@ def test_records_say_whose_they_are(name, tmp_path):
     assert record.complete
     assert record.settings == s
     assert maker.differences(s, record) == {}
-    other = {"order": Order(), "convergence": Convergence(), "bench": Bench()}[name]
+    other = {"order": Order(), "convergence": Convergence(), "bench": Bench(), "stream": Stream()}[name]
     assert other.differences(s, record) is None
-    assert maker.differences(settings(rule="dp-t"), record) is None
+    assert maker.differences(settings(rule="bp"), record) is None
     assert [each.read(tmp_path / "cell") for each in MAKERS.values() if each is not type(maker)] == [None] * (
         len(MAKERS) - 1
     )
@@ -108,6 +113,50 @@ def test_records_say_whose_they_are(name, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "numbers": {"order": "high"}}))
     with pytest.raises(CheckpointError, match=r"measurement\.json: damaged"):
         type(maker).read(tmp_path / "cell")
+
+
+@pytest.mark.parametrize("rule", ["dp", "bp"])
+@pytest.mark.parametrize("pairing", ["delayed", "present", "sweep"])
+def test_a_stream_is_what_a_learner_makes_of_it(rule, pairing):
+    """A picture is judged once, the rate is the best on the other stream; frozen weights say the same to all."""
+    maker = Stream(pairing=pairing, frames=60, tuning=30, rates=(0.0, 0.3), hold=3, period=30)
+    found = maker.measure(settings(rule=rule))
+    tuned = dict(found.series["tuning"])
+    assert found.numbers["rate"] == max(tuned, key=tuned.get)
+    assert len(found.series["dead"]) == 2
+    assert 0 < found.numbers["accuracy"] < 1
+    frozen = [Stream(pairing=p, frames=60, hold=3, rates=(0.0,)) for p in (pairing, "sweep")]
+    hits = [m._learnt(settings(rule=r), 0.0, 0, 60).hits for m, r in zip(frozen, (rule, "bp"), strict=True)]
+    assert len(hits[1]) == 20
+    assert hits[0] == hits[1][: len(hits[0])]
+
+
+def test_what_a_stream_is_too_slow_for_is_judged_and_teaches_nothing():
+    every = Stream(pairing="sweep", frames=40, every=4)
+    course = every._learnt(settings(rule="bp"), 0.3, 0, 40)
+    assert len(course.hits) == 40
+    learner = every._learner(settings(rule="bp"), 0.3, 0)
+    hits = []
+    for number, (x, y, _) in enumerate(itertools.islice(every._frames(settings(), 0), 40)):
+        hits.append(int(learner.predict(x).argmax()) == y)
+        if number % 4 == 0:
+            learner.tick(x, y)
+    assert course.hits == hits
+
+
+def test_pixels_change_places_and_nothing_else_does():
+    plain, moved = (Stream(period=period)._frames(settings(), 0) for period in (0, 5))
+    pairs = [(next(plain), next(moved)) for _ in range(12)]
+    assert all(torch.equal(a.sort().values, b.sort().values) for (a, _, _), (b, _, _) in pairs)
+    assert all(not torch.equal(a, b) for (a, _, _), (b, _, _) in pairs)
+    assert [y for (_, y, _), _ in pairs] == [y for _, (_, y, _) in pairs]
+
+
+def test_units_that_are_silent():
+    net = dp.nets.mlp([3, 4, 2])
+    with torch.no_grad():
+        net.chain[0].synapse.weight.copy_(torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 0, 0], [0, 1, -9]]))
+    assert silent(net, torch.tensor([[1.0, 1, 1], [2, 0, 0]])) == 0.75
 
 
 def test_what_a_maker_cannot_do_is_said_when_the_table_is_read():
@@ -121,6 +170,12 @@ def test_what_a_maker_cannot_do_is_said_when_the_table_is_read():
         Bench().check(settings(rule_settings={"beta": 0.1}))
     with pytest.raises(DualpropError, match="unknown rule 'dq'"):
         Bench().check(settings(rule="dq"))
+    with pytest.raises(DualpropError, match="rule='ep': a stream is learnt by dp or bp"):
+        Stream().check(settings(rule="ep"))
+    with pytest.raises(DualpropError, match="net='mlp': a stream is learnt by an mlp of ReLUs"):
+        Stream().check(settings(activation="tanh"))
+    with pytest.raises(DualpropError, match="pairing="):
+        Stream(pairing="naive")
     for wrong in ({"betas": [0.1]}, {"betas": [0.1, -1]}):
         with pytest.raises(DualpropError, match="betas="):
             Order(**wrong)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import dualprop as dp
-from tests.oracles.builders import double_net
+from tests.oracles.builders import double_net, small_conv_net
 from tests.training.stream.builders import SIZES, frames, pair
 from tests.training.stream.test_learner import same
 
@@ -101,6 +101,17 @@ def test_labels_of_several_samples(y):
 def test_settings_that_do_not_fit(settings, words):
     with pytest.raises(dp.DualpropError, match=f"^{words}"):
         dp.stream.Learner(double_net(SIZES), **settings)
+
+
+@pytest.mark.parametrize("spoil", ["pool", "no bias", "frozen bias"])
+def test_the_centred_step_says_what_it_cannot_move(spoil):
+    net = small_conv_net("relu") if spoil == "pool" else double_net(SIZES)
+    if spoil == "no bias":
+        net.chain[1].synapse.bias = None
+    if spoil == "frozen bias":
+        net.chain[1].synapse.bias.requires_grad_(False)
+    with pytest.raises(dp.DualpropError, match=r"^step='centred': takes dense synapses with a bias that learns"):
+        dp.stream.Learner(net, step="centred")
 
 
 def test_an_optimizer_has_a_rate_of_its_own():

@@ -105,6 +105,30 @@ def test_present_in_any_schedule_is_a_lazy_rule_that_is_nudged_when_its_frame_is
     assert learner.latency == {"Parallel(ticks=1)": 2, "Parallel(ticks=2)": 1}.get(repr(schedule), 0)
 
 
+@pytest.mark.parametrize("delayed", [True, False])
+def test_the_centred_step_of_several_samples_is_their_mean(delayed):
+    """In W and W m + b, m that of the samples before; both are read off a step from the same weights and mean."""
+    pairing = dp.stream.Delayed() if delayed else dp.stream.Present()
+
+    def stepped(rows, labels, kept=None):
+        net = double_net((5, 4), seed=3)
+        step = dp.stream.Centred(0.3)
+        learner = dp.stream.Learner(net, step=step, samples=len(rows), pairing=pairing)
+        if kept is not None:
+            step._means, step._seen = {1: kept.clone()}, {1: 7}
+        learner.tick(rows if len(rows) > 1 else rows[0], labels if len(rows) > 1 else labels[0])
+        return [p.detach().clone() for p in net.parameters()], step
+
+    xs, ys = frames(3)
+    start = [p.detach() for p in double_net((5, 4), seed=3).parameters()]
+    kept = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    together, step = stepped(xs, ys, kept)
+    singles = [stepped(x[None], [y], kept)[0] for x, y in zip(xs, ys, strict=True)]
+    for k, p in enumerate(together):
+        close(p - start[k], sum(single[k] - start[k] for single in singles).numpy() / 3)
+    close(step._means[1], (kept + (xs.mean(0) - kept) * 3 / 10).numpy())
+
+
 def test_a_frame_without_a_label_changes_no_weight_when_its_turn_comes():
     learner, _ = pair()
     xs, ys = frames(12)

@@ -100,6 +100,7 @@ class Learner:
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.pairing = pairing or Delayed()
         self.step = _step(step, lr)
+        self.step.check(net)
         self._nudge = Nudge(alpha, per_layer("beta", beta, depth))
         self.loss.check(net.stack[-1].potential, self._nudge.at(depth)[1])
         self._updates = _updates(schedule, net)

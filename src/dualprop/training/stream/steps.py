@@ -25,6 +25,13 @@ class WeightStep(ABC):
 
     by_grad = False  # whether anything that it has bound goes by way of `.grad`
 
+    def check(self, net: Net) -> None:
+        """Refuse a net that it cannot move.
+
+        Raises:
+            DualpropError: for the first synapse that does not fit.
+        """
+
     @abstractmethod
     def bind(self, link: Link, scale: float) -> Call:
         """What makes a link learn from the difference above and the mean below, whatever these hold then.
@@ -175,13 +182,18 @@ class Centred(Normalised):
         self._means: dict[int, Tensor] = {}  # by the number of the layer above
         self._seen: dict[int, int] = {}
 
+    def check(self, net: Net) -> None:
+        """Dense synapses without pools, with biases that are parameters and learn."""
+        for synapse in net.synapses:
+            if not isinstance(synapse, Dense) or synapse.pool is not None or not _learns(synapse.bias):
+                raise DualpropError(f"step='centred': takes dense synapses with a bias that learns, not {synapse}")
+
     def bind(self, link: Link, scale: float) -> Call:
-        """A dense synapse with a bias; what is bound to one synapse shares its mean."""
+        """What is bound to one synapse shares its mean."""
         z, difference, synapse = link.below.mean, link.above.difference, link.synapse
+        assert isinstance(synapse, Dense)
         assert z is not None
         assert difference is not None
-        if not isinstance(synapse, Dense) or synapse.pool is not None or not _learns(synapse.bias):
-            raise DualpropError(f"step='centred': takes dense synapses with a bias that learns, not {synapse}")
         k, flat, bias = link.above.number, z.flatten(1), synapse.bias.detach()
         c, m, seen, samples = torch.empty_like(flat), self._mean(k, flat), self._seen, len(flat)
         centred = Neurons(link.below.number, link.below.potential)
