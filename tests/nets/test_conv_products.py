@@ -110,3 +110,15 @@ def test_everything_else_goes_to_torch(dtype, channels, size, geometry, used):
     assert not used
     for a, b in zip(ours, truth, strict=True):
         assert error(a, b) < {torch.bfloat16: ROUNDING, torch.float32: 1e-6, torch.float64: 1e-14}[dtype]
+
+
+@pytest.mark.parametrize("geometry", [Geometry(), Geometry(2, 1), Geometry(1, 2, 2)], ids=str)
+def test_a_shift_of_weights_is_their_gradient(geometry):
+    p = torch.randn(BATCH, 3, 6, 5, dtype=torch.float64)
+    weight = torch.randn(4, 3, 2, 2, dtype=torch.float64)
+    drive = F.conv2d(p, weight.requires_grad_(), None, *geometry)
+    delta = torch.randn_like(drive)
+    (gradient,) = torch.autograd.grad(drive, weight, delta)
+    moved = weight.detach().clone()
+    products.conv_shift(moved, delta, p, geometry)
+    torch.testing.assert_close(moved - weight.detach(), gradient)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 import dualprop as dp
+from dualprop.nets.synapses import Weighted
 from tests.oracles.builders import double_net, small_conv_net
 from tests.training.stream.builders import SIZES, close, frames, pair
 
@@ -41,6 +42,33 @@ def test_calls_into_given_memory_do_what_the_ordinary_ones_do(feedback, delayed,
     start = double_net(SIZES, "relu", feedback=feedback).state_dict()
     for (name, p), q in zip(learners[0].net.named_parameters(), learners[1].net.parameters(), strict=True):
         close(p, q.detach().numpy())
+        assert torch.equal(p, start[name]) == (not p.requires_grad)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("delayed", [True, False])
+@pytest.mark.parametrize("pool", ["max", "avg"])
+def test_convolutions_that_move_at_once_go_where_their_gradients_lead(pool, delayed, samples, monkeypatch):
+    """The weights, and the products that are counted; one of the maps is small enough for a product of patches."""
+    learners, counted = [], []
+    for plain in (False, True):
+        if plain:
+            monkeypatch.setattr(Weighted, "shifting", lambda *_: None)
+        net = small_conv_net("relu", pool=pool)
+        net.chain[1].synapse.bias.requires_grad_(False)
+        pairing = dp.stream.Delayed() if delayed else dp.stream.Present()
+        learners.append(dp.stream.Learner(net, pairing=pairing, lr=0.1, samples=samples))
+        generator = torch.Generator().manual_seed(1)
+        for t in range(14):
+            x = torch.randn(samples, 2, 6, 6, generator=generator, dtype=torch.float64)
+            with dp.counting() as counts:
+                learners[-1].tick(x if samples > 1 else x[0], [t % 3] * samples if samples > 1 else t % 3)
+        counted.append((counts.total.products, counts.gradient.multiply_adds))
+    assert [learner.step.by_grad for learner in learners] == [False, True]
+    assert counted[0] == counted[1]
+    start = small_conv_net("relu", pool=pool).state_dict()
+    for (name, p), q in zip(learners[0].net.named_parameters(), learners[1].net.parameters(), strict=True):
+        close(p, q.detach().numpy(), 1e-10)
         assert torch.equal(p, start[name]) == (not p.requires_grad)
 
 

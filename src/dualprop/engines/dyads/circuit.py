@@ -153,6 +153,8 @@ class Circuit:
         self._frames = list(self.memory.means[0])
         self._links = [self._linked(slot) for slot in range(self.slots)]
         self.fixed = all(self._fixed(link) for link in self._links[0])
+        for link in (link for links in self._links for link in links):
+            link.fresh = forward and not self._fixed(link)  # no mean is written to between
         self._ticks = [self._bound(slot) for slot in range(self.slots)]
 
     def _slot(self, slot: int) -> list[Neurons]:

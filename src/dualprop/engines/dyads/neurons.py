@@ -30,9 +30,10 @@ class Link:
         linearisation: what its feedback must know of that mean.
         driven: the drive for the neurons above.
         sent: the feedback for the neurons below.
+        fresh: whether what it has seen last is what it learns from.
     """
 
-    __slots__ = ("above", "below", "driven", "linearisation", "operand", "sent", "synapse", "weight")
+    __slots__ = ("above", "below", "driven", "fresh", "linearisation", "operand", "sent", "synapse", "weight")
 
     def __init__(self, synapse: Synapse, below: Neurons, above: Neurons, weight: float = 1.0) -> None:
         self.synapse, self.below, self.above, self.weight = synapse, below, above, weight
@@ -40,6 +41,7 @@ class Link:
         self.linearisation: Linearisation | None = None
         self.driven: Tensor | None = None
         self.sent: Tensor | None = None
+        self.fresh = False
 
     def see(self) -> None:
         """What its drive is made of, and the linearisation, at the mean below."""

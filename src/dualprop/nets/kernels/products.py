@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _FEW = 4  # places of a small map
+_SHIFTED = 16  # places of a batch from whose patches weights move at once
 _WIDE = 64  # channels, for fewer of which oneDNN is as good
 
 
@@ -78,6 +79,20 @@ def conv_outer(delta: Tensor, p: Tensor, weight: Tensor, geometry: Geometry) -> 
         [False, True, False],
     )[1]
     return gradient
+
+
+def suits_shift(delta: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    """Whether `conv_shift` is quicker than to add `conv_outer`: few places, and weights that lie side by side."""
+    few = len(delta) * delta.shape[2] * delta.shape[3] <= _SHIFTED
+    return few and geometry.groups == 1 and weight.is_contiguous()
+
+
+def conv_shift(weight: Tensor, delta: Tensor, p: Tensor, geometry: Geometry) -> None:
+    """Add to `weight` what `conv_outer` gives, without memory for it."""
+    stride, padding, dilation, _ = geometry
+    patches = F.unfold(p, list(weight.shape[2:]), dilation, padding, stride)
+    rows = patches.transpose(1, 2).reshape(-1, patches.shape[1])
+    weight.view(len(weight), -1).addmm_(delta.transpose(0, 1).reshape(len(weight), -1), rows)
 
 
 def _suits_patches(p: Tensor, weight: Tensor, geometry: Geometry, places: tuple[int, int]) -> bool:

@@ -99,6 +99,16 @@ class Synapse(nn.Module, ABC):
         """
         return None
 
+    def shifting(self, delta: Tensor) -> Callable[[Tensor, Tensor | None], object] | None:
+        """A call that moves the weights at once by the gradient of `add_grad`; None if it has to go by `.grad`.
+
+        The call takes z, and what its linearisation has read of it, where that is known.
+
+        Args:
+            delta: shape (B, *out_shape), whatever it holds then.
+        """
+        return None
+
     @abstractmethod
     def out_shape(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one sample of A(z), given that of z.

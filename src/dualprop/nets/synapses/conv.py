@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dualprop.arguments import Count, CountOrZero, checked
 from dualprop.errors import DualpropError
-from dualprop.nets.counting import counted
+from dualprop.nets.counting import counted, report
 from dualprop.nets.kernels import products
 from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import Pool
@@ -104,6 +104,14 @@ class Conv2d(Weighted):
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ over the batch and all places of delta times the patch below it, of the shape of W."""
         return products.conv_outer(delta, p, self.read("weight"), self.geometry)
+
+    def shift(self, delta: Tensor, p: Tensor) -> None:
+        """Without a gradient in between, where there are few places."""
+        if products.suits_shift(delta, self.weight, self.geometry):
+            products.conv_shift(self.weight, delta, p, self.geometry)
+            report("gradient", len(delta), delta.numel() * self.fan_in)
+        else:
+            super().shift(delta, p)
 
     def modules_without_weights(self) -> list[nn.Module]:
         """`torch.nn.Conv2d`."""

@@ -137,11 +137,7 @@ class Dense(Weighted):
 
     def _plain(self, z: Tensor) -> bool:
         """Whether it reads z itself, and its weights are parameters of that type without hooks."""
-        own = self._parameters.values()
-        hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in own if p is not None)
-        mixed = any(p.dtype != z.dtype for p in own if p is not None)
-        turned = self.feedback_kind == "sign"
-        return self.pool is None and not (is_computed(self) or hooked or mixed or turned)
+        return self.pool is None and self.feedback_kind != "sign" and self._simple(z.dtype)
 
     def modules_without_weights(self) -> list[nn.Module]:
         """`torch.nn.Flatten` and `Linear`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -91,6 +92,29 @@ class Weighted(AffineMap):
             vars(other).pop(name, None)  # where a hook puts what it computes
             other.register_parameter(name, own)
         return other
+
+    def shifting(self, delta: Tensor) -> Callable[[Tensor, Tensor | None], object] | None:
+        """None where weights have hooks, are computed or of another type, or where B follows W."""
+        if not self._simple(delta.dtype) or self.feedback is not None or not self.weight.requires_grad:
+            return None
+        bias = self.bias if self.bias is not None and self.bias.requires_grad else None
+
+        def shift(z: Tensor, operand: Tensor | None) -> None:
+            self.shift(delta, self._pooled(z) if operand is None else operand)
+            if bias is not None:
+                bias.add_(products.total(delta))
+
+        return shift
+
+    def shift(self, delta: Tensor, p: Tensor) -> None:
+        """W += Σ_batch delta p^T."""
+        self.weight.add_(self.outer(delta, p))
+
+    def _simple(self, dtype: torch.dtype) -> bool:
+        """Whether its weights are parameters of that type without hooks."""
+        own = [p for p in self._parameters.values() if p is not None]
+        hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in own)
+        return not (is_computed(self) or hooked or any(p.dtype != dtype for p in own))
 
     @property
     @abstractmethod

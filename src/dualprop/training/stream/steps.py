@@ -92,7 +92,8 @@ class Local(WeightStep):
         move = link.synapse.moving(pushed, z)
         one = link.synapse.moving(difference, z)
         column = [-1] + [1] * (difference.ndim - 1)
-        self.by_grad |= move is None
+        shift = link.synapse.shifting(pushed) if move is None else None
+        self.by_grad |= move is None and shift is None
         rated = self.rating(z)
 
         def learn() -> float | Tensor:
@@ -104,6 +105,8 @@ class Local(WeightStep):
             torch.mul(difference, each * scale, out=pushed)
             if move is not None:
                 move(1.0)
+            elif shift is not None:
+                shift(z, link.operand if link.fresh else None)
             else:
                 link.synapse.add_grad(pushed, z)
             return rate
