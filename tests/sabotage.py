@@ -639,6 +639,24 @@ SABOTAGES = {
         "flat.square().sum()",
         "training/stream/test_learner.py -k normalised",
     ),
+    "streams: what is below on average moves weights": Sabotage(
+        "training/stream/steps.py",
+        "torch.sub(flat, m, out=c)",
+        "c.copy_(flat)",
+        "training/stream/test_learner.py -k twins",
+    ),
+    "streams: a convolution learns from what was below before": Sabotage(
+        "training/stream/steps.py",
+        "shift(z, link.operand if link.fresh else None)",
+        "shift(z, link.operand)",
+        "training/stream/test_nets.py -k at_once",
+    ),
+    "streams: a line without a place is not counted": Sabotage(
+        "training/stream/pipe.py",
+        "self.dropped += 1",
+        "pass",
+        "training/stream/test_pipe.py -k dropped",
+    ),
     "streams: states are lost where the net grows": Sabotage(
         "training/stream/learner.py",
         "self._begin(None if shape is None else (shape[0] + inputs,), kept)",
