@@ -182,6 +182,20 @@ def test_a_slow_learner_drops_frames(tmp_path, monkeypatch):
     assert stream.counts.items == stream.counts.dropped + 20
 
 
+def test_what_was_learnt_is_kept_where_a_source_breaks(dualprop, monkeypatch):
+    class Broken(io.StringIO):
+        def readline(self, size=-1):
+            if self.tell() > 40:
+                raise OSError("the disk is gone")
+            return super().readline(size)
+
+    monkeypatch.setattr(sys, "stdin", Broken('{"a": 1, "y": 0}\n{"a": 2, "y": 1}\n{"a": 3, "y": 1}\n'))
+    code, _, err = dualprop("stream", "-", "--run", "r", *SMALL)
+    assert code == 2
+    assert err.splitlines()[-1] == "dualprop: error: source=-: cannot be read on (the disk is gone)"
+    assert state("r")["learner"]["ticks"] == 3
+
+
 def test_weights_that_run_away_end_the_stream_and_leave_the_last_checkpoint(dualprop):
     code, _, err = dualprop("stream", "digits", "--run", "r", "--step", "sgd", "--lr", "1e30", *SMALL)
     assert code == 2

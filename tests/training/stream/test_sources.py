@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 import dualprop as dp
 from dualprop.runs.streams import StreamSettings
+from dualprop.training.stream.follow import Stream
 from dualprop.training.stream.lines import Lines, Sample, Unread
 from dualprop.training.stream.names import Features
 from dualprop.training.stream.sources import SHIFT, Named, made
@@ -88,6 +90,29 @@ def test_a_folder_of_images_is_in_the_order_of_names(tmp_path):
     assert found == [(10, 0), (30, 0), (20, 1), (40, 1)]
     Image.new("L", (5, 4), 50).save(tmp_path / "0.png")
     assert next(iter(made(StreamSettings(f"folder:{tmp_path}"), io.StringIO()).items(0))).y is None
+
+
+def test_an_image_that_is_gone_when_its_turn_comes_is_left_out_for_its_time(tmp_path):
+    for number in range(4):
+        Image.new("L", (5, 4), number).save(tmp_path / f"{number}.png")
+    settings = StreamSettings(f"folder:{tmp_path}", hold=3)
+    source = made(settings, io.StringIO())
+    (tmp_path / "1.png").unlink()
+    (tmp_path / "2.png").write_text("no image")
+    whole = list(source.items(0))
+    assert [(item.x is None, bool(item.unread), item.first) for item in whole] == [
+        *[(False, False, True), (False, False, False), (False, False, False)],
+        *2 * [(True, True, False), (True, False, False), (True, False, False)],
+        *[(False, False, True), (False, False, False), (False, False, False)],
+    ]
+    assert [item.x is None for item in source.items(4)] == [item.x is None for item in whole[4:]]
+    stream, unread = Stream(dataclasses.replace(settings, hidden=(4,)), source), 0
+    for item in whole:
+        try:
+            stream.take(item)
+        except dp.DualpropError:
+            unread += 1
+    assert (stream.learner.ticks, unread) == (10, 2)
 
 
 @pytest.mark.parametrize(

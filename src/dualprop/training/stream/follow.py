@@ -305,7 +305,11 @@ def _followed(
     run.claim()
     try:
         with Recorder(run, stream.learner.ticks) as recorder:
-            _follow(run, recorder, stream, settings, watch or (lambda stream: None), interrupt)
+            try:
+                _follow(run, recorder, stream, settings, watch or (lambda stream: None), interrupt)
+            except DataError:
+                run.save({"stream": stream.state_dict()})
+                raise
         run.finish({"ticks": stream.learner.ticks, **stream.numbers()})
         return stream
     finally:
@@ -340,7 +344,6 @@ def _follow(
         except DualpropError as error:
             stream.counts.unread += 1
             if settings.strict:
-                run.save({"stream": stream.state_dict()})
                 raise DataError(f"{error} (strict; what was learnt is in {run.path})") from None
             logger.warning("%s; left out", error)
         now = time.monotonic()

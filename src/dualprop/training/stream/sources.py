@@ -107,13 +107,19 @@ class Images(Source):
         self.in_shape, self.classes, self.length = in_shape, max(1, classes), count * settings.hold
 
     def items(self, start: int) -> Iterator[Item | None]:
-        """Every image for `hold` ticks."""
+        """Every image for `hold` ticks; one that cannot be read any more is dropped for as many."""
         hold = self._settings.hold
         for number in range(start // hold, self._count):
-            x, y = self._image(number)
+            begin = max(start, number * hold)
+            try:
+                x, y = self._image(number)
+            except DataError as error:
+                for tick in range(begin, (number + 1) * hold):
+                    yield Item(None, first=False, unread=str(error) if tick == begin else "")
+                continue
             x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
             for tick, view in enumerate(self._views(x, number)):
-                if number * hold + tick >= start:
+                if number * hold + tick >= begin:
                     yield Item(view, y, first=tick == 0)
 
     def _views(self, x: Tensor, number: int) -> Iterator[Tensor]:
