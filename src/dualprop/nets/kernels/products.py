@@ -90,7 +90,7 @@ def suits_shift(delta: Tensor, weight: Tensor, geometry: Geometry) -> bool:
 def conv_shift(weight: Tensor, delta: Tensor, p: Tensor, geometry: Geometry) -> None:
     """Add to `weight` what `conv_outer` gives, without memory for it."""
     stride, padding, dilation, _ = geometry
-    patches = F.unfold(p, list(weight.shape[2:]), dilation, padding, stride)
+    patches = F.unfold(p, tuple(weight.shape[2:]), dilation, padding, stride)
     rows = patches.transpose(1, 2).reshape(-1, patches.shape[1])
     weight.view(len(weight), -1).addmm_(delta.transpose(0, 1).reshape(len(weight), -1), rows)
 

@@ -195,6 +195,7 @@ class Centred(Normalised):
         """What is bound to one synapse shares its mean."""
         z, difference, synapse = link.below.mean, link.above.difference, link.synapse
         assert isinstance(synapse, Dense)
+        assert synapse.bias is not None
         assert z is not None
         assert difference is not None
         k, flat, bias = link.above.number, z.flatten(1), synapse.bias.detach()
@@ -209,7 +210,7 @@ class Centred(Normalised):
             rate = learn()
             seen[k] += samples
             share = samples / min(seen[k], max(samples, self.memory))
-            if samples == 1:
+            if isinstance(rate, float):  # of one sample
                 bias.add_(above, alpha=-rate * scale * torch.dot(only, m).item())
                 m.add_(only, alpha=share)
             else:

@@ -122,9 +122,9 @@ class Stream(Measurement):
             "hours": (time.perf_counter() - begun) / 3600,
         }
         curve = [round(float(hits[:n].mean()), 5) for n in places]
-        series = {"curve": curve, "tuning": [list(pair) for pair in tuned]}
+        series: dict[str, list[Any]] = {"curve": curve, "tuning": [list(pair) for pair in tuned]}
         if self.period:
-            spans = hits.split(self.period)
+            spans = torch.split(hits, self.period)
             series |= {"by_period": [round(float(span.mean()), 5) for span in spans], "dead": course.dead}
         return Measured(numbers, series)
 
