@@ -53,16 +53,18 @@ def lines(axes: Axes, some: Sequence[Found], axis: str) -> None:
 
 
 def hold(found: Sequence[Found], path: Path) -> None:
-    """A row for held and drifting pictures, a column for each depth."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    grid = figure.subplots(2, 3, sharex=True, sharey=True)
-    for row, block in zip(grid, ("held", "drifting"), strict=True):
-        for axes, depth in zip(row, ("3", "5", "9"), strict=True):
+    """A row for held and drifting pictures, a column for each depth, as far as there are records."""
+    blocks = [block for block in ("held", "drifting") if any(each.row.name.startswith(block) for each in found)]
+    depths = sorted({each.row.at["L"] for each in found}, key=int)
+    figure = Figure(figsize=(3 * len(depths) + 0.5, 2.7 * len(blocks)), layout="constrained")
+    grid = figure.subplots(len(blocks), len(depths), sharex=True, sharey=True, squeeze=False)
+    for row, block in zip(grid, blocks, strict=True):
+        for axes, depth in zip(row, depths, strict=True):
             some = [each for each in found if each.row.name.startswith(block) and each.row.at["L"] == depth]
             lines(axes, some, "hold")
             axes.axvline(2 * int(depth) - 1, color="grey", linestyle=":", linewidth=1)
             axes.set_title(f"{block}, L = {depth}")
-    for axes in grid[1]:
+    for axes in grid[-1]:
         axes.set_xlabel("ticks a picture")
     for row in grid:
         row[0].set_ylabel("accuracy, %")
