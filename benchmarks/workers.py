@@ -1,7 +1,7 @@
 """Workers in processes of their own: how fast, what a kill costs, and how long pipelines of many would stand idle.
 
 python benchmarks/workers.py speed [--nets mlp vgg_like] [--epochs 1]    images/s beside one process
-python benchmarks/workers.py kills [--every 60 10] [--seeds 3]           a worker killed every so many seconds
+python benchmarks/workers.py kills [--every 0 60 10] [--seeds 3]           a worker killed every so many seconds
 python benchmarks/workers.py pipeline [--net vgg16]                      in flight beside GPipe and 1F1B, simulated
 
 Each appends lines of JSON to --out (benchmarks/records/workers.jsonl).
@@ -94,9 +94,11 @@ class Killer(dp.Callback):
         self.recoveries = list(trainer.crew.recoveries)
 
 
-def kills(every: Sequence[float], seeds: int, epochs: int, say: Callable[[dict[str, Any]], None]) -> None:
-    for rule in ("dp", "bp"):
-        for seconds in (float("inf"), *every):
+def kills(
+    rules: Sequence[str], every: Sequence[float], seeds: int, epochs: int, say: Callable[[dict[str, Any]], None]
+) -> None:
+    for rule in rules:
+        for seconds in (each or float("inf") for each in every):
             for seed in range(seeds):
                 with tempfile.TemporaryDirectory() as folder:
                     killer = Killer(seconds, seed)
@@ -312,7 +314,8 @@ def main() -> None:
     parser.add_argument("--net", default="vgg16")
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--every", nargs="*", type=float, default=[60, 10])
+    parser.add_argument("--every", nargs="*", type=float, default=[0, 60, 10], help="0: never")
+    parser.add_argument("--rules", nargs="*", default=["dp", "bp"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "records" / "workers.jsonl")
     given = parser.parse_args()
@@ -327,7 +330,7 @@ def main() -> None:
     if given.what == "speed":
         speed(given.nets, given.epochs, say)
     elif given.what == "kills":
-        kills(given.every, given.seeds, given.epochs, say)
+        kills(given.rules, given.every, given.seeds, given.epochs, say)
     else:
         pipeline(given.net, given.batch, say)
 
