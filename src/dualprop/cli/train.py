@@ -52,6 +52,9 @@ def train(
         raise DualpropError("resume=auto: needs --run, the folder to make or to go on with")
     given = merged(settings, own, devices)
     crew = _crew(workers, in_flight, held, address)
+    if resume is None and workers is None and crew:
+        name = "address" if address is not None else "held" if held else "in_flight"
+        raise DualpropError(f"{name}: goes with workers")
     if auto and run is not None and run.exists() and _by_workers(run):
         resume, auto = str(run), False
         run = recipe = None
@@ -85,8 +88,6 @@ def _crew(workers: int | None, in_flight: int | None, held: bool, address: str |
 
 def _begin(settings: Settings, folder: Path, crew: dict[str, Any], auto: bool) -> Result:
     if "workers" not in crew:
-        if crew:
-            raise DualpropError(f"{next(iter(crew))}: goes with workers")
         return start.train(settings, folder, resume=auto)
     from dualprop.training.workers.start import train as by_workers
 

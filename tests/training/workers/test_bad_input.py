@@ -75,6 +75,39 @@ def test_an_address_with_one_process(tmp_path):
     refused(tmp_path, "address='local': not with Simulated", address="local")
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nowhere", "must be HOST:PORT, auto or local"),
+        ("127.0.0.1:1", "does not answer"),
+        ("a:99999", "must be HOST"),
+    ],
+)
+def test_an_address_that_does_not_answer(tmp_path, address, said):
+    pytest.importorskip("ray")
+    refused(tmp_path, f"address='{address}': {said}", carrier=dp.distributed.ZeroMQ(), address=address)
+
+
+def test_only_who_has_the_key_is_heard():
+    pytest.importorskip("zmq")
+    key = zeromq.new_key()
+    ours, friend, stranger = (zeromq.Sockets(k, 10_000) for k in (key, key, zeromq.new_key()))
+    inbox, endpoint = ours.bound("PULL", 10, "tcp://127.0.0.1:*")
+    message = dp.distributed.Message(dp.distributed.Kind.MEAN, 1, 2, torch.ones(3))
+    heard = []
+    senders = [(each, each.connected("PUSH", 10, endpoint)) for each in (stranger, friend)]
+    for turn in range(100):
+        for number, (sockets, sending) in enumerate(senders):
+            sockets.send(sending, message._replace(part=number))
+        ours.poll(0.02)
+        heard += [got.part for _, got in ours.received(inbox)]
+        if len(heard) > 3 and turn > 20:
+            break
+    for sockets in (ours, friend, stranger):
+        sockets.close()
+    assert set(heard) == {1}
+
+
 def test_a_port_in_use():
     zmq = pytest.importorskip("zmq")
     with socket.socket() as taken:

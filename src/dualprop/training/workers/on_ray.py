@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from dualprop.errors import DualpropError
-from dualprop.training.workers.placement import Order, Placement
+from dualprop.training.workers.placement import HERE, Order, Placement
 
 MISSING = (
     "address: workers on a cluster need Ray, which is not here; install it with: pip install dualprop[distributed]"
@@ -43,7 +43,6 @@ class OnRay(Placement):
         self._ray, self._address, self._connected = ray, address, False
         self._actors: dict[int, Any] = {}
         self._running: dict[int, Any] = {}
-        self._where: dict[int, str] = {}
 
     def _connect(self) -> None:
         if self._connected:
@@ -59,24 +58,32 @@ class OnRay(Placement):
                     **quiet,
                 )
             else:
-                self._check_answers()
                 self._ray.init(address=self._address, **quiet)
         except (OSError, RuntimeError, ValueError, TimeoutError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DualpropError(f"address={self._address!r}: no Ray cluster answers there ({reason})") from None
         self._connected = True
 
-    def _check_answers(self) -> None:
-        """Ray itself would try a dead address for minutes."""
-        import socket
-
-        host, colon, port = self._address.removeprefix("ray://").rpartition(":")
-        if self._address == "auto":
+    def check(self) -> None:
+        """Ask the address for an answer; Ray itself would go on asking for minutes."""
+        if self._address in ("auto", LOCAL):
             return
-        if not colon or not port.isdigit():
+        host, colon, port = self._address.rpartition(":")
+        if not colon or not port.isdigit() or not 0 < int(port) < 2**16:
             raise DualpropError(f"address={self._address!r}: must be HOST:PORT, auto or local")
-        with socket.create_connection((host, int(port)), ANSWERS):
-            pass
+        try:
+            with socket.create_connection((host, int(port)), ANSWERS):
+                pass
+        except OSError as error:
+            raise DualpropError(f"address={self._address!r}: does not answer ({error})") from None
+
+    def host(self) -> str | None:
+        """This machine's address as the cluster knows it."""
+        if self._address == LOCAL:
+            return None
+        self._connect()
+        address: str = self._ray.util.get_node_ip_address()
+        return address
 
     def start(self, number: int, order: Order) -> None:
         """The actor, or the same one once Ray has started it anew."""
@@ -117,11 +124,6 @@ class OnRay(Placement):
         self._connected = False
         self._actors, self._running = {}, {}
 
-    @property
-    def addresses(self) -> Mapping[int, str]:
-        """The machine's address of each worker."""
-        return dict(self._where)
-
 
 class _Actor:
     """What Ray places."""
@@ -135,4 +137,9 @@ class _Actor:
 
         if order["imports"]:
             importlib.import_module("dualprop.cli._imports").again([Path(file) for file in order["imports"]])
-        Server(order, None).serve()
+        listen = order["listen"]
+        if HERE in listen:
+            import ray
+
+            listen = listen.replace(HERE, ray.util.get_node_ip_address())
+        Server({**order, "listen": listen}, None).serve()

@@ -14,6 +14,9 @@ from typing import IO, Any
 
 Order = Mapping[str, Any]
 
+HERE = "{here}"
+"""Stands for the address of the machine that a worker finds itself on."""
+
 
 class Placement(ABC):
     """Starts workers, sees which have died, and ends them."""
@@ -30,10 +33,16 @@ class Placement(ABC):
     def end(self, seconds: float) -> None:
         """None is left, those that do not stop by themselves within some seconds included."""
 
-    @property
-    def addresses(self) -> Mapping[int, str]:
-        """The machine's address of each worker, where they are on several; empty on one."""
-        return {}
+    def check(self) -> None:
+        """Refuse to begin where nothing can be placed.
+
+        Raises:
+            DualpropError: saying why.
+        """
+
+    def host(self) -> str | None:
+        """This machine's address, where workers are on several; None on one."""
+        return None
 
 
 class Local(Placement):

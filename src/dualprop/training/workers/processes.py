@@ -23,7 +23,7 @@ from dualprop.training.workers.crew import JUDGED, Crew, Line
 from dualprop.training.workers.grouping import Group
 from dualprop.training.workers.message import Kind, Message
 from dualprop.training.workers.parts import part_of
-from dualprop.training.workers.placement import Placement
+from dualprop.training.workers.placement import HERE, Placement
 from dualprop.training.workers.process import FOLDER, REPORT_EVERY, snapshot, versions, write_snapshot
 from dualprop.training.workers.worker import LASTING, Way, Worker
 from dualprop.training.workers.zeromq import Sockets, ZeroMQ, folder, new_key
@@ -126,7 +126,8 @@ class ProcessCrew(Crew):
     def _begin(self) -> None:
         self._save_first_states()
         zeromq = self._zeromq
-        key = new_key() if zeromq.outer else None
+        self._host = zeromq.host or self._placement.host()
+        key = new_key() if zeromq.outer or (zeromq.host is None and self._host is not None) else None
         self._sockets = sockets = Sockets(key, zeromq.largest)
         self._control, control = sockets.bound("ROUTER", 10_000, self._listen(0))
         self._order |= {"control": control, "key": key}
@@ -150,9 +151,11 @@ class ProcessCrew(Crew):
 
     def _listen(self, number: int) -> str:
         """Where the driver (0) or a worker (from 1 on) listens."""
-        host, port = self._zeromq.host, self._zeromq.port
+        host, port = self._host, self._zeromq.port
         if host is None:
             return f"ipc://{self._folder}/{number}"
+        if self._zeromq.host is None and number:
+            host = HERE
         return f"tcp://{host}:{port + number if port else '*'}"
 
     def _save_first_states(self) -> None:

@@ -96,6 +96,7 @@ def train(
     placement = _placement(carrier, address)
     carrier = carrier or ZeroMQ()
     carrier.check()
+    placement.check()
     check_free(path)
     check_settings(settings)
     torch.manual_seed(settings.seed)
@@ -164,6 +165,7 @@ def resume(
     placement = _placement(carrier, address)
     way, carrier = parsed(kept["way"]), carrier or ZeroMQ()
     carrier.check()
+    placement.check()
     check_settings(settings)
     opened.claim()
     try:
