@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 import dualprop as dp
+from dualprop.errors import MissingExtraError
 
 FINDER = doctest.DocTestFinder()
 
@@ -21,9 +21,17 @@ def examples(thing: object, name: str | None = None) -> int:
     return sum(len(test.examples) for test in FINDER.find(thing, name))
 
 
-LEFT_OUT = {"dualprop.__main__", *(() if importlib.util.find_spec("river") else ("dualprop.river",))}
-NAMES = [m.name for m in pkgutil.walk_packages(dp.__path__, "dualprop.") if m.name not in LEFT_OUT]
-SHOWING = [name for name in ("dualprop", *NAMES) if examples(importlib.import_module(name))]
+def importable(name: str) -> bool:
+    """Whether the library that a module is an adapter to is installed."""
+    try:
+        importlib.import_module(name)
+    except MissingExtraError:
+        return False
+    return True
+
+
+NAMES = [m.name for m in pkgutil.walk_packages(dp.__path__, "dualprop.") if m.name != "dualprop.__main__"]
+SHOWING = [name for name in ("dualprop", *NAMES) if importable(name) and examples(importlib.import_module(name))]
 
 
 @pytest.mark.parametrize("name", SHOWING)

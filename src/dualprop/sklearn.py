@@ -6,7 +6,7 @@ Example:
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
-    >>> model = make_pipeline(StandardScaler(), DualPropClassifier(hidden=(32,), epochs=60, random_state=0))
+    >>> model = make_pipeline(StandardScaler(), DualPropClassifier((32,), epochs=60, lr=0.01, random_state=0))
     >>> X, y = load_iris(return_X_y=True)
     >>> model.fit(X, y).score(X, y) > 0.9
     True
