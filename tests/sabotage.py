@@ -549,6 +549,36 @@ SABOTAGES = {
         'unlike = "" or',
         "studies/report/test_document.py",
     ),
+    "devices: both halves of a dyad are one device": Sabotage(
+        "nets/devices/net.py",
+        "return Leaving(self.ideal, self.other, self.line)",
+        "return self",
+        "rules/test_devices.py -k draw_apart",
+    ),
+    "devices: what is learnt crosses the channel, too": Sabotage(
+        "nets/counting.py",
+        'if crossing.OPEN and kind != "gradient":',
+        "if crossing.OPEN:",
+        "rules/test_devices.py -k still_devices",
+    ),
+    "devices: states read once more are others": Sabotage(
+        "engines/dyads/blocks.py",
+        "if f.draws:",
+        "if False:",
+        "rules/test_devices.py -k very_states",
+    ),
+    "devices: predictions draw what updates would": Sabotage(
+        "nets/devices/places.py",
+        "self.drawing = self._generator if learns else self._predicting",
+        "self.drawing = self._generator",
+        "rules/test_devices.py -k predictions",
+    ),
+    "devices: pulses are never rounded up": Sabotage(
+        "nets/devices/optimizer.py",
+        "number = torch.floor(number.add_(torch.rand(number.shape, generator=generator).to(w)))",
+        "number = torch.floor(number)",
+        "nets/test_pulsed.py -k wanted",
+    ),
     "records: pictures of another sample": Sabotage(
         "training/callbacks/pictures.py",
         "_thinned(layers[k][0], room)",

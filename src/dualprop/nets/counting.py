@@ -84,6 +84,16 @@ class counting:
     def __exit__(self, *exception: object) -> None:
         _OPEN.reset(self._tokens.pop())
 
+    def see(self, kind: Kind, synapse: object, operand: Tensor, multiply_adds: int) -> None:
+        """Look at one product of a synapse with weights as it is made; here nothing is to be seen.
+
+        Args:
+            kind: of it.
+            synapse: whose.
+            operand: what it is made of: the rows p, or δ.
+            multiply_adds: in it.
+        """
+
     def add(self, kind: Kind, rows: int, multiply_adds: int) -> None:
         """Count one product of all these rows."""
         tally: Tally = getattr(self, kind)
@@ -105,6 +115,11 @@ def report(kind: Kind, rows: int, multiply_adds: int) -> None:
     """Tell the open contexts of one product."""
     for counts in listeners():
         counts.add(kind, rows, multiply_adds)
+
+
+def _show(kind: Kind, synapse: object, operand: Tensor, multiply_adds: int) -> None:
+    for counts in listeners():
+        counts.see(kind, synapse, operand, multiply_adds)
 
 
 def reporting(kind: Kind, rows: int, multiply_adds: int, product: Callable[..., object]) -> Callable[..., object]:
@@ -187,9 +202,11 @@ def counted(kind: Kind) -> Callable[[_Product[_S, _P]], _Product[_S, _P]]:
             fan_in = synapse.fan_in
             if kind == "forward":
                 work = made.numel() * fan_in
+                _show(kind, synapse, first, work)
                 each: Work = {"forward": work, "feedback": work, "gradient": work}
                 report_forward(made, first, each, learns=synapse.read("weight").requires_grad)
             else:
+                _show(kind, synapse, first, first.numel() * fan_in)
                 report(kind, len(first), first.numel() * fan_in)
             return made
 

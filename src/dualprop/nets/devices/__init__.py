@@ -26,6 +26,7 @@ from dualprop.nets.devices.draws import Draws
 from dualprop.nets.devices.optimizer import PulsedSGD
 from dualprop.nets.devices.presets import PRESETS
 from dualprop.nets.devices.pulsed import PulsedDevice, levels
+from dualprop.nets.devices.trace import Energy, Trace
 
 __all__ = [
     "CHANNELS",
@@ -35,10 +36,12 @@ __all__ = [
     "DeviceVariation",
     "Draws",
     "Dropped",
+    "Energy",
     "Noise",
     "PulsedDevice",
     "PulsedSGD",
     "Quantised",
     "Sign",
+    "Trace",
     "levels",
 ]
