@@ -418,7 +418,7 @@ SABOTAGES = {
         "nets/test_counting.py -k bp",
     ),
     "plain: a pool in front is forgotten": Sabotage(
-        "nets/synapses/base.py",
+        "nets/synapses/weighted.py",
         "return self._behind_pool(*before, module)",
         "return [*before, module]",
         "nets/test_plain.py",
