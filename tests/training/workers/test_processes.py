@@ -100,6 +100,7 @@ def test_ctrl_c_saves_and_leaves_nothing_behind(started):
     assert all((folder / file).is_file() for file in state["files"].values())
 
 
+@pytest.mark.slow
 def test_where_the_driver_is_killed_the_workers_end_and_the_run_goes_on(started):
     folder, process = started
     assert process.poll() is not None, "the test before has stopped it"
