@@ -169,7 +169,7 @@ def test_copies_and_gradients_left_alone(tmp_path):
 
 
 SCRIPT = """
-import sys, warnings, torch, lightning, dualprop as dp
+import os, sys, warnings, torch, lightning, dualprop as dp
 from torch.utils.data import DataLoader, TensorDataset
 from dualprop.lightning import DualPropModule
 warnings.filterwarnings("ignore")
@@ -181,10 +181,11 @@ devices = int(sys.argv[1])
 module = DualPropModule(rule, lambda parameters: torch.optim.SGD(parameters, lr=0.5))
 trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", devices=devices,
     strategy="ddp" if devices > 1 else "auto", accumulate_grad_batches=2, gradient_clip_val=0.1,
-    logger=False, enable_checkpointing=False,
+    logger=False, enable_checkpointing=False, use_distributed_sampler=False,
     enable_progress_bar=False, enable_model_summary=False, default_root_dir=sys.argv[3])
-data = TensorDataset(x, y)
-trainer.fit(module, DataLoader(data, batch_size=6 // devices), DataLoader(data, batch_size=12))
+rank = int(os.environ.get("LOCAL_RANK", 0))  # each has every second sample
+data = TensorDataset(x[rank::devices], y[rank::devices])
+trainer.fit(module, DataLoader(data, batch_size=6 // devices))
 if trainer.global_rank == 0:
     print("weights", [round(float(w), 6) for p in net.parameters() for w in p.flatten()])
 """
