@@ -8,13 +8,19 @@ import torch
 from hypothesis import settings
 
 from dualprop.runs.settings import Settings
+from tests.slow import measured, name_of
 
 settings.register_profile("dualprop", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("dualprop")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests marked `gpu` run where there is a CUDA device."""
+    """Cases that take long are slow; tests marked `gpu` run where there is a CUDA device."""
+    slow = measured()
+    for item in items:
+        if name_of(item.nodeid.partition(".py::")[0].replace("/", "."), item.name) in slow:
+            item.add_marker(pytest.mark.slow)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

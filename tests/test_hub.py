@@ -23,6 +23,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_outputs_are_the_same_in_a_new_process(run, tmp_path):
     saved = hub.save_pretrained(run, tmp_path / "saved")
     x = torch.rand(3, 64, generator=torch.Generator().manual_seed(0))

@@ -150,6 +150,7 @@ def test_seeds():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_cloned_pickled_and_saved_by_skops(tmp_path):
     skops = pytest.importorskip("skops.io")
     X, y = load_iris(return_X_y=True)

@@ -18,6 +18,7 @@ def shell(command, folder):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["dualprop train --help | head -1", "dualprop data list | true"])
 def test_a_reader_that_has_had_enough(tmp_path, command):
     done = shell(command, tmp_path)

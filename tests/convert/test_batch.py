@@ -268,6 +268,7 @@ def test_losses_that_are_scaled_accumulated_or_dense():
     same(torch.autograd.grad(module(x).square().sum(1).mean(), parameters), once)  # outside, all is as before
 
 
+@pytest.mark.slow
 def test_a_scaled_loss_reaches_gates_too_and_compiled_modules():
     module, x, y = dp.convert(Gated().double(), beta=BETA), double(8, 6), torch.arange(8) % 3
     parameters = list(module.parameters())

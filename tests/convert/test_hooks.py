@@ -425,6 +425,7 @@ def test_what_was_compiled_is_converted_inside():
         dp.conversion(nn.ModuleList([model(), model()]))
 
 
+@pytest.mark.slow
 def test_batches_of_every_size_share_one_compiled_graph():
     counter = torch._dynamo.testing.CompileCounter()
     compiled = torch.compile(model(), backend=counter, fullgraph=True)

@@ -214,6 +214,7 @@ def test_state_dict_has_the_feedback_weights_and_nothing_else_more(small):
     assert "feedback weights: 2 Conv2d, 1 Linear; left alone: " in str(dp.conversion(module))
 
 
+@pytest.mark.slow
 def test_copies_pickles_and_compiled_modules_do_the_same(small):
     module, x, y = small
     module.eval()

@@ -22,6 +22,7 @@ MEAN_STD = {  # the usual constants, to the digits they are usually given in
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_data_are_what_they_should_be(name, real_root):
     dataset = data.load(name, real_root)

@@ -128,6 +128,7 @@ def test_converted_it_is_dual_propagation():
     torch.testing.assert_close([p.grad for p in net.parameters()], ours, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="ONNX is not installed"
 )

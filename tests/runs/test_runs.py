@@ -247,6 +247,7 @@ def test_one_process_at_a_time_trains_a_run(quick, tmp_path):
     assert resume(run.path).best_epoch in (1, 2)
 
 
+@pytest.mark.slow
 def test_a_lock_does_not_outlive_kill_9(quick, tmp_path):
     run = unfinished(quick, tmp_path / "run")
     code = "import sys, time; from pathlib import Path; from dualprop.runs.folder import Run; "

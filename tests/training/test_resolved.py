@@ -246,6 +246,7 @@ def test_git_is_not_run_in_a_checkout_that_is_not_ours(name, tmp_path, monkeypat
     assert not (tmp_path / "PWNED").exists()
 
 
+@pytest.mark.slow
 def test_a_source_tree_without_metadata_is_no_error(tmp_path):
     code = "import importlib.metadata as m\n"
     code += "def version(name): raise m.PackageNotFoundError(name)\n"

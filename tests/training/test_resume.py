@@ -95,6 +95,7 @@ def test_a_run_killed_at_any_moment_resumes_bit_exactly(tmp_path):
     assert_same(tmp_path / "whole", path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     path = tmp_path / "run"
     options = ("--hidden", "24", "--epochs", "500", "--batch-size", "20")

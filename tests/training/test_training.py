@@ -28,7 +28,7 @@ def test_every_rule_learns_real_digits(rule, quick, tmp_path):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_trains(optimizer, quick, tmp_path):
-    lr = {"sgd": 0.05}.get(optimizer, 2e-3)
+    lr = {"sgd": 0.05, "pulsed-sgd": 0.3}.get(optimizer, 2e-3)
     settings = replace(quick, optimizer=optimizer, lr=lr, hidden=(64,), epochs=6)
     assert train(settings, tmp_path / "run").test_accuracy > 0.8
 

@@ -121,6 +121,7 @@ def test_weights_that_change_inside_one_context_are_seen():
     assert any(not torch.equal(before[n], ours[n]) for n in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_block_updates_give_the_same_gradients():
     net = dp.nets.vgg([[4], [6]], [], 3, (2, 8, 8), generator=torch.Generator().manual_seed(0))

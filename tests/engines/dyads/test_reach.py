@@ -224,6 +224,7 @@ def test_a_layer_that_comes_up_later_only():
         rule.backward(*double_batch(2, 3, 3))
 
 
+@pytest.mark.slow
 def test_an_endless_schedule_is_refused():
     class Endless(dp.Schedule):
         def updates(self, depth, generator):

@@ -73,6 +73,7 @@ def test_a_rule_that_cannot_be_measured_is_left_out(bench, tmp_path, monkeypatch
     assert f"- {line}" in out
 
 
+@pytest.mark.slow
 def test_other_places_for_numbers_and_chart(bench, tmp_path):
     code, out, _ = bench(*QUICK, "--rules", "dp,convert", "--json", "n.json", "--chart", "c.svg")
     assert code == 0
@@ -140,6 +141,7 @@ def test_compiled_rows_beside_the_others():
     ]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured(bench, monkeypatch, tmp_path):
     measure = measurement.timed
 

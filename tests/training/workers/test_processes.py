@@ -44,6 +44,7 @@ class Kill(dp.Callback):
         self.recoveries = list(trainer.crew.recoveries)
 
 
+@pytest.mark.slow
 def test_they_learn_and_are_killed_and_learn_on(tmp_path):
     """The first, a middle and the last one are killed; each comes back with its snapshot."""
     before, kill = folders(), Kill((100, 1), (160, 0), (220, 2))
@@ -85,6 +86,7 @@ def of(process):
     return [p for p in psutil.Process(process.pid).children(recursive=True) if "worker" in " ".join(p.cmdline())]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_leaves_nothing_behind(started):
     folder, process = started
     children = of(process)

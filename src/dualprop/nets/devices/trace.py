@@ -93,7 +93,7 @@ class Trace(counting):
         >>> with dp.devices.Trace(net) as trace:
         ...     step = rule.backward(torch.randn(5, 4), torch.randint(3, (5,)))
         >>> [(event.kind, event.source, event.target) for event in trace.events[:3]]
-        [('forward', 'x', 'layer1'), ('forward', 'layer1', 'layer2'), ('gradient', 'layer1', 'layer2')]
+        [('forward', 'x', 'layer1'), ('forward', 'layer1', 'layer2'), ('feedback', 'layer1', 'layer2')]
         >>> trace.cost(dp.devices.Energy(multiply_add=1.0, bit=0.0, write=0.0)).picojoules == 5 * (32 + 24 + 24)
         True
     """

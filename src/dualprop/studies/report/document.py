@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dualprop.errors import DualpropError
+from dualprop.errors import DualpropError, printable
 from dualprop.studies import tables
 from dualprop.studies._table import Table, marked
 from dualprop.studies.report.figures import Curves, Plan, bars, differences, grid_maps, heat_maps, learning_curves
@@ -108,7 +108,7 @@ class Document:
         writer.writerow(["table", "part", *COLUMNS])
         for section in self.sections:
             for block, rows in section.rows.items():
-                writer.writerows([section.title, block, *row] for row in rows)
+                writer.writerows(map(printable, (section.title, block, *row)) for row in rows)
         return text.getvalue()
 
 

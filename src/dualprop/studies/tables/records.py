@@ -56,7 +56,7 @@ def records(paths: Iterable[str | Path]) -> list[tuple[Path, str, Record]]:
                 record = maker.read(folder)
             except DualpropError as error:
                 logger.warning("left out: %s", error)
-                continue
+                break
             if record is not None:
                 found.append((folder, name, record))
     return found

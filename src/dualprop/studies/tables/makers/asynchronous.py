@@ -63,8 +63,7 @@ class Asynchronous(Training):
     @classmethod
     def read(cls, folder: Path) -> Record | None:
         """A run folder of workers."""
-        record = cls.record(folder)
-        return record if record is not None and "measure" in record.used else None
+        return cls.record(folder, measured=True)
 
     def arguments(self) -> dict[str, Any]:
         """Its own."""

@@ -61,16 +61,18 @@ class Training(Maker):
     @classmethod
     def read(cls, folder: Path) -> Record | None:
         """A run folder of one process."""
-        record = cls.record(folder)
-        return record if record is not None and "measure" not in record.used else None
+        return cls.record(folder, measured=False)
 
     @classmethod
-    def record(cls, folder: Path) -> Record | None:
-        """A run folder."""
+    def record(cls, folder: Path, *, measured: bool) -> Record | None:
+        """A run folder, if it has, or has not, arguments of a maker's own."""
         if not (folder / "settings.json").is_file() or not (folder / "environment.json").is_file():
             return None
         run = Run.open(folder)
-        metrics, used, why = run.readable_metrics(), _used(run), ""
+        used, why = _used(run), ""
+        if ("measure" in used) != measured:
+            return None
+        metrics = run.readable_metrics()
         epochs = readable_epochs(run.path, metrics)
         if (folder / DIVERGED).is_file():
             why = str(read_json(folder / DIVERGED).get("error"))
