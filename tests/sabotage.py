@@ -21,6 +21,10 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "dualprop"
 
 
+HANGS = 300
+"""Seconds: tests that wait for what never comes are to give up by themselves."""
+
+
 class Sabotage(NamedTuple):
     """One line spoilt.
 
@@ -53,6 +57,7 @@ class Sabotage(NamedTuple):
 
         Raises:
             RuntimeError: if they could not even be run.
+            subprocess.TimeoutExpired: if they hang.
         """
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "dualprop"
@@ -67,6 +72,7 @@ class Sabotage(NamedTuple):
                 env=os.environ | own,
                 capture_output=True,
                 text=True,
+                timeout=HANGS,
             )
         if answer.returncode not in (0, 1):
             raise RuntimeError(f"{self.tests}: pytest ended with {answer.returncode}\n{answer.stdout[-2000:]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -103,4 +104,7 @@ def test_wandb_itself_offline(tmp_path, monkeypatch):
     trained(tmp_path, WandbCallback(project="digits", mode="offline", dir=str(tmp_path)))
     (kept,) = (tmp_path / "wandb").glob("offline-run-*")
     (file,) = kept.glob("*.wandb")
-    assert b"epoch/loss" in file.read_bytes()
+    deadline = time.monotonic() + 30  # its own process writes it
+    while b"epoch/loss" not in file.read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -44,7 +44,9 @@ def test_lines_without_a_place_are_dropped_and_counted():
     pipe = Pipe(Writer(text(50), {41: go}), 3, drop=True)
     lines = iter(pipe)
     first = next(filter(None, lines))
+    deadline = time.monotonic() + 20
     while pipe.dropped < 40 - 4:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     go.set()
     rest = list(filter(None, lines))
