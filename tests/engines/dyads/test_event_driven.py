@@ -112,7 +112,7 @@ def test_a_hundred_random_updates_of_four_layers_cost_less_than_half_of_a_naive_
         naive.append(sum(1 if k == 4 else 2 for k in order))  # both drives at every update
         assert made[-1] < 0.55 * naive[-1]
     assert sum(naive) / 20 == pytest.approx(175, abs=5)
-    assert sum(made) / 20 == pytest.approx(77, abs=8)  # issue 2: about 77 matrix products
+    assert sum(made) / 20 == pytest.approx(77, abs=8)  # about 77 matrix products
 
 
 @pytest.mark.parametrize("schedule", [dp.Sweep(3), dp.Parallel(9), dp.Random(40, seed=1)], ids=str)
