@@ -80,7 +80,7 @@ class NotebookBar:
         if self._shown is None:
             from IPython.display import display
 
-            self._shown = display(what, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._shown = display(what, raw=True, display_id=True)
         else:
             self._shown.update(what, raw=True)
 
