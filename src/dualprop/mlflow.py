@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from dualprop.extras import extra
-from dualprop.runs.recorder import scalars
-from dualprop.training.callbacks import Callback
-from dualprop.training.trainer import Trainer
+from dualprop.training.callbacks.tracker import Tracker
 
 with extra("mlflow"):
     import mlflow
 
 
-class MlflowCallback(Callback):
+class MlflowCallback(Tracker):
     """Logs the numbers of every epoch and of the test, for `dualprop.train` and `dualprop.Trainer`.
 
     Args:
@@ -25,27 +23,14 @@ class MlflowCallback(Callback):
 
     def __init__(self, parameters: Mapping[str, Any] | None = None, **options: Any) -> None:
         self.parameters, self.options = dict(parameters or {}), options
-        self._run: Any = None
 
     @contextmanager
-    def during(self, trainer: Trainer) -> Iterator[None]:
-        """Its run is open, in the process that leads."""
-        if not trainer.processes.leads:
-            yield
-            return
-        with mlflow.start_run(**self.options) as self._run:
+    def opened(self) -> Iterator[Any]:
+        """MLflow's run, with its parameters."""
+        with mlflow.start_run(**self.options) as run:
             mlflow.log_params(self.parameters)
-            yield
-        self._run = None
+            yield run
 
-    def epoch(self, trainer: Trainer) -> None:
-        """Log the epoch's numbers."""
-        self._log("epoch", trainer)
-
-    def end(self, trainer: Trainer) -> None:
-        """Log the test's."""
-        self._log("test", trainer)
-
-    def _log(self, kind: str, trainer: Trainer) -> None:
-        if self._run is not None:
-            mlflow.log_metrics(scalars(kind, trainer.numbers), step=trainer.step)
+    def log(self, run: Any, numbers: dict[str, float], epoch: int, step: int) -> None:
+        """Its metrics."""
+        mlflow.log_metrics(numbers, step=step)

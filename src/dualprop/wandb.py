@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from dualprop.extras import extra
-from dualprop.runs.recorder import scalars
-from dualprop.training.callbacks import Callback
-from dualprop.training.trainer import Trainer
+from dualprop.training.callbacks.tracker import Tracker
 
 with extra("wandb"):
     import wandb
 
 
-class WandbCallback(Callback):
+class WandbCallback(Tracker):
     """Logs the numbers of every epoch and of the test, for `dualprop.train` and `dualprop.Trainer`.
 
     Args:
@@ -32,26 +29,11 @@ class WandbCallback(Callback):
 
     def __init__(self, **options: Any) -> None:
         self.options = options
-        self._run: Any = None
 
-    @contextmanager
-    def during(self, trainer: Trainer) -> Iterator[None]:
-        """Its run is open, in the process that leads."""
-        if not trainer.processes.leads:
-            yield
-            return
-        with wandb.init(**self.options) as self._run:
-            yield
-        self._run = None
+    def opened(self) -> AbstractContextManager[Any]:
+        """A run of W&B's."""
+        return wandb.init(**self.options)  # type: ignore[no-any-return]
 
-    def epoch(self, trainer: Trainer) -> None:
-        """Log the epoch's numbers."""
-        self._log("epoch", trainer)
-
-    def end(self, trainer: Trainer) -> None:
-        """Log the test's."""
-        self._log("test", trainer)
-
-    def _log(self, kind: str, trainer: Trainer) -> None:
-        if self._run is not None:
-            self._run.log({**scalars(kind, trainer.numbers), "epoch": trainer.epoch}, step=trainer.step)
+    def log(self, run: Any, numbers: dict[str, float], epoch: int, step: int) -> None:
+        """Its numbers, with the epoch."""
+        run.log({**numbers, "epoch": epoch}, step=step)
