@@ -699,6 +699,12 @@ SABOTAGES = {
         "self._begin(None if shape is None else (shape[0] + inputs,))",
         "training/stream/test_growth.py",
     ),
+    "streams: a folder that has changed is gone on with": Sabotage(
+        "training/stream/sources.py",
+        "return self._digest(-(-items // self._settings.hold))",
+        "return self._digest(0)",
+        "cli/test_stream.py -k had_of_a_folder",
+    ),
     "streams: labels that wait are not kept": Sabotage(
         "training/stream/learner.py",
         'self._book.load_state_dict(state["labels"])',

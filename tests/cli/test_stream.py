@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dualprop.runs.checkpoint import loaded
 from dualprop.runs.streams import StreamRun, StreamSettings
@@ -60,6 +61,31 @@ def test_a_stream_of_names_is_taken_up(dualprop):
         assert dualprop("stream", "river:Phishing", "--run", run, "--frames", frames, *SMALL)[0] == 0
     assert dualprop("stream", "--resume", "parts", "--frames", "60")[0] == 0
     same(state("whole"), state("parts"))
+
+
+def pictures(folder, **greys):
+    for name, grey in greys.items():
+        Image.new("L", (5, 4), grey).save(folder / f"{name}.png")
+
+
+def test_what_a_stream_has_had_of_a_folder_must_be_there_still_and_more_may_come(dualprop, tmp_path):
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    pictures(folder, b=10, c=200, d=30)
+    words = (f"folder:{folder}", "--hold", "2", *SMALL)
+    assert dualprop("stream", *words, "--run", "r", "--frames", "3")[0] == 0  # in the midst of the second
+    pictures(folder, e=40)
+    (folder / "d.png").rename(folder / "d2.png")
+    assert dualprop("stream", "--resume", "r", "--frames", "4")[0] == 0
+    assert state("r")["counts"]["items"] == 4
+    before = state("r")
+    for change in (lambda: pictures(folder, a=1), lambda: (folder / "b.png").unlink()):
+        change()
+        code, _, err = dualprop("stream", "--resume", "r", "--frames", "9")
+        assert code == 2
+        assert "what the stream has had of it (4 ticks) is not what it was" in err
+        same(state("r"), before)
+        (folder / "a.png").unlink(missing_ok=True)
 
 
 LINES = '{"a": 1, "y": "p"}\nno\n{"a": 2, "b": "red", "y": "q"}\n{"a": NaN}\n{"frame": 1, "y": "p"}\n{"a": 3}\n'

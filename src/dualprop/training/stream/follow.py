@@ -208,6 +208,7 @@ class Stream:
             "learner": self.learner.state_dict(),
             "counts": {**self.counts.state_dict(), "dropped": self.dropped},
             "source": self.source.state_dict(),
+            "seen": self.source.digest(self.counts.items),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -220,8 +221,14 @@ class Stream:
             self.source.load_state_dict(state["source"])
             self.learner.load_state_dict(state["learner"])
             self.counts.load_state_dict(state["counts"])
+            seen = state["seen"]
         except (KeyError, TypeError, AttributeError) as error:
             raise DualpropError(f"state: not that of a stream ({error!r})") from None
+        if seen != self.source.digest(self.counts.items):
+            raise DualpropError(
+                f"source={self.settings.source}: what the stream has had of it ({self.counts.items} ticks) is not"
+                " what it was; only what comes behind may change"
+            )
         if self._detector is not None:
             for correct in self.counts.recent:
                 self._detector.update(1.0 - correct)

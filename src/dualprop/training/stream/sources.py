@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from abc import ABC, abstractmethod
@@ -74,6 +75,14 @@ class Source(ABC):
             start: the number of the first; a source that cannot go back goes on where it is.
         """
 
+    def digest(self, items: int) -> str:
+        """What tells the first items from those of another source; "" where nothing does.
+
+        Args:
+            items: how many.
+        """
+        return ""
+
     def state_dict(self) -> dict[str, Any]:
         """What it has learnt."""
         return {}
@@ -91,6 +100,7 @@ class Images(Source):
         image: one by its number: pixels uint8 of shape (C, H, W) or features, and its class.
         in_shape: of an image.
         classes: how many.
+        digest: of so many images.
     """
 
     def __init__(
@@ -100,10 +110,11 @@ class Images(Source):
         image: Callable[[int], tuple[Tensor, int | None]],
         in_shape: Shape,
         classes: int,
+        digest: Callable[[int], str],
     ) -> None:
         if settings.drift and len(in_shape) != 3:
             raise DualpropError(f"drift: moves images, but a frame has shape {in_shape}")
-        self._settings, self._count, self._image = settings, count, image
+        self._settings, self._count, self._image, self._digest = settings, count, image, digest
         self.in_shape, self.classes, self.length = in_shape, max(1, classes), count * settings.hold
 
     def items(self, start: int) -> Iterator[Item | None]:
@@ -121,6 +132,10 @@ class Images(Source):
             for tick, view in enumerate(self._views(x, number)):
                 if number * hold + tick >= begin:
                     yield Item(view, y, first=tick == 0)
+
+    def digest(self, items: int) -> str:
+        """That of the images which they are views of."""
+        return self._digest(-(-items // self._settings.hold))
 
     def _views(self, x: Tensor, number: int) -> Iterator[Tensor]:
         """An image as it is seen at each tick: as it is, or walking at random and turning, slowly."""
@@ -291,12 +306,17 @@ def _images(settings: StreamSettings, _: str, __: TextIO) -> Source:
         x, y = split.batch(order[number : number + 1])
         return x[0], int(y[0])
 
-    return Images(settings, len(split), image, dataset.in_shape, dataset.num_classes)
+    @functools.cache
+    def whole() -> str:
+        return data.fingerprint(dataset)
+
+    return Images(settings, len(split), image, dataset.in_shape, dataset.num_classes, lambda _: whole())
 
 
 def _folder(settings: StreamSettings, path: str, _: TextIO) -> Source:
     frames = Frames(Path(path), settings.image_size, settings.background)
-    return Images(settings, len(frames), frames.__getitem__, tuple(frames[0][0].shape), len(frames.classes))
+    shape = tuple(frames[0][0].shape)
+    return Images(settings, len(frames), frames.__getitem__, shape, len(frames.classes), frames.digest)
 
 
 def _drifting(settings: StreamSettings, _: str, __: TextIO) -> Source:

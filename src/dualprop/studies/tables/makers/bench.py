@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from dualprop.studies.bench.timing import answered
 from dualprop.studies.bench.workload import Workload
 from dualprop.studies.tables.makers.measurement import Measured, Measurement
 from dualprop.training.experiment import PRECISIONS, device
+
+FEW = 10
+"""Samples of the step from which the time of a cell is estimated: some rules take minutes for a whole batch."""
 
 
 @checked
@@ -68,9 +72,11 @@ class Bench(Measurement):
         return Measured(numbers, {"seconds": list(found.seconds), "bp_seconds": list(found.bp_seconds)})
 
     def seconds(self, settings: Settings) -> float:
-        """As long as one step takes, as often as the budget allows."""
-        workload = self._workload(settings)
-        step, _ = answered(self._subject(settings, workload).step, workload.device)
+        """As long as one step takes, from what it takes for a few samples, as often as the budget allows."""
+        few = min(FEW, settings.batch_size)
+        workload = self._workload(dataclasses.replace(settings, batch_size=few))
+        seconds, _ = answered(self._subject(settings, workload).step, workload.device)
+        step = seconds * settings.batch_size / few
         return max(step, min(self.budget, 2 * self.repeats * step))
 
     def _plan(self, settings: Settings) -> Plan:
