@@ -53,7 +53,7 @@ class Frames:
         return self._reader.pixels(self.files[number]), self._label(number)
 
     def digest(self, count: int) -> str:
-        """What tells the first images from others, by their names, sizes and classes: what comes behind may change.
+        """What tells the first images from others: their names, sizes and classes. What comes behind may change.
 
         Args:
             count: how many.
