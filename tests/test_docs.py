@@ -16,6 +16,7 @@ import torch
 
 import dualprop as dp
 from dualprop.cli import app
+from dualprop.files import tomllib
 from dualprop.registry import Registry
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,9 @@ PAGES = {
 FENCED = re.compile(r"^(`{3,})([^\n`]*)\n(.*?)^\1\s*$", re.DOTALL | re.MULTILINE)
 CODE = ("python", "{code-cell} ipython3")
 COMMANDS = ("sh", "console")
+TAKES = {"dualprop.river": "river", "from IPython": "IPython"}
+ABSENT = [words for words, library in TAKES.items() if importlib.util.find_spec(library) is None]
+"""What a block says that takes a library which is not installed: it is left out."""
 
 
 def blocks(text: str, languages: tuple[str, ...]) -> list[str]:
@@ -38,8 +42,9 @@ def blocks(text: str, languages: tuple[str, ...]) -> list[str]:
 
 
 def code(text: str) -> str:
-    """What a page runs, from its first block to its last; options of a cell are no code."""
-    return "\n".join(re.sub(r"^:.*\n", "", block, flags=re.MULTILINE) for block in blocks(text, CODE))
+    """What a page runs here, from its first block to its last; options of a cell are no code."""
+    here = [block for block in blocks(text, CODE) if not any(name in block for name in ABSENT)]
+    return "\n".join(re.sub(r"^:.*\n", "", block, flags=re.MULTILINE) for block in here)
 
 
 def commands(text: str) -> list[str]:
@@ -79,6 +84,9 @@ def _devices(names: dict[str, Any]) -> None:
     assert all(f"`{kind.__name__}(" in text for kind in dp.devices.CHANNELS.values())
     assert all(name in text for name in dp.devices.PRESETS)
     assert names["rule"].devices is not None
+    (file,) = blocks(text, ("toml",))
+    settings = {"optimizer": "pulsed-sgd", "devices": tomllib.loads(file), "hidden": (8,), "alignment": False}
+    dp.train(dp.Settings(**settings, epochs=1), "devices", progress=False)
 
 
 HOLDS: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -124,8 +132,6 @@ def _as_before(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("_as_before")
 @pytest.mark.parametrize("name", RUN)
 def test_the_code_of_a_page_runs(name):
-    if "IPython" in code(PAGES[name]):
-        pytest.importorskip("IPython")
     names: dict[str, Any] = {"__name__": "page"}
     exec(compile(code(PAGES[name]), name, "exec", dont_inherit=True), names)
     HOLDS.get(name, lambda names: None)(names)
@@ -173,9 +179,10 @@ def test_the_commands_of_a_page_are_there(name):
 
 
 def test_no_block_is_of_a_language_that_nothing_runs():
-    known = {*CODE, *COMMANDS, "text", "{toctree}", "{raw} html", "{eval-rst}"}
+    known = {*CODE, *COMMANDS, "toml", "text", "{toctree}", "{raw} html", "{eval-rst}"}
     for name, text in PAGES.items():
         assert {language.strip() for _, language, _ in FENCED.findall(text)} <= known, name
+        assert not re.search(r"^    (dualprop|make|pip|import|from) ", FENCED.sub("", text), re.MULTILINE), name
 
 
 def test_the_links_of_the_readme_lead_somewhere():

@@ -173,36 +173,55 @@ import os, sys, warnings, torch, lightning, dualprop as dp
 from torch.utils.data import DataLoader, TensorDataset
 from dualprop.lightning import DualPropModule
 warnings.filterwarnings("ignore")
+devices, kind, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 g = torch.Generator().manual_seed(0)
 x, y = torch.randn(24, 5, generator=g), torch.randint(3, (24,), generator=g)
-net = dp.nets.mlp([5, 8, 3], generator=torch.Generator().manual_seed(1))
-rule = dp.RULES[sys.argv[2]](net, loss="cross_entropy")
-devices = int(sys.argv[1])
-module = DualPropModule(rule, lambda parameters: torch.optim.SGD(parameters, lr=0.5))
-trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", devices=devices,
+feedback = "kolen-pollack" if kind == "kp-dp" else "symmetric"
+net = dp.nets.mlp([5, 8, 3], feedback=feedback, generator=torch.Generator().manual_seed(1))
+sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.5, weight_decay=0.01)
+
+class Mine(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = dp.convert(net.plain(), beta=3.0)
+    def training_step(self, batch, _):
+        with dp.scaled_loss(times=1 / 2):
+            return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+    def configure_optimizers(self):
+        return sgd(self.parameters())
+
+class Gradients(lightning.Callback):
+    seen = []
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.seen.append([p.grad.clone() for p in net.parameters()])
+
+module = Mine() if kind == "convert" else DualPropModule(dp.RULES[kind](net, loss="cross_entropy"), sgd)
+trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", devices=devices, callbacks=[Gradients()],
     strategy="ddp" if devices > 1 else "auto", accumulate_grad_batches=2, gradient_clip_val=0.1,
     logger=False, enable_checkpointing=False, use_distributed_sampler=False,
-    enable_progress_bar=False, enable_model_summary=False, default_root_dir=sys.argv[3])
+    enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder)
 rank = int(os.environ.get("LOCAL_RANK", 0))  # each has every second sample
 data = TensorDataset(x[rank::devices], y[rank::devices])
 trainer.fit(module, DataLoader(data, batch_size=6 // devices))
-if trainer.global_rank == 0:
-    print("weights", [round(float(w), 6) for p in net.parameters() for w in p.flatten()])
+assert trainer.world_size == devices
+kept = {"weights": [p.detach() for p in net.parameters()], "gradients": Gradients.seen}
+torch.save(kept, f"{folder}/{devices}-{trainer.global_rank}.pt")
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["dp", "bp"])
-def test_two_processes_are_one(rule, tmp_path):
-    """Each takes every second sample: the batch of both together is one process's."""
+@pytest.mark.parametrize("kind", ["dp", "kp-dp", "convert"])
+def test_two_processes_are_one(kind, tmp_path):
+    """Each takes every second sample: gradients of every step and weights are one process's, of the whole batch."""
     (tmp_path / "train.py").write_text(SCRIPT)
-    said = []
     for devices in (1, 2):
         done = subprocess.run(
-            [sys.executable, "train.py", str(devices), rule, str(tmp_path)],
+            [sys.executable, "train.py", str(devices), kind, str(tmp_path)],
             cwd=tmp_path, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
-        said.append(next(line for line in done.stdout.splitlines() if line.startswith("weights")))
-    ones, twos = (torch.tensor(eval(line.removeprefix("weights "))) for line in said)
-    torch.testing.assert_close(ones, twos, rtol=1e-4, atol=1e-5)
+    one, *two = (torch.load(tmp_path / name, weights_only=True) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    assert len(one["gradients"]) == 4  # two updates in each of two epochs
+    for ours in two:
+        torch.testing.assert_close(ours, one, rtol=1e-4, atol=1e-6)
+    assert all(float(grad.norm()) > 1e-3 for step in one["gradients"] for grad in step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -71,15 +72,14 @@ def test_the_source_distribution_builds_the_same_wheel(built, tmp_path):
     assert contents[0] == contents[1]
 
 
-@pytest.mark.slow
-def test_the_wheel_works_in_an_environment_of_its_own(built, tmp_path):
-    """One with this one's libraries, and nothing of the checkout."""
-    wheel, _ = built
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
-    zipfile.ZipFile(wheel).extractall(site)
-    libraries = tmp_path / "libraries"
+@pytest.fixture(scope="module")
+def alone(built, tmp_path_factory):
+    """The Python of an environment with the wheel, this one's libraries, and nothing of the checkout."""
+    folder = tmp_path_factory.mktemp("alone")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    zipfile.ZipFile(built[0]).extractall(site)
+    libraries = folder / "libraries"
     libraries.mkdir()
     import numpy
 
@@ -87,6 +87,11 @@ def test_the_wheel_works_in_an_environment_of_its_own(built, tmp_path):
         if "dualprop" not in entry.name:
             (libraries / entry.name).symlink_to(entry)
     (site / "libraries.pth").write_text(f"{libraries}\n")
+    return folder / "venv" / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_an_environment_of_its_own(alone, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     words = ["train", "--hidden", "8", "--epochs", "1", "--no-alignment", "--run", "r"]
     for command in (
@@ -97,16 +102,16 @@ def test_the_wheel_works_in_an_environment_of_its_own(built, tmp_path):
         ["train", "--recipe", "mnist-mlp", "--help"],
     ):
         done = subprocess.run(
-            [python, "-m", "dualprop", *command], cwd=tmp_path, env=environment, capture_output=True, text=True
+            [alone, "-m", "dualprop", *command], cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
     where = subprocess.run(
-        [python, "-c", "import dualprop; print(dualprop.__file__)"],
+        [alone, "-c", "import dualprop; print(dualprop.__file__)"],
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert where.stdout.startswith(str(tmp_path))
+    assert where.stdout.startswith(str(alone.parents[1]))
 
 
 def test_the_stub_names_what_is_there():
@@ -126,30 +131,29 @@ def test_the_stub_names_what_is_there():
 
 
 def test_importing_it_imports_next_to_nothing():
-    code = (
-        "import sys; known = set(sys.modules); import dualprop; print(len(set(sys.modules) - known), *sys.modules)"
-    )
+    """No library but the one that puts off the others."""
+    code = "import sys; known = set(sys.modules); import dualprop; print(*set(sys.modules) - known)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    number, *loaded = done.stdout.split()
-    assert not {"torch", "numpy", "pydantic", "rich", "cyclopts"} & set(loaded)
-    assert int(number) < 60
+    loaded = done.stdout.split()
+    assert {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names == {"dualprop", "lazy_loader"}
+    assert [name for name in loaded if name.startswith("dualprop.")] == []
+    assert len(loaded) < 60
+
+
+def types_of(script, python, folder):
+    """What mypy says of a script where the library is what `python` has installed: lines with errors, and all."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python]
+    command += ["--config-file", os.devnull, "--cache-dir", folder / "cache", script]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line], done.stdout
 
 
 @pytest.mark.slow
-def test_a_checker_of_types_knows_the_package(tmp_path):
-    (tmp_path / "mine.py").write_text(
-        """import torch
-import dualprop as dp
-
-net = dp.nets.mlp([4, 8, 3])
-rule = dp.DualProp(net, loss="mse", alpha=0.5, beta=1.0, schedule=dp.Sweep())
-step: dp.Step = rule.backward(torch.randn(5, 4), torch.arange(5) % 3)
-loss: torch.Tensor = step.loss
-result: dp.Result = dp.train(dp.Settings(rule="dp"), "runs/mine")
-wrong: int = dp.load_net("runs/mine")
-"""
-    )
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, "mine.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.count("error:") == 1, done.stdout
-    assert 'mine.py:9: error: Incompatible types in assignment (expression has type "Net"' in done.stdout
+def test_a_checker_of_types_knows_the_package(alone, tmp_path):
+    """As it is installed: everything that a user meets has a type, and what is wrong is found."""
+    pytest.importorskip("mypy")
+    script = ROOT / "tests" / "user.py"
+    wrong = [n for n, line in enumerate(script.read_text().splitlines(), 1) if line.endswith("# wrong")]
+    found, said = types_of(shutil.copy(script, tmp_path), alone, tmp_path)
+    assert found == wrong, said

@@ -1,6 +1,6 @@
 """Layers that train as workers of their own: no clock, no lock, no global step; see `dualprop.distributed.train`.
 
-Needs the extra `dualprop[distributed]` but for `Simulated`, which is one process.
+Needs the extra `distributed` but for `Simulated`, which is one process.
 
 Example:
     >>> import dualprop as dp

@@ -1,4 +1,4 @@
-"""Trained nets on the Hugging Face Hub: `pip install dualprop[hub]`.
+"""Trained nets on the Hugging Face Hub: the extra `hub`.
 
 What is shared of a run is what makes its net again: settings, the values that were used, the best weights in
 safetensors, the result, and a card. No path of the machine that it was trained on is among them.

@@ -1,4 +1,4 @@
-"""The state engine under Lightning's Trainer: `pip install dualprop[lightning]`.
+"""The state engine under Lightning's Trainer: the extra `lightning`.
 
 A model of one's own needs none of this: `dualprop.convert(model)`, and its LightningModule stays as it is.
 

@@ -1,4 +1,4 @@
-"""A run's numbers for MLflow: `pip install dualprop[mlflow]`."""
+"""A run's numbers for MLflow: the extra `mlflow`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained nets for ONNX's runtimes: `pip install dualprop[onnx]`."""
+"""Trained nets for ONNX's runtimes: the extra `onnx`."""
 
 from __future__ import annotations
 

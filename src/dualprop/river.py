@@ -1,4 +1,4 @@
-"""Dual propagation among River's estimators, in its pipelines and evaluations: `pip install dualprop[river]`.
+"""Dual propagation among River's estimators, in its pipelines and evaluations: the extra `river`.
 
 Example:
     >>> from river import datasets, evaluate, metrics, preprocessing

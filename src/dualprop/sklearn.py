@@ -1,4 +1,4 @@
-"""Dual propagation among scikit-learn's estimators, in pipelines and searches: `pip install dualprop[sklearn]`.
+"""Dual propagation among scikit-learn's estimators, in pipelines and searches: the extra `sklearn`.
 
 A fitted estimator holds numbers and arrays alone, so that `skops.io.dump` saves it without a pickle.
 

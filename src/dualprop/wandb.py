@@ -1,4 +1,4 @@
-"""A run's numbers for Weights & Biases: `pip install dualprop[wandb]`."""
+"""A run's numbers for Weights & Biases: the extra `wandb`."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from dualprop import data
 from dualprop.data.frames import Frames
 from dualprop.errors import DataError, DualpropError
+from dualprop.extras import extra
 from dualprop.nets.shapes import Shape
 from dualprop.registry import Registry
 from dualprop.runs.streams import StreamSettings
@@ -324,10 +325,8 @@ def _drifting(settings: StreamSettings, _: str, __: TextIO) -> Source:
 
 
 def _river(settings: StreamSettings, name: str, _: TextIO) -> Source:
-    try:
+    with extra("river", f"source=river:{name}"):
         from river import datasets
-    except ImportError:
-        raise DualpropError(f"source=river:{name}: needs River, pip install dualprop[river]") from None
     kinds = Registry("data set of River's", {each: getattr(datasets, each) for each in datasets.__all__})
     dataset = kinds[name]()
     samples = (Sample(number, dict(x), _label(y)) for number, (x, y) in enumerate(dataset, 1))

@@ -10,11 +10,9 @@ from contextlib import suppress
 from typing import Any
 
 from dualprop.errors import DualpropError
+from dualprop.extras import extra
 from dualprop.training.workers.placement import HERE, Order, Placement
 
-MISSING = (
-    "address: workers on a cluster need Ray, which is not here; install it with: pip install dualprop[distributed]"
-)
 LOCAL = "local"
 ANSWERS = 20.0
 """Seconds in which a cluster must answer."""
@@ -36,10 +34,8 @@ class OnRay(Placement):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if address == LOCAL:  # Ray keeps to the loopback interface where it is told that there is no cluster
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        try:
+        with extra("distributed", f"address={address!r}"):
             import ray
-        except ImportError:
-            raise DualpropError(MISSING) from None
         self._ray, self._address, self._connected = ray, address, False
         self._actors: dict[int, Any] = {}
         self._running: dict[int, Any] = {}

@@ -11,9 +11,8 @@ from typing import Any
 
 from dualprop.arguments import Count, CountOrZero, NotNegative, Positive, checked
 from dualprop.errors import DualpropError
+from dualprop.extras import extra
 from dualprop.training.workers.message import HEADER, Message, RefusedError, unpacked
-
-MISSING = "workers need ZeroMQ, which is not here; install it with: pip install dualprop[distributed]"
 
 
 @checked
@@ -64,7 +63,7 @@ class ZeroMQ:
         """Refuse to begin where ZeroMQ is missing.
 
         Raises:
-            DualpropError: with the line that installs it.
+            MissingExtraError: with the line that installs it.
         """
         zmq()
 
@@ -85,12 +84,10 @@ def zmq() -> Any:
     """The library.
 
     Raises:
-        DualpropError: if it is not installed.
+        MissingExtraError: if it is not installed.
     """
-    try:
+    with extra("distributed", "workers"):
         import zmq
-    except ImportError:
-        raise DualpropError(MISSING) from None
     return zmq
 
 

@@ -1,0 +1,91 @@
+"""What somebody who uses the library writes, for checkers of types alone; `test_packaging.py` runs one on it.
+
+A line that ends in "wrong" is one, and has to be found: so what stands there is not `Any`.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+import dualprop as dp
+
+x, y = torch.randn(5, 4), torch.arange(5) % 3
+
+net: dp.Net = dp.nets.mlp([4, 8, 3])
+rule = dp.DualProp(net, loss="mse", alpha=0.5, beta=1.0, schedule=dp.Sweep())
+step: dp.Step = rule.backward(x, y)
+loss: Tensor = step.loss
+loss_is_float: float = step.loss  # wrong
+steps: Iterator[dp.Step] = rule.iterate(x, y)
+state: dp.State = rule.infer(x, y)
+plus: Tensor = rule.infer(x, y).plus[1]
+text: str = rule.infer(x, y)  # wrong
+cosines: list[float] = list(dp.alignment(rule, x, y).cosine)
+named: dp.Rule = dp.RULES["ep"](net, loss="mse", T1=5)
+named_is_int: int = dp.RULES["ep"](net)  # wrong
+with dp.counting() as counts:
+    rule.backward(x, y)
+products: int = counts.total.products
+
+g = dp.Graph()
+inputs = g.input("x")
+hidden = g.layer("h", {inputs: dp.Dense(4, 8)}, "tanh")
+output = g.layer("y", {hidden: dp.Local(nn.Linear(8, 3)), inputs: dp.Dense(4, 3, bias=False)}, "linear")
+g.connect(hidden, hidden, dp.Dense(8, 8))
+graph: dp.Net = g.net(outputs=[output])
+unlike: str = g.net(outputs=[output])  # wrong
+
+model: nn.Sequential = dp.convert(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), beta=1.0)
+other: nn.Linear = dp.convert(nn.Sequential(nn.Linear(4, 8)))  # wrong
+found: dp.Conversion = dp.conversion(model)
+total: float = dp.alignment(model, nn.functional.cross_entropy, x, y).total
+with dp.scaled_loss(times=2.0):
+    model(x)
+plain: nn.Sequential = dp.unconvert(model)
+
+digits = dp.data.load("digits")
+for images, labels in dp.data.Batches(digits.train, 100, seed=0):
+    shape: torch.Size = images.shape
+    labels_are_ints: list[int] = labels  # wrong
+
+settings = dp.Settings(rule="dp", hidden=(8,), epochs=2)
+result: dp.Result = dp.train(settings, "runs/mine", data=(x, y), progress=False)
+accuracy: float | None = result.test_accuracy
+accuracy_is_float: float = result.test_accuracy  # wrong
+again: dp.Result = dp.resume("runs/mine", {"epochs": 3}, data=(x, y))
+loaded: dp.Net = dp.load_net("runs/mine")
+loaded_is_int: int = dp.load_net("runs/mine")  # wrong
+dp.compare(["bp", "dp"], [0, 1], {"hidden": (8,)}, "runs/both", data=(x, y))
+
+learner = dp.stream.Learner(net, loss="cross_entropy", beta=0.1)
+tick = learner.tick(x[0], y=1)
+frame: int | None = tick.frame
+frame_is_str: str = tick.frame  # wrong
+noisy = dp.DualProp(net, states=dp.devices.Noise(0.1), weights=dp.devices.Quantised(bits=2))
+carrier = dp.distributed.Simulated(loss=0.1)
+crowd: dp.Result = dp.distributed.train(settings, "runs/crowd", workers=2, carrier=carrier)
+crowd_is_str: str = dp.distributed.train(settings, "runs/crowd")  # wrong
+
+
+class Mine(dp.Rule):
+    def update(self, x: Tensor, y: Tensor) -> dp.Step:
+        return dp.Step(self.loss.value(self.net(x), y).mean(), self.net(x))
+
+
+class Shrink(dp.Potential):
+    elementwise = True
+
+    def __call__(self, a: Tensor) -> Tensor:
+        return nn.functional.softshrink(a, 0.1)
+
+
+class Watched(dp.Callback):
+    def epoch(self, trainer: dp.Trainer) -> None:
+        print(trainer.epoch, trainer.numbers["loss"])
+
+
+dp.RULES["mine"] = dp.Method(Mine, "mine")
+dp.RULES["wrong"] = Mine  # wrong
+dp.POTENTIALS["shrink"] = Shrink()
+dp.Trainer(net, Mine(net), torch.optim.SGD(net.parameters(), 0.1), [(x, y)], [Watched()]).fit(1)
