@@ -88,14 +88,18 @@ def distances(case: Callable[[nn.Module, bool], None]) -> tuple[float, float]:
 CASES = {
     f"goes through a `GradScaler` (times {SCALE:,.0f})": scaled,
     f"is accumulated over k batches, each divided by k (k = {PARTS})": accumulated,
-    f"is a mean over tokens or pixels, \"dense outputs\" ({TIME} a sample)": dense,
+    f'is a mean over tokens or pixels, "dense outputs" ({TIME} a sample)': dense,
     f"has samples in another dimension than the first (4 of length {TIME}, time first)": time_first,
 }
 
 
 def rows() -> list[str]:
     """The table's."""
-    return [f"| {name} | {told:.1e} | {untold:.1e} |" for name, case in CASES.items() for told, untold in [distances(case)]]
+    return [
+        f"| {name} | {told:.1e} | {untold:.1e} |"
+        for name, case in CASES.items()
+        for told, untold in [distances(case)]
+    ]
 
 
 if __name__ == "__main__":

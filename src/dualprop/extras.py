@@ -44,14 +44,20 @@ def way_to(name: str) -> str:
         name: of the extra.
 
     Returns:
-        The command with the libraries that the package's metadata names for this Python; where there are none, why.
+        The command with the libraries that the package's metadata names for this Python; without any, why.
     """
     try:
         lines = metadata.requires("dualprop") or []
     except metadata.PackageNotFoundError:  # a checkout that is imported without being installed
         lines = []
-    brought = [each for each in map(Requirement, lines) if each.marker and f'extra == "{name}"' in str(each.marker)]
-    here = [f'"{each.name}{each.specifier}"' for each in brought if each.marker and each.marker.evaluate({"extra": name})]
+    brought = [
+        each for each in map(Requirement, lines) if each.marker and f'extra == "{name}"' in str(each.marker)
+    ]
+    here = [
+        f'"{each.name}{each.specifier}"'
+        for each in brought
+        if each.marker and each.marker.evaluate({"extra": name})
+    ]
     if here:
         return f"pip install {' '.join(here)}"
     without = f", which has nothing for Python {platform.python_version()}" if brought else ""

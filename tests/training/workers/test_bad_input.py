@@ -65,9 +65,9 @@ def test_what_zeromq_refuses():
 
 def test_a_missing_extra_is_named_with_its_line(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "zmq", None)
-    refused(tmp_path, "workers: needs zmq, not installed; pip install .*pyzmq", carrier=dp.distributed.ZeroMQ())
+    refused(tmp_path, r"workers: needs zmq, not installed; pip install .*pyzmq", carrier=dp.distributed.ZeroMQ())
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(dp.DualpropError, match="address='local': needs ray, not installed; pip install .*ray"):
+    with pytest.raises(dp.DualpropError, match=r"address='local': needs ray, not installed; pip install .*ray"):
         on_ray.OnRay("local")
 
 
