@@ -212,7 +212,7 @@ torch.save(kept, f"{folder}/{devices}-{trainer.global_rank}.pt")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dp", "kp-dp", "convert"])
 def test_two_processes_are_one(kind, tmp_path):
-    """Each takes every second sample: every gradient and the weights are those of one process and the whole batch."""
+    """Each has every second sample: gradients and weights are those of one process with the whole batch."""
     (tmp_path / "train.py").write_text(SCRIPT)
     for devices in (1, 2):
         done = subprocess.run(
