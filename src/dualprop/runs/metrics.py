@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,15 @@ class Metrics:
         Raises:
             OSError: if it cannot be written.
         """
-        with self.path.open("a", encoding="utf-8") as f:
-            f.write(json.dumps(record) + "\n")
+        line = f"{json.dumps(record)}\n".encode()
+        with self.path.open("ab", buffering=0) as f:
+            end = f.seek(0, os.SEEK_END)
+            try:
+                if f.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                f.truncate(end)  # no half of a line, that others would be appended to
+                raise
 
     def rewind(self, step: int) -> None:
         """Drop the records that will be computed again: those of steps after `step`, and any test."""

@@ -61,7 +61,7 @@ def test_what_zeromq_refuses():
     ):
         with pytest.raises(dp.DualpropError, match=said):
             dp.distributed.ZeroMQ(**given)
-    with pytest.raises(dp.DualpropError, match="more than the 1,000 of ZeroMQ"):
+    with pytest.raises(dp.DualpropError, match="largest=1000: must be at least 1660, the bytes"):
         dp.distributed.ZeroMQ(largest=1000).check_size(200)
 
 
@@ -133,3 +133,37 @@ def test_a_shared_weight(tmp_path):
     with pytest.raises(dp.DualpropError, match="layers 1 and 2 share a weight"):
         check_rule(dp.DualProp(net), InFlight())
     assert torch.is_tensor(dense.weight)
+
+
+def test_what_the_sockets_would_not_take_is_told_before_anything_begins(tmp_path, monkeypatch):
+    pytest.importorskip("zmq")
+    refused(
+        tmp_path, r"largest=1000: must be at least \d+, the bytes", carrier=dp.distributed.ZeroMQ(largest=1000)
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for first in (port, port - 2):  # the driver's, or that of the second worker
+            carrier = dp.distributed.ZeroMQ(host="127.0.0.1", port=first)
+            refused(tmp_path, f"port={port}: cannot be listened on at 127.0.0.1", carrier=carrier)
+    carrier = dp.distributed.ZeroMQ(host="192.0.2.1")
+    refused(tmp_path, "port=0: cannot be listened on at 192.0.2.1", carrier=carrier)
+    carrier = dp.distributed.ZeroMQ(host="127.0.0.1", port=65534)
+    refused(tmp_path, "port=65536: cannot be listened on at 127.0.0.1", carrier=carrier)
+    monkeypatch.setattr("tempfile.tempdir", "/tmp/" + "long" * 25)
+    refused(tmp_path, "TMPDIR='/tmp/long.*: too long for Unix sockets", carrier=dp.distributed.ZeroMQ())
+
+
+def test_factors_that_are_not_one_for_each_worker(tmp_path):
+    refused(tmp_path, r"slow=\(2.0,\): must have 2 factors", carrier=dp.distributed.Simulated(slow=(2.0,)))
+
+
+def test_a_way_that_is_none(tmp_path):
+    refused(tmp_path, r"way=5: must be InFlight\(...\), Held\(...\) or a word", way=5)
+    refused(
+        tmp_path,
+        "way='held:1,pace=2': unknown setting 'pace'; choose from updates, beat, patience",
+        way="held:1,pace=2",
+    )
+    refused(tmp_path, "way='held:1,beat=-1': beat=-1", way="held:1,beat=-1")

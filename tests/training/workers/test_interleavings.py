@@ -118,7 +118,10 @@ def test_a_message_that_does_not_fit_is_refused_and_counted():
     (mean,) = workers[0].react([], 0.0)
     wrong = [
         mean._replace(layer=2),
-        mean._replace(tensor=mean.tensor[:2]),
+        mean._replace(tensor=mean.tensor[:0]),
+        mean._replace(tensor=mean.tensor[:, :2]),
+        mean._replace(tensor=mean.tensor.repeat(2, 1)),
+        mean._replace(tensor=mean.tensor[0, 0]),
         mean._replace(tensor=mean.tensor.float()),
         mean._replace(kind=Kind.FEEDBACK),
     ]

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -22,14 +24,32 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def left():
-    """Processes of workers that this one has started."""
-    children = psutil.Process().children(recursive=True)
+@pytest.fixture
+def sockets(monkeypatch):
+    """Where this test's sockets are, and nobody else's; a short name, for those of sockets are short."""
+    with tempfile.TemporaryDirectory(prefix="w") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def ours(process):
+    """The workers' processes that a process has started."""
+    children = process.children(recursive=True)
     return [p for p in children if p.is_running() and "dualprop.cli.worker" in " ".join(p.cmdline())]
 
 
-def folders():
-    return set(Path(os.environ.get("TMPDIR", "/tmp")).glob("dualprop-*"))
+def alive(processes):
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def wait(for_what, seconds=120, process=None):
+    """Until it holds."""
+    until = time.monotonic() + seconds
+    while not for_what():
+        assert process is None or process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
 
 
 class Kill(dp.Callback):
@@ -45,9 +65,9 @@ class Kill(dp.Callback):
 
 
 @pytest.mark.slow
-def test_they_learn_and_are_killed_and_learn_on(tmp_path):
+def test_they_learn_and_are_killed_and_learn_on(tmp_path, sockets):
     """The first, a middle and the last one are killed; each comes back with its snapshot."""
-    before, kill = folders(), Kill((100, 1), (160, 0), (220, 2))
+    kill = Kill((100, 1), (160, 0), (220, 2))
     settings = dp.Settings(**{**SETTINGS, "epochs": 12})
     carrier = dp.distributed.ZeroMQ(snapshot_every=0.2)
     result = dp.distributed.train(
@@ -55,8 +75,8 @@ def test_they_learn_and_are_killed_and_learn_on(tmp_path):
     )
     assert result.test_accuracy > 0.85
     assert [number for number, _, _ in kill.recoveries] == [1, 0, 2]
-    assert left() == []
-    assert folders() == before
+    assert ours(psutil.Process()) == []
+    assert list(sockets.iterdir()) == []
     epochs = Run.open(tmp_path / "run").metrics("epoch")
     assert epochs[-1]["measures"]["updates"] > 1500
     again = dp.distributed.resume(tmp_path / "run", {"epochs": 13}, workers=2, progress=False)
@@ -64,65 +84,67 @@ def test_they_learn_and_are_killed_and_learn_on(tmp_path):
     assert len(Run.open(tmp_path / "run").metrics("epoch")) == 13
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    """A run by the command line, in a process of its own, that has begun to learn."""
-    folder = tmp_path_factory.mktemp("cli") / "run"
+def epochs_of(folder):
+    path = folder / "metrics.jsonl"
+    return (
+        [r for r in map(json.loads, path.read_text().splitlines()) if r["kind"] == "epoch"]
+        if path.exists()
+        else []
+    )
+
+
+@contextmanager
+def begun(folder):
+    """A run by the command line, in a process of its own, that has learnt for two epochs."""
     words = [f"--{name.replace('_', '-')}={','.join(map(str, v)) if isinstance(v, tuple) else v}"
              for name, v in SETTINGS.items() if name not in ("epochs", "alignment")]  # fmt: skip
     command = [sys.executable, "-m", "dualprop", "train", "--workers=2", "--epochs=500", f"--run={folder}", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for _ in range(3000):
-        if (folder / "metrics.jsonl").exists() and "epoch" in (folder / "metrics.jsonl").read_text():
-            break
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    else:
-        raise AssertionError("does not begin")
-    return folder, process
-
-
-def of(process):
-    return [p for p in psutil.Process(process.pid).children(recursive=True) if "worker" in " ".join(p.cmdline())]
+    try:
+        wait(lambda: len(epochs_of(folder)) > 1, process=process)
+        workers = ours(psutil.Process(process.pid))
+        assert len(workers) == 3, "two, and one that waits"
+        yield process, workers
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_leaves_nothing_behind(started):
-    folder, process = started
-    children = of(process)
-    assert len(children) == 3  # and one that waits
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_asked_to_end_saves_and_leaves_nothing_behind(asked, tmp_path, sockets):
+    """Also where everybody is asked at once: it is the driver who says when."""
+    folder = tmp_path / "run"
+    with begun(folder) as (process, workers):
+        for worker in workers:
+            worker.send_signal(asked)
+        process.send_signal(asked)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert f"go on with: dualprop train --resume {folder}" in said
     assert "worker 1: layer" in said
-    assert not [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert "started again" not in said
+    assert alive(workers) == []
+    assert list(sockets.iterdir()) == []
     state = Run.open(folder).load()["workers"]
     assert state["batch"] > 0
     assert all((folder / file).is_file() for file in state["files"].values())
 
 
 @pytest.mark.slow
-def test_where_the_driver_is_killed_the_workers_end_and_the_run_goes_on(started):
-    folder, process = started
-    assert process.poll() is not None, "the test before has stopped it"
-    before, epochs = Run.open(folder).load()["counters"]["step"], len(Run.open(folder).metrics("epoch"))
-    command = [sys.executable, "-m", "dualprop", "train", f"--resume={folder}"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for _ in range(3000):
-        children = of(process)
-        if len(children) == 3 and len(Run.open(folder).metrics("epoch")) > epochs + 1:
-            break
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    process.kill()
-    process.wait()
-    until = time.monotonic() + 10
-    while time.monotonic() < until and (
-        alive := [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    ):
-        time.sleep(0.05)
-    assert alive == []
-    said = json.loads((folder / "resolved.json").read_text())["workers"]
-    assert said["way"] == "in-flight:4"
-    assert Run.open(folder).load()["counters"]["step"] > before
+def test_where_the_driver_is_killed_nothing_is_left_and_the_run_goes_on(tmp_path, sockets):
+    folder = tmp_path / "run"
+    with begun(folder) as (process, workers):
+        assert list(sockets.glob("dualprop-*/*"))
+        process.kill()
+        process.wait()
+        wait(lambda: not alive(workers), 20)
+        assert list(sockets.iterdir()) == []
+    step, epochs = Run.open(folder).load()["counters"]["step"], len(epochs_of(folder))
+    assert json.loads((folder / "resolved.json").read_text())["workers"]["way"] == "in-flight:4"
+    command = [sys.executable, "-m", "dualprop", "train", f"--resume={folder}", f"--epochs={epochs + 2}"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    assert Run.open(folder).load()["counters"]["step"] > step
+    assert len(epochs_of(folder)) == epochs + 2
+    assert list(sockets.iterdir()) == []

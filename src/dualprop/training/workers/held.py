@@ -46,11 +46,6 @@ class Held:
         """A worker that works so."""
         return Holding(worker, self)
 
-    @property
-    def word(self) -> str:
-        """As it is recorded."""
-        return f"held:{self.updates}"
-
 
 class Holding:
     """A worker's states on the batch that stands.
@@ -97,6 +92,7 @@ class Holding:
         part, size = self._part, self._part.size(batch)
         self._counts.skipped += not self._learnt
         self._counts.seen += 1
+        self._worker.effort += 1
         self.batch, self.next, self._begun = batch, max(self.next, batch + 1), now
         self._heard, self._ready, self._learnt = part.takes_inputs, 0, False
         segment = self._segment
@@ -134,6 +130,9 @@ class Holding:
         """See `Worker.finish`."""
         self._counts.skipped += not self._learnt
         self._learnt = True
+
+    def took(self, seconds: float) -> None:
+        """How long a batch stands is for the first layer to say, not for who is slow."""
 
     def hear(self, message: Message) -> None:
         """What a neighbour says of the batch that stands."""
@@ -189,6 +188,7 @@ class Holding:
             output = segment.neurons[-1]
             self._worker.judge(output.said, self._blocks.batch.tasks[part.depth].y, self.batch)
         self._worker.learn(segment.links, self.batch)
+        self._worker.effort += 2
         self._learnt = True
         for link in segment.links:  # the weights are others
             link.operand = link.sent = None
@@ -198,7 +198,7 @@ class Holding:
         part, counts = self._part, self._counts
         mean = message.kind is Kind.MEAN
         below, k = (part.takes_inputs, part.first - 1) if mean else (part.takes_targets, part.last)
-        if below or not part.fits(message, k):
+        if below or not part.fits(message, k) or len(message.tensor) < part.size(message.batch):
             counts.refused += 1
         elif message.batch < self.batch:
             counts.late += 1

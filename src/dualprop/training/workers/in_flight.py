@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dualprop.arguments import Count, checked
 from dualprop.nets.synapses import one_step
 from dualprop.training.workers.message import Kind, Message
 from dualprop.training.workers.segment import Segment
+from dualprop.training.workers.share import Share
 from dualprop.training.workers.worker import Pace, Worker
 
 
@@ -28,6 +30,9 @@ class InFlight:
 
     The first layer begins a batch whenever fewer than `batches` are on their way. One that comes back lets all
     before it count as lost; where none comes back for four deviations above the usual time, all are.
+
+    A worker that is slow takes on the first samples of a batch alone, and learns from some batches only: it slows
+    its own learning, and its neighbours make as many updates as before, from fewer samples each.
 
     Args:
         batches: on their way at once, at least 1. A ring has room for twice as many.
@@ -50,18 +55,13 @@ class InFlight:
         """A worker that works so."""
         return _Flight(worker, self.batches)
 
-    @property
-    def word(self) -> str:
-        """As it is recorded."""
-        return f"in-flight:{self.batches}"
-
 
 class _Flown(Segment):
     """A batch in the ring.
 
     Attributes:
         updates: the worker's, when it went up.
-        size: samples.
+        size: its first samples that have come so far, up or down.
     """
 
     __slots__ = ("size", "updates")
@@ -81,6 +81,7 @@ class _Flight:
         self._floor = -1  # the largest number that has left the ring
         self._away: dict[int, float] = {}  # when each that is on its way has gone up
         self._clock, self.due = _Patience(), math.inf
+        self._share = Share(worker.part.lead)
         self.next = self.until = 0
 
     @property
@@ -94,6 +95,9 @@ class _Flight:
         if self._part.takes_inputs:
             posts += self._begin(now)
         return posts
+
+    def took(self, seconds: float) -> None:
+        self._share.spend(seconds)
 
     def finish(self) -> None:
         for flown in self._ring.values():
@@ -130,6 +134,7 @@ class _Flight:
         elif batch <= self._floor or (len(self._ring) >= self._room and batch < min(self._ring)):
             self._counts.late += 1
         else:
+            self._share.hear(Kind.MEAN, message.part)
             self.next = max(self.next, batch + 1)
             return self._up(batch, message.tensor)
         return []
@@ -137,6 +142,10 @@ class _Flight:
     def _up(self, batch: int, mean: Tensor) -> list[Message]:
         """A batch goes up through the layers; at the output it turns."""
         part = self._part
+        mean = mean[: self._share.rows(len(mean))]
+        taken = len(mean) / part.size(batch)
+        self._share.begin(taken)
+        self._worker.effort += taken
         self._counts.seen += 1
         flown = self._spare.pop() if self._spare else _Flown(part.layers, part.first)
         flown.updates, flown.size, flown.below.mean = self._counts.updates, len(mean), mean
@@ -152,8 +161,8 @@ class _Flight:
             if not part.takes_targets:
                 top = flown.neurons[-1].mean
                 assert top is not None
-                return [Message(Kind.MEAN, batch, part.last, top)]
-            output, y = flown.neurons[-1], part.targets(batch)
+                return [Message(Kind.MEAN, batch, part.last, top, self._share.say(Kind.MEAN))]
+            output, y = flown.neurons[-1], part.targets(batch)[: flown.size]
             output.output = output.mean
             self._worker.judge(output.said, y, batch)
             output.difference = part.difference.output(output, y)
@@ -171,8 +180,12 @@ class _Flight:
             self._counts.doubled += batch in self._ring
             self._counts.late += batch not in self._ring
             return []
+        if len(message.tensor) > flown.size:
+            self._counts.refused += 1
+            return []
+        self._share.hear(Kind.FEEDBACK, message.part)
         top = flown.neurons[-1]
-        top.pull = message.tensor
+        top.pull, flown.size = _filled(message.tensor, flown.size), len(message.tensor)
         with one_step(self._worker.synapses):
             top.difference = part.difference.hidden(top)
             posts = self._down(batch, flown)
@@ -192,15 +205,22 @@ class _Flight:
                 below.collect((link,))
                 below.difference = part.difference.hidden(below)
         sent = flown.links[0].sent
-        return [] if part.takes_inputs or sent is None else [Message(Kind.FEEDBACK, batch, part.first - 1, sent)]
+        if part.takes_inputs or sent is None:
+            return []
+        sent = sent[: flown.size]
+        return [Message(Kind.FEEDBACK, batch, part.first - 1, sent, self._share.say(Kind.FEEDBACK))]
 
     def _learn(self, batch: int, flown: _Flown) -> None:
-        """All edges learn, once what they send down has been made with the weights before."""
-        for n in flown.neurons:
-            assert n.difference is not None
-            n.delta = n.difference.mul(-1 / (self._part.difference.beta[n.number - 1] * flown.size))
-        self._counts.stale += self._counts.updates - flown.updates
-        self._worker.learn(flown.links, batch)
+        """All edges learn, once what they send down has been made with the weights before; if it is time to."""
+        learns = self._share.learns()
+        self._worker.effort += (1 + learns) * len(flown.neurons[0].total) / self._part.size(batch)
+        self._counts.skipped += not learns
+        if learns:
+            for n in flown.neurons:
+                assert n.difference is not None
+                n.delta = n.difference.mul(-1 / (self._part.difference.beta[n.number - 1] * flown.size))
+            self._counts.stale += self._counts.updates - flown.updates
+            self._worker.learn(flown.links, batch)
         self._ring[batch] = None
         self._spare.append(flown)
         if self._part.takes_inputs and self._part.takes_targets:
@@ -242,3 +262,10 @@ class _Patience:
         """When a batch that has gone up then counts as lost."""
         usual = 1.0 if self._mean is None else self._mean + 4 * self._deviation
         return begun + self._factor * max(usual, 1e-3)
+
+
+def _filled(feedback: Tensor, size: int) -> Tensor:
+    """Feedback to so many samples; to those that somebody above has not taken on it is zero."""
+    if len(feedback) == size:
+        return feedback
+    return torch.cat([feedback, feedback.new_zeros(size - len(feedback), *feedback.shape[1:])])

@@ -74,7 +74,8 @@ class Message(NamedTuple):
         batch: the number of the batch, counted from 0 over all epochs.
         layer: the layer that the tensor belongs to: whose mean it is, or whom it feeds back to.
         tensor: the mean z̄_k, or the feedback A_{k+1}^T (z_{k+1}^+ - z_{k+1}^-); shape (B, ...).
-        part: its number, where several belong together.
+        part: its number, where several belong together; of a mean or a feedback the microseconds that a batch
+            takes the slowest worker on the side that it comes from.
 
     Example:
         >>> message = Message(Kind.MEAN, 7, 2, torch.ones(2, 3))

@@ -75,8 +75,6 @@ class OnRay(Placement):
 
     def host(self) -> str | None:
         """This machine's address as the cluster knows it."""
-        if self._address == LOCAL:
-            return None
         self._connect()
         address: str = self._ray.util.get_node_ip_address()
         return address
@@ -85,7 +83,9 @@ class OnRay(Placement):
         """The actor, or the same one once Ray has started it anew."""
         self._connect()
         if number not in self._actors:
-            actor = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(_Actor)
+            actor = self._ray.remote(
+                num_cpus=0, max_restarts=-1, max_task_retries=0, scheduling_strategy="SPREAD"
+            )(_Actor)
             self._actors[number] = actor.remote()
         self._running[number] = self._actors[number].serve.remote(dict(order))
 

@@ -18,7 +18,7 @@ from dualprop.runs.settings import Settings
 from dualprop.training.experiment import Experiment
 from dualprop.training.optim.optimizers import FACTOR, LR_SCHEDULES, OPTIMIZERS
 from dualprop.training.workers.differences import Derivative, Difference, Finite
-from dualprop.training.workers.grouping import Group
+from dualprop.training.workers.grouping import Group, costs
 from dualprop.training.workers.pairs import Pairs
 from dualprop.training.workers.worker import Part, Way
 
@@ -86,12 +86,13 @@ def check_rule(rule: Rule, way: Way) -> None:
         raise DualpropError(f"schedule={rule.schedule!r}: workers have no order of updates; leave it out")
 
 
-def part_of(experiment: Experiment, group: Group) -> Part:
+def part_of(experiment: Experiment, group: Group, groups: Sequence[Group] = ()) -> Part:
     """The part of an experiment that a worker takes.
 
     Args:
         experiment: whose net, rule, data and settings.
         group: its first and last layer.
+        groups: those of all workers, by which it knows how much of the work it has.
     """
     settings, trainer, first, last = experiment.settings, experiment.trainer, *group
     net, rule, data = trainer.net, trainer.rule, trainer.data
@@ -123,4 +124,11 @@ def part_of(experiment: Experiment, group: Group) -> Part:
         pairs=Pairs(data),
         optimizer=optimizer,
         rate=partial(LR_SCHEDULES[settings.lr_schedule], settings),
+        lead=_lead(costs(net, experiment.dataset.in_shape), group, groups),
     )
+
+
+def _lead(costs: Sequence[float], group: Group, groups: Sequence[Group]) -> float:
+    """A group's work beside that of whoever has most of it among the others, at least 1."""
+    others = [sum(costs[first - 1 : last]) for first, last in groups if first != group[0]]
+    return max(1.0, sum(costs[group[0] - 1 : group[1]]) / max(others)) if others else 1.0

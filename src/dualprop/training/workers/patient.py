@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,28 +18,34 @@ logger = logging.getLogger("dualprop")
 
 
 class PatientRun(Run):
-    """A run that goes on where checkpoints and metrics cannot be written; its result must be."""
+    """A run that goes on where checkpoints, weights and metrics cannot be written; its result must be."""
 
-    _warned = False
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._told: set[str] = set()
 
-    def _try(self, write: Callable[[], None]) -> None:
+    @contextmanager
+    def _warning(self) -> Iterator[None]:
+        """What cannot be written in it is told, once."""
         try:
-            write()
+            yield
         except CheckpointError as error:
-            if not self._warned:
+            if str(error) not in self._told:
                 logger.warning("%s; training goes on", error)
-            self._warned = True
-        else:
-            self._warned = False
+            self._told.add(str(error))
 
     @override
     def save(self, checkpoint: Mapping[str, Any]) -> None:
-        self._try(lambda: super(PatientRun, self).save(checkpoint))
+        with self._warning():
+            super().save(checkpoint)
 
     @override
     def save_weights(self, name: str, weights: Mapping[str, Tensor], **notes: object) -> None:
-        self._try(lambda: super(PatientRun, self).save_weights(name, weights, **notes))
+        with self._warning():
+            super().save_weights(name, weights, **notes)
 
     @override
-    def log(self, **record: Any) -> None:
-        self._try(lambda: super(PatientRun, self).log(**record))
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        with self._warning(), super().writing(what):
+            yield

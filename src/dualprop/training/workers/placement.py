@@ -56,14 +56,14 @@ class Local(Placement):
         """By the process that waits; then another one waits."""
         self._reap(number)
         spare = self._spare
-        process = self._process() if spare is None or spare.poll() is not None else spare
+        process = self._process(order) if spare is None or spare.poll() is not None else spare
         self._spare = None
         self._processes[number] = process
         with suppress(BrokenPipeError):
             _stdin(process).write(json.dumps(order).encode() + b"\n")
             _stdin(process).flush()
         if spare is not None or len(self._processes) == order["count"]:
-            self._spare = self._process()
+            self._spare = self._process(order)
 
     def dead(self, number: int) -> str:
         """By its exit code."""
@@ -100,10 +100,10 @@ class Local(Placement):
                 _stdin(process).close()
 
     @staticmethod
-    def _process() -> subprocess.Popen[bytes]:
+    def _process(order: Order) -> subprocess.Popen[bytes]:
         """One that waits for an order; Ctrl-C in the terminal is not for it."""
         return subprocess.Popen(
-            [sys.executable, "-m", "dualprop.cli.worker"],
+            [sys.executable, "-m", "dualprop.cli.worker", *order["folders"]],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             preexec_fn=os.setpgrp,

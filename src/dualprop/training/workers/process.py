@@ -63,7 +63,7 @@ class Server:
         settings = Settings.from_dict(order["settings"])
         experiment = build(settings, recorded=Resolved.from_dict(order["resolved"]))
         first, last = order["group"]
-        self._worker = Worker(part_of(experiment, (first, last)), parsed(order["way"]))
+        self._worker = Worker(part_of(experiment, (first, last), order["groups"]), parsed(order["way"]))
         self._folder = Path(order["folder"])
         self._layers = range(first, last + 1)
         for k in self._layers:
@@ -134,7 +134,9 @@ class Server:
         """What the worker has to say to them."""
         begun = time.monotonic()
         posts = self._worker.react(messages, begun)
-        self._busy += time.monotonic() - begun
+        seconds = time.monotonic() - begun
+        self._busy += seconds
+        self._worker.took(seconds)
         for post in posts:
             neighbour = self._to.get("up" if post.kind is Kind.MEAN else "down")
             if neighbour is not None:

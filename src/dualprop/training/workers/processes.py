@@ -25,6 +25,7 @@ from dualprop.training.workers.message import Kind, Message
 from dualprop.training.workers.parts import part_of
 from dualprop.training.workers.placement import HERE, Placement
 from dualprop.training.workers.process import FOLDER, REPORT_EVERY, snapshot, versions, write_snapshot
+from dualprop.training.workers.ways import worded
 from dualprop.training.workers.worker import LASTING, Way, Worker
 from dualprop.training.workers.zeromq import Sockets, ZeroMQ, folder, new_key
 
@@ -63,7 +64,7 @@ class ProcessCrew(Crew):
         imports: Sequence[Path] = (),
     ) -> None:
         self.groups, self._zeromq, self._placement, self._path = list(groups), zeromq, placement, path
-        parts = [part_of(experiment, group) for group in groups]
+        parts = [part_of(experiment, group, groups) for group in groups]
         workers = [Worker(part, way) for part in parts]  # of whom only names and first states are wanted
         self.lines = [Line(worker.name, state="starts") for worker in workers]
         self._first_states: Callable[[int], dict[str, Any]] = lambda k: next(
@@ -76,13 +77,14 @@ class ProcessCrew(Crew):
         self._order: dict[str, Any] = {
             "settings": experiment.settings.as_dict(),
             "resolved": resolved.as_dict(),
-            "way": way.word,
+            "way": worded(way),
             "folder": str(path.absolute()),
             "largest": zeromq.largest,
             "room": 2 * getattr(way, "batches", 1),
             "threads": resolved.threads,
             "snapshot_every": zeromq.snapshot_every,
             "count": len(groups),
+            "groups": [list(group) for group in groups],
             "imports": [str(file) for file in imports],
         }
         self._told = [dict[str, Any]() for _ in groups]  # the last report of each
@@ -97,10 +99,10 @@ class ProcessCrew(Crew):
         self.recoveries: list[tuple[int, float, int]] = []
         self._asked, self._warned, self._until = 0, False, 0
         self._sockets: Sockets | None = None
+        self._folder: Path | None = None  # of Unix sockets
 
     def __enter__(self) -> Self:
         """All have been started, and have answered."""
-        self._folder = folder()
         try:
             self._begin()
         except BaseException:
@@ -121,16 +123,18 @@ class ProcessCrew(Crew):
             if self._sockets is not None:
                 self._sockets.close()
                 self._sockets = None
-            shutil.rmtree(self._folder, ignore_errors=True)
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
 
     def _begin(self) -> None:
         self._save_first_states()
         zeromq = self._zeromq
         self._host = zeromq.host or self._placement.host()
+        self._folder = folder() if self._host is None else None
         key = new_key() if zeromq.outer or (zeromq.host is None and self._host is not None) else None
         self._sockets = sockets = Sockets(key, zeromq.largest)
         self._control, control = sockets.bound("ROUTER", 10_000, self._listen(0))
-        self._order |= {"control": control, "key": key}
+        self._order |= {"control": control, "key": key, "folders": [str(self._folder)] if self._folder else []}
         for number in range(len(self.groups)):
             self._place(number)
         until = time.monotonic() + zeromq.timeout
@@ -138,8 +142,9 @@ class ProcessCrew(Crew):
             self._turn(0.1)
             if time.monotonic() > until:
                 silent = [line.name for line in self.lines if line.state == "starts"]
+                other = "; what came was of another version" if sockets.refused else ""
                 raise DualpropError(
-                    f"timeout={zeromq.timeout:g}: no answer from the worker of {', '.join(silent)}"
+                    f"timeout={zeromq.timeout:g}: no answer from the worker of {', '.join(silent)}{other}"
                 )
         for number in range(len(self.groups)):
             self._start(number)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dualprop.arguments import Fraction, NotNegative, Positive, Seed, checked
+from dualprop.arguments import Fraction, NotNegative, Positive, Seed, Several, checked
+from dualprop.errors import DualpropError
 from dualprop.training.workers.message import Kind, Message
 from dualprop.training.workers.worker import Worker
 
@@ -27,10 +28,11 @@ class Simulated:
         duplicate: the part that comes twice, the second time late.
         late: see `reorder`.
         speed: multiply-adds that a worker makes in a second.
+        slow: how many times as long each worker takes, from the input up; none: all take once as long.
 
     Example:
-        >>> Simulated(loss=0.2, delay=0.01)
-        Simulated(seed=0, loss=0.2, delay=0.01, reorder=0.0, duplicate=0.0, late=0.02, speed=20000000000.0)
+        >>> Simulated(loss=0.2).arrivals(torch.Generator().manual_seed(0))
+        [0.0]
     """
 
     seed: Seed = 0
@@ -40,9 +42,16 @@ class Simulated:
     duplicate: Fraction = 0.0
     late: NotNegative = 0.02
     speed: Positive = 2e10
+    slow: Several[Positive] = ()
 
-    def check(self) -> None:
-        """It needs nothing."""
+    def check(self, workers: int) -> None:
+        """Refuse factors that are not one for each worker.
+
+        Raises:
+            DualpropError: naming both numbers.
+        """
+        if self.slow and len(self.slow) != workers:
+            raise DualpropError(f"slow={self.slow}: must have {workers} factors, one for each worker")
 
     def arrivals(self, generator: torch.Generator) -> list[float]:
         """After how many seconds a message comes, once for each time that it does."""
@@ -59,7 +68,7 @@ class Simulation:
     Args:
         workers: from the input up.
         carrier: what becomes of messages.
-        work: multiply-adds of one sample in each worker, on the way up; down takes twice as many.
+        work: multiply-adds of one sample in each worker, on the way up; down takes as many, learning again.
 
     Attributes:
         now: the virtual time, in seconds.
@@ -129,9 +138,10 @@ class Simulation:
             messages = [inbox.pop(at)]
         else:
             messages, inbox[:] = list(inbox), []
-        before = worker.counts.updates, worker.counts.seen
+        before = worker.effort
         posts = worker.react(messages, self.now)
-        seconds = self._cost(number, worker, before)
+        seconds = self._cost(number, worker, worker.effort - before)
+        worker.took(seconds)
         self.busy[number] += seconds
         self._free[number] = free = self.now + seconds
         for post in posts:
@@ -146,7 +156,7 @@ class Simulation:
         elif math.isfinite(worker.due):
             self._wake(number, max(free, worker.due))
 
-    def _cost(self, number: int, worker: Worker, before: tuple[int, int]) -> float:
-        """Seconds that a worker's products have taken since it had so many updates and batches."""
-        updates, seen = worker.counts.updates - before[0], worker.counts.seen - before[1]
-        return self._work[number] * worker.part.batch_size * (2 * updates + seen) / self._carrier.speed
+    def _cost(self, number: int, worker: Worker, effort: float) -> float:
+        """Seconds that a worker's products have taken."""
+        slow = self._carrier.slow[number] if self._carrier.slow else 1.0
+        return self._work[number] * worker.part.batch_size * effort / self._carrier.speed * slow

@@ -31,7 +31,7 @@ from dualprop.training.workers.placement import Local, Placement
 from dualprop.training.workers.processes import ProcessCrew
 from dualprop.training.workers.simulated import Simulated
 from dualprop.training.workers.trainer import WorkersTrainer
-from dualprop.training.workers.ways import parsed
+from dualprop.training.workers.ways import parsed, worded
 from dualprop.training.workers.worker import Way, Worker
 from dualprop.training.workers.zeromq import ZeroMQ
 
@@ -92,10 +92,10 @@ def train(
     if not isinstance(settings, Settings):
         raise DualpropError(f"settings: of type {type(settings).__name__}, but it must be a dualprop.Settings")
     path, workers = Path(check("run", run, str | Path)), check("workers", workers, Count)
-    way = parsed(way) if isinstance(way, str) else way
+    way = parsed(way if isinstance(way, str) else worded(way))
     placement = _placement(carrier, address)
     carrier = carrier or ZeroMQ()
-    carrier.check()
+    carrier.check(workers)
     placement.check()
     check_free(path)
     check_settings(settings)
@@ -108,7 +108,7 @@ def train(
         threads=1 if settings.threads == "auto" else experiment.resolved.threads,
         workers={
             "groups": [list(group) for group in groups],
-            "way": way.word,
+            "way": worded(way),
             "carrier": {"kind": type(carrier).__name__, **asdict(carrier)},
         },
     )
@@ -164,7 +164,7 @@ def resume(
     kept = _kept(used, opened)
     placement = _placement(carrier, address)
     way, carrier = parsed(kept["way"]), carrier or ZeroMQ()
-    carrier.check()
+    carrier.check(workers or len(kept["groups"]))
     placement.check()
     check_settings(settings)
     opened.claim()
@@ -225,7 +225,7 @@ def _manned(
 ) -> Experiment:
     """The experiment with a trainer that waits for workers."""
     if isinstance(carrier, Simulated):
-        workers = [Worker(part_of(experiment, group), way) for group in groups]
+        workers = [Worker(part_of(experiment, group, groups), way) for group in groups]
         work = multiply_adds(experiment.trainer.net, experiment.dataset.in_shape)
         crew: Crew = SimulatedCrew(workers, carrier, [sum(work[first - 1 : last]) for first, last in groups])
     else:

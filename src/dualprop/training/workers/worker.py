@@ -48,6 +48,7 @@ class Part:
         pairs: the batches.
         optimizer: makes one of parameters.
         rate: the learning rate at a time in epochs, fractions included.
+        lead: its work beside that of whoever has most of it among the others, at least 1.
     """
 
     layers: Sequence[Layer]
@@ -63,6 +64,7 @@ class Part:
     pairs: Pairs
     optimizer: Callable[[int, Iterable[Parameter]], Optimizer]
     rate: Callable[[float], float]
+    lead: float = 1.0
 
     @property
     def last(self) -> int:
@@ -94,9 +96,14 @@ class Part:
         return torch.zeros(size, *self.shapes[k], dtype=self.dtype)
 
     def fits(self, message: Message, k: int) -> bool:
-        """Whether a message brings the state of layer k, or what comes down to it."""
-        shape = (self.size(message.batch), *self.shapes[k])
-        return message.layer == k and message.tensor.shape == shape and message.tensor.dtype is self.dtype
+        """Whether a message brings the state of layer k, or its feedback, of a batch or of its first samples."""
+        size, *shape = message.tensor.shape or (0,)
+        return (
+            message.layer == k
+            and 0 < size <= self.size(message.batch)
+            and tuple(shape) == tuple(self.shapes[k])
+            and message.tensor.dtype is self.dtype
+        )
 
 
 @dataclass
@@ -141,10 +148,6 @@ class Way(Protocol):
     def one_by_one(self) -> bool:
         """Whether every message is acted on by itself; else all that have come together, the latest of each."""
 
-    @property
-    def word(self) -> str:
-        """As it is recorded."""
-
     def begun(self, worker: Worker) -> Pace:
         """A worker that works so."""
 
@@ -166,6 +169,9 @@ class Pace(Protocol):
     def finish(self) -> None:
         """No more will come of the batches that are open."""
 
+    def took(self, seconds: float) -> None:
+        """See `Worker.took`."""
+
 
 @dataclass
 class Worker:
@@ -177,11 +183,13 @@ class Worker:
 
     Attributes:
         counts: what it has done.
+        effort: the products that it has made: one for each batch on the way up, one down, one to learn.
     """
 
     part: Part
     way: Way
     counts: Counts = field(default_factory=Counts)
+    effort: float = 0.0
 
     def __post_init__(self) -> None:
         part = self.part
@@ -248,6 +256,10 @@ class Worker:
     def finish(self) -> None:
         """Count what is open as skipped."""
         self._pace.finish()
+
+    def took(self, seconds: float) -> None:
+        """What it has done at last took so long, says whoever runs it."""
+        self._pace.took(seconds)
 
     def reading(self) -> Any:
         """A context in which its weights are read once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from dualprop.arguments import Count, CountOrZero, NotNegative, Positive, checke
 from dualprop.errors import DualpropError
 from dualprop.extras import extra
 from dualprop.training.workers.message import HEADER, Message, RefusedError, unpacked
+
+SHORT = 80
+"""Characters of the folder for temporary files; the name of a Unix socket in it has at most 107."""
 
 
 @checked
@@ -46,9 +50,9 @@ class ZeroMQ:
     def __post_init__(self) -> None:
         if self.host is not None and self.host != "localhost":
             try:
-                ipaddress.ip_address(self.host)
+                ipaddress.IPv4Address(self.host)
             except ValueError:
-                raise DualpropError(f"host={self.host!r}: must be an IP address of this machine") from None
+                raise DualpropError(f"host={self.host!r}: must be an IPv4 address of this machine") from None
         if self.port and self.host is None:
             raise DualpropError(f"port={self.port}: goes with host")
         if self.port > 65535:
@@ -57,27 +61,42 @@ class ZeroMQ:
     @property
     def outer(self) -> bool:
         """Whether others than this machine can reach its sockets."""
-        return self.host not in (None, "localhost") and not ipaddress.ip_address(str(self.host)).is_loopback
+        return self.host is not None and outer(self.host)
 
-    def check(self) -> None:
-        """Refuse to begin where ZeroMQ is missing.
+    def check(self, workers: int) -> None:
+        """Refuse to begin where ZeroMQ is missing or could not listen.
+
+        Args:
+            workers: how many there are to be.
 
         Raises:
             MissingExtraError: with the line that installs it.
+            DualpropError: for an address that cannot be listened on.
         """
         zmq()
+        if self.host is None and len(where := tempfile.gettempdir()) > SHORT:
+            raise DualpropError(
+                f"TMPDIR={where!r}: too long for Unix sockets, it must have at most {SHORT} characters"
+            )
+        if self.host is not None:
+            for port in range(self.port, self.port + workers + 1) if self.port else (0,):
+                _check_free(self.host, port)
 
     def check_size(self, numbers: int) -> None:
-        """Refuse messages of so many numbers of four bytes if they are larger than agreed.
+        """Refuse messages of so many numbers of at most eight bytes if they are larger than agreed.
 
         Raises:
             DualpropError: naming both sizes.
         """
         if (size := HEADER + 8 * numbers) > self.largest:
             raise DualpropError(
-                f"batch_size: a state of a batch makes a message of up to {size:,} bytes, more than the "
-                f"{self.largest:,} of ZeroMQ(largest=...)"
+                f"largest={self.largest}: must be at least {size}, the bytes of a state of a batch or of a weight"
             )
+
+
+def outer(host: str) -> bool:
+    """Whether others than this machine can reach an address of it."""
+    return host != "localhost" and not ipaddress.IPv4Address(host).is_loopback
 
 
 def zmq() -> Any:
@@ -152,8 +171,11 @@ class Sockets:
         """A socket that listens, and where it does.
 
         Raises:
-            DualpropError: if the address is taken or is none of this machine's.
+            DualpropError: if the address is taken, is none of this machine's, or can be reached by others while
+                there is no key.
         """
+        if self._key is None and endpoint.startswith("tcp:") and outer(endpoint.split("/")[2].rpartition(":")[0]):
+            raise DualpropError(f"{endpoint}: others can reach it; it needs a key")
         socket = self.make(kind, room)
         if self._key is not None:
             socket.setsockopt(self._zmq.CURVE_SERVER, 1)
@@ -213,5 +235,20 @@ class Sockets:
 
 
 def folder() -> Path:
-    """A new folder for Unix sockets, which only this user can enter and whose name is short enough."""
+    """A new folder for Unix sockets, which only this user can enter."""
     return Path(tempfile.mkdtemp(prefix="dualprop-"))
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse a port that somebody listens on.
+
+    Raises:
+        DualpropError: naming it.
+    """
+    try:
+        with socket.socket() as trying:
+            trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trying.bind((host, port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or "must be at most 65535"
+        raise DualpropError(f"port={port}: cannot be listened on at {host} ({reason})") from None

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dualprop.arguments import Count, Fraction, NotNegative, checked
+from dualprop.arguments import Count, Fraction, NotNegative, Positive, Several, checked
 from dualprop.errors import DivergenceError
 from dualprop.runs.documents import write_json
 from dualprop.runs.settings import Settings
@@ -31,6 +31,7 @@ class Asynchronous(Training):
         delay: seconds that each takes.
         reorder: the part that others overtake.
         duplicate: the part that comes twice.
+        slow: how many times as long each worker takes; none: all take once as long.
     """
 
     workers: Count = 3
@@ -39,11 +40,13 @@ class Asynchronous(Training):
     delay: NotNegative = 0.0
     reorder: Fraction = 0.0
     duplicate: Fraction = 0.0
+    slow: Several[Positive] = ()
 
     def check(self, settings: Settings) -> None:
         """Names, and what workers cannot do."""
         super().check(settings)
         parsed(self.way)
+        Simulated(slow=self.slow).check(self.workers)
         check_settings(settings)
 
     def make(self, settings: Settings, folder: Path, how: Mapping[str, Any]) -> None:
@@ -67,4 +70,4 @@ class Asynchronous(Training):
 
     def arguments(self) -> dict[str, Any]:
         """Its own."""
-        return asdict(self)
+        return {**asdict(self), "slow": list(self.slow)}

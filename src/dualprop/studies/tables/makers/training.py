@@ -127,8 +127,8 @@ def _numbers(value: Any) -> Sequence[float]:
     return value if isinstance(value, list) else []
 
 
-FAULTS = ("loss", "delay", "reorder", "duplicate")
-"""What may become of messages on the virtual clock."""
+FAULTS = ("loss", "delay", "reorder", "duplicate", "slow")
+"""What may become of messages and workers on the virtual clock."""
 
 
 def measure_of(workers: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def measure_of(workers: Mapping[str, Any]) -> dict[str, Any]:
     carrier = workers.get("carrier")
     if not isinstance(carrier, Mapping) or carrier.get("kind") != "Simulated":
         return {}
-    faults = {name: carrier.get(name) for name in FAULTS}
+    faults = {"slow": [], **{name: carrier[name] for name in FAULTS if name in carrier}}
     return {"workers": len(workers.get("groups", ())), "way": workers.get("way"), **faults}
 
 
