@@ -33,6 +33,10 @@ def sockets(monkeypatch):
         yield Path(folder)
 
 
+def left(sockets):
+    return list(sockets.glob("dualprop-*"))
+
+
 def ours(process):
     """The workers' processes that a process has started."""
     children = process.children(recursive=True)
@@ -43,7 +47,7 @@ def alive(processes):
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def wait(for_what, seconds=120, process=None):
+def wait(for_what, seconds=300, process=None):
     """Until it holds."""
     until = time.monotonic() + seconds
     while not for_what():
@@ -76,7 +80,7 @@ def test_they_learn_and_are_killed_and_learn_on(tmp_path, sockets):
     assert result.test_accuracy > 0.85
     assert [number for number, _, _ in kill.recoveries] == [1, 0, 2]
     assert ours(psutil.Process()) == []
-    assert list(sockets.iterdir()) == []
+    assert left(sockets) == []
     epochs = Run.open(tmp_path / "run").metrics("epoch")
     assert epochs[-1]["measures"]["updates"] > 1500
     again = dp.distributed.resume(tmp_path / "run", {"epochs": 13}, workers=2, progress=False)
@@ -119,13 +123,13 @@ def test_who_is_asked_to_end_saves_and_leaves_nothing_behind(asked, tmp_path, so
         for worker in workers:
             worker.send_signal(asked)
         process.send_signal(asked)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert f"go on with: dualprop train --resume {folder}" in said
     assert "worker 1: layer" in said
     assert "started again" not in said
     assert alive(workers) == []
-    assert list(sockets.iterdir()) == []
+    assert left(sockets) == []
     state = Run.open(folder).load()["workers"]
     assert state["batch"] > 0
     assert all((folder / file).is_file() for file in state["files"].values())
@@ -135,16 +139,16 @@ def test_who_is_asked_to_end_saves_and_leaves_nothing_behind(asked, tmp_path, so
 def test_where_the_driver_is_killed_nothing_is_left_and_the_run_goes_on(tmp_path, sockets):
     folder = tmp_path / "run"
     with begun(folder) as (process, workers):
-        assert list(sockets.glob("dualprop-*/*"))
+        assert len(left(sockets)) == 1
         process.kill()
         process.wait()
-        wait(lambda: not alive(workers), 20)
-        assert list(sockets.iterdir()) == []
+        wait(lambda: not alive(workers), 60)
+        assert left(sockets) == []
     step, epochs = Run.open(folder).load()["counters"]["step"], len(epochs_of(folder))
     assert json.loads((folder / "resolved.json").read_text())["workers"]["way"] == "in-flight:4"
     command = [sys.executable, "-m", "dualprop", "train", f"--resume={folder}", f"--epochs={epochs + 2}"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert answer.returncode == 0, answer.stderr
     assert Run.open(folder).load()["counters"]["step"] > step
     assert len(epochs_of(folder)) == epochs + 2
-    assert list(sockets.iterdir()) == []
+    assert left(sockets) == []
