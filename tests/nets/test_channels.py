@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import dualprop as dp
+from dualprop.nets import crossing
 from dualprop.nets.devices.channels import read
 from dualprop.nets.devices.places import Devices, Line
 
@@ -56,12 +57,14 @@ def test_variation_is_a_gain_and_an_offset_of_each_device():
     assert abs(float((zero * (one - zero - 1)).mean())) < 0.01  # drawn apart
 
 
-def test_dropped_loses_the_stated_part_and_nothing_of_the_rest():
-    z = torch.randn(MANY)
-    kept = line(D.Dropped(0.3))(z)
+@pytest.mark.parametrize("fixed", [True, False])
+def test_dropped_loses_the_stated_part_and_nothing_of_the_rest(fixed):
+    z, dropped = torch.randn(1, MANY), line(D.Dropped(0.3, fixed=fixed))
+    kept = dropped(z)
     lost = kept == 0
     assert abs(float(lost.double().mean()) - 0.3) < 5 * (0.21 / MANY) ** 0.5
     assert torch.equal(kept[~lost], z[~lost])
+    assert torch.equal(dropped(z), kept) is fixed
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 16])
@@ -121,6 +124,43 @@ def test_gradients_pass_where_values_do(channel):
         torch.testing.assert_close(z.grad, made(torch.ones(1, 3)))
 
 
+def test_a_percentile_is_the_range_that_holds_that_part_of_what_was_seen():
+    z = torch.arange(1.0, 101.0)[None]
+    for percentile, R in ((100.0, 100.0), (90.0, 90.0), (0.5, 1.0)):
+        assert float(line(D.Quantised(4, percentile=percentile))(z).max()) == R
+    assert float(line(D.Quantised(1, percentile=50))(-z).min()) == -50.0
+
+
+def test_fixed_devices_act_on_complex_signals_as_on_real_ones():
+    """(1 + g) z + o with real g and o, whose imaginary part has the same gains and no offset."""
+    devices = Devices(dp.nets.mlp([4, 5, 3]), {}, 0)
+    made = Line([D.DeviceVariation(0.3, 0.5), D.Noise(0.2, fixed=True)], "here", devices)
+    re, im = torch.randn(2, 3, 7).unbind(0)
+    gain, offset = (made(z) for z in (torch.ones(1, 7), torch.zeros(1, 7)))
+    with crossing.imaginary():
+        imaginary = made(im)
+    heard = torch.complex(made(re), imaginary)
+    torch.testing.assert_close(heard, (gain - offset) * torch.complex(re, im) + offset)
+
+
+@pytest.mark.parametrize("ends", [(0, 2), (-2, 1), 2])
+def test_ranges_hold_both_ways_for_imaginary_parts(ends):
+    z = torch.linspace(-3, 3, 7)[None]
+    clipped, rounded = line(D.Clipped(ends)), line(D.Quantised(1, range=ends))
+    with crossing.imaginary():
+        assert clipped(z).tolist() == [[-2, -2, -1, 0, 1, 2, 2]]
+        assert rounded(z).abs().unique().tolist() == [2]
+
+
+def test_imaginary_parts_draw_and_calibrate_apart():
+    z, noisy, rounded = torch.zeros(1, MANY), line(D.Noise(0.2)), line(D.Quantised(1))
+    with crossing.imaginary():
+        imaginary = noisy(z)
+        rounded(torch.tensor([[-0.5, 0.25]]))
+    assert abs(float(torch.corrcoef(torch.cat([noisy(z), imaginary]))[0, 1])) < 0.03
+    assert rounded(torch.tensor([[0.0, 2.0]])).tolist() == [[0.0, 2.0]]
+
+
 @pytest.mark.parametrize("name", D.CHANNELS)
 def test_a_channel_is_made_again_of_its_plain_form(name):
     channel = {
@@ -146,6 +186,9 @@ REFUSED = {
     "sigma=-0.1": lambda: D.Noise(-0.1),
     "sigma=nan": lambda: D.Noise(math.nan),
     "sigma=inf": lambda: D.Noise(math.inf),
+    "percentile=0": lambda: D.Quantised(4, percentile=0),
+    "percentile=101": lambda: D.Quantised(4, percentile=101),
+    "percentile=99: not with a range": lambda: D.Quantised(4, range=1, percentile=99),
     "gain=-1": lambda: D.DeviceVariation(-1),
     "p=1.5": lambda: D.Dropped(1.5),
     "unknown channel 'nois': did you mean 'noise'": lambda: read("states", {"channel": "nois"}),

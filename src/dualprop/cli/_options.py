@@ -85,7 +85,7 @@ def _option(name: str, kind: Any, group: Group, help: str, default: str) -> Any:
         return Annotated[bool, parameter]
 
     def value(_: Any, tokens: Sequence[Token]) -> Any:
-        return _table(name, tokens[0].value) if kind == Mapping[str, Any] else read(tokens[0].value, kind)
+        return read_table(name, tokens[0].value) if kind == Mapping[str, Any] else read(tokens[0].value, kind)
 
     word = _one_of(names) if names else Any
     return Annotated[word, Parameter(converter=value, allow_leading_hyphen=True, metavar="VALUE"), parameter]
@@ -100,7 +100,7 @@ def _shown(default: Any) -> str:
     return "none" if default in (None, {}) else str(default).lower()
 
 
-def _table(option: str, text: str) -> dict[str, Any]:
+def read_table(option: str, text: str) -> dict[str, Any]:
     """Settings by name from a word like "alpha=0.25;beta=[1,1,0.5];schedule=random:50", or from a TOML file."""
     if text.endswith(".toml"):
         return files.read_toml(Path(text), Registry(option), LARGEST)
@@ -228,6 +228,11 @@ def merged(
             raise DualpropError(f"{twice}: given both by an option of its own and in --rule-settings")
         given["rule_settings"] = {**together, **own}
     return given
+
+
+def constants(text: str | None) -> dict[str, Any] | None:
+    """The constants of the energy model from the word after `--energy`; none if it is "default"."""
+    return None if text is None else {} if text == "default" else read_table("energy", text)
 
 
 def names(option: str, text: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dualprop.arguments import Count, Several, read
-from dualprop.cli._options import names, run_folder
+from dualprop.cli._options import constants, names, run_folder
 from dualprop.errors import DualpropError, Interrupted, printable
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -27,6 +27,7 @@ def bench(
     budget: float = 60.0,
     compile: Annotated[bool, Parameter(negative="")] = False,
     device: str = "auto",
+    energy: Annotated[str | None, Parameter(show_default="nothing is counted")] = None,
     out: Annotated[Path | None, Parameter(show_default="runs/bench-TIME")] = None,
     json: Annotated[Path | None, Parameter(show_default="OUT/bench.json")] = None,
     chart: Annotated[Path | None, Parameter(show_default="OUT/bench.png")] = None,
@@ -44,6 +45,7 @@ def bench(
         budget: Seconds after which a row begins no further pair.
         compile: Measure everything compiled, too.
         device: auto, cpu, cuda or mps.
+        energy: Count what hardware would pay: as for compare.
         out: The folder to make, for table, JSON and chart.
         json: Where to write every number.
         chart: Where to draw the step times: a .png, .pdf or .svg.
@@ -71,6 +73,7 @@ def bench(
         budget=budget,
         compile=compile,
         device=device,
+        energy=constants(energy),
     )
     folder.mkdir(parents=True)
     report, whole = measure(plan)

@@ -13,6 +13,7 @@ from dualprop.cli._options import (
     DeviceOptions,
     RecipeOption,
     RuleOptions,
+    constants,
     merged,
     names,
     run_folder,
@@ -30,6 +31,8 @@ def compare(
     seeds: Annotated[str | None, Parameter(show_default=SEEDS)] = None,
     out: Annotated[Path | None, Parameter(show_default="runs/compare-DATA-TIME")] = None,
     resume: Path | None = None,
+    energy: Annotated[str | None, Parameter(show_default="nothing is measured")] = None,
+    to_accuracy: Annotated[float | None, Parameter(show_default="no such column")] = None,
     recipe: RecipeOption = None,
     settings: CommonOptions | None = None,
     own: RuleOptions | None = None,
@@ -42,10 +45,14 @@ def compare(
         seeds: A run of every rule for each of these seeds.
         out: The folder to make.
         resume: Go on with a comparison that was stopped; takes no other option.
+        energy: Measure what hardware would pay: pJ for each thing as "multiply_add=0.23;bit=0.16;write=1", with "bits=8"
+            a value, in place of these defaults; or "default", or a TOML file.
+        to_accuracy: Add up what is paid until this accuracy of the validation, as 0.9.
     """
     given = merged(settings, own, devices)
     if resume is not None:
-        for name, value in {"rules": rules, "seeds": seeds, "out": out, "recipe": recipe, **given}.items():
+        ours = {"rules": rules, "seeds": seeds, "out": out, "energy": energy, "to_accuracy": to_accuracy}
+        for name, value in {**ours, "recipe": recipe, **given}.items():
             if value is not None:
                 raise DualpropError(f"{name}: the comparison has its settings; --resume takes no other option")
         folder, report = resume, comparison.resume_comparison(resume)
@@ -54,7 +61,8 @@ def compare(
         numbers = check("seeds", read(SEEDS if seeds is None else seeds, Several[Seed]), Several[Seed])
         start = recipes.read(recipe) if recipe else recipes.Recipe()
         folder = out or run_folder("compare", start.settings_for(given).data)
-        report = comparison.compare(chosen, numbers, given, folder, start)
+        paid = {"energy": constants(energy), "to_accuracy": to_accuracy}
+        report = comparison.compare(chosen, numbers, given, folder, start, **paid)
     report.print()
     print(printable(f"table: {folder / 'table.md'} and {folder / 'table.csv'}"))
     print("\n".join(printable(f"picture: {path}") for path in sorted(folder.glob("*.png"))))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from dualprop import data as datasets
+from dualprop.cli._options import DeviceOptions, merged, read_table
 from dualprop.errors import DualpropError, printable
+from dualprop.training.devices import spoken
 from dualprop.training.predictor import Predictor
 
 logger = logging.getLogger("dualprop")
@@ -22,16 +24,22 @@ def eval(
     data: Annotated[str | None, Parameter(show_default="the run's")] = None,
     data_root: Annotated[Path | None, Parameter(show_default="the run's")] = None,
     device: str = "auto",
+    devices: Annotated[str | None, Parameter(show_default="the run's")] = None,
+    own: DeviceOptions | None = None,
 ) -> None:
-    """Test a run.
+    """Test a run, on the hardware that it was trained on or on other hardware.
 
     Args:
         run: The run folder.
         data: Another data set with samples and classes alike, by name or as folder:PATH.
         data_root: Where the data is.
         device: auto, cpu, cuda or mps.
+        devices: What the hardware is like, in place of what it was in training: a TOML file, or "ideal".
     """
-    predictor = Predictor.open(run, device)
+    ideal: dict[str, Any] = {}
+    table = {} if devices is None else {"devices": ideal if devices == "ideal" else read_table("devices", devices)}
+    given = merged(table, None, own)
+    predictor = Predictor.open(run, device, given.get("devices"))
     s = predictor.settings
     dataset = datasets.load(data or s.data, data_root or s.data_root, s.image_size, s.background)
     if data is None and predictor.fingerprint not in ("", datasets.fingerprint(dataset, s.verify_data)):
@@ -43,4 +51,5 @@ def eval(
     told = [f"{words} {numbers[name]:.2%}" for name, words in shares.items() if name in numbers]
     said = ", ".join([*told, f"loss {numbers['loss']:.4f}"])
     where = f"{len(dataset.test):,} samples of {dataset.name}, weights of epoch {predictor.epoch}"
-    print(printable(f"test {said}; {where}"))
+    on = f", on devices ({spoken(s.devices)})" if s.devices else ""
+    print(printable(f"test {said}; {where}{on}"))

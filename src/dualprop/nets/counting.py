@@ -143,7 +143,9 @@ def by_states_alone() -> Iterator[None]:
         _LEARNING.reset(token)
 
 
-def report_forward(drive: Tensor, p: Tensor, work: Work, *, learns: bool) -> None:
+def report_forward(
+    drive: Tensor, p: Tensor, work: Work, *, learns: bool, synapse: object | None = None
+) -> None:
     """Tell the open contexts of the product that made a drive, and of those that autograd makes of its gradient.
 
     Args:
@@ -151,19 +153,21 @@ def report_forward(drive: Tensor, p: Tensor, work: Work, *, learns: bool) -> Non
         p: what it was made of.
         work: the multiply-adds of each.
         learns: whether autograd makes a weight gradient.
+        synapse: whose products autograd's are, where it has weights; see `counting.see`.
     """
     rows, counts = len(drive), listeners()
     report("forward", rows, work["forward"])
     if not counts or not drive.requires_grad:
         return
-    feeds_back, learns = p.requires_grad, learns and _LEARNING.get()
+    kinds: list[tuple[Kind, bool]] = [("gradient", learns and _LEARNING.get()), ("feedback", p.requires_grad)]
+    made = [kind for kind, asked in kinds if asked]
 
-    def backward(_: Tensor) -> None:
+    def backward(delta: Tensor) -> None:
         for one in counts:  # autograd may run in another thread
-            if learns:
-                one.add("gradient", rows, work["gradient"])
-            if feeds_back:
-                one.add("feedback", rows, work["feedback"])
+            for kind in made:
+                if synapse is not None:
+                    one.see(kind, synapse, delta, work[kind])
+                one.add(kind, rows, work[kind])
 
     drive.register_hook(backward)  # type: ignore[no-untyped-call]
 
@@ -204,7 +208,8 @@ def counted(kind: Kind) -> Callable[[_Product[_S, _P]], _Product[_S, _P]]:
                 work = made.numel() * fan_in
                 _show(kind, synapse, first, work)
                 each: Work = {"forward": work, "feedback": work, "gradient": work}
-                report_forward(made, first, each, learns=synapse.read("weight").requires_grad)
+                learns = synapse.read("weight").requires_grad
+                report_forward(made, first, each, learns=learns, synapse=synapse)
             else:
                 _show(kind, synapse, first, first.numel() * fan_in)
                 report(kind, len(first), first.numel() * fan_in)

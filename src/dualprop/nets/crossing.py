@@ -39,6 +39,7 @@ OPEN: list[Crossing] = []
 """Those that are open in any thread: nearly always none, so that nobody has to ask further."""
 
 _HERE: ContextVar[Crossing | None] = ContextVar("crossing", default=None)
+_IMAGINARY: ContextVar[bool] = ContextVar("imaginary", default=False)
 
 
 def here() -> Crossing | None:
@@ -58,6 +59,21 @@ def crossing(what: Crossing | None) -> Iterator[None]:
         if what is not None:
             OPEN.remove(what)
         _HERE.reset(token)
+
+
+@contextmanager
+def imaginary() -> Iterator[None]:
+    """What crosses meanwhile in this thread are imaginary parts of complex numbers."""
+    token = _IMAGINARY.set(True)
+    try:
+        yield
+    finally:
+        _IMAGINARY.reset(token)
+
+
+def is_imaginary() -> bool:
+    """Whether what crosses now is an imaginary part."""
+    return _IMAGINARY.get()
 
 
 def through(kind: str, synapse: object, made: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from typing_extensions import override
 
+from dualprop.nets.devices.places import QUANTITIES
 from dualprop.nets.net import Inputs
 from dualprop.rules.base import Rule, Step
 from dualprop.rules.batch import in_order
@@ -26,6 +27,7 @@ class Backprop(Rule):
 
     differentiates = True
     averages = True
+    channelled = frozenset(QUANTITIES) - {"feedback_weights"}  # autograd goes down through what it came up by
 
     graphs = True
     calls_hooks = True

@@ -48,10 +48,17 @@ def _circle(beta: float, N: int) -> list[WeightedNudge]:
     return [WeightedNudge(b, 1 / (N * b)) for b in betas]
 
 
-def _upper_half(beta: float, N: int, generator: torch.Generator) -> list[WeightedNudge]:
-    """β and -β, then the points between them in the upper half plane, which stand for two each."""
+def _real_first(beta: float, N: int, generator: torch.Generator) -> list[WeightedNudge]:
+    """β and -β, then the points between them."""
     real = [WeightedNudge(beta, 1 / (N * beta)), WeightedNudge(-beta, -1 / (N * beta))]
-    return real + [WeightedNudge(b, 2 / (N * b)) for b, _ in _circle(beta, N)[1 : N // 2]]
+    circle = _circle(beta, N)
+    return real + circle[1 : N // 2] + circle[N // 2 + 1 :]
+
+
+def _upper_half(beta: float, N: int, generator: torch.Generator) -> list[WeightedNudge]:
+    """The same without those in the lower half plane, for which their conjugates stand."""
+    real, between = _real_first(beta, N, generator)[:2], _circle(beta, N)[1 : N // 2]
+    return real + [WeightedNudge(b, 2 * weight) for b, weight in between]
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,9 @@ class HolomorphicEP(Relaxing):
     propagation. No free phase enters the gradient; T1 steps of it are the prediction and where the nudged ones
     start.
 
+    On devices (see `dualprop.devices`) all N points relax, for conjugate ones are read apart, and so are the real and
+    the imaginary part of a state: each draws by itself, with the same gains; offsets are real.
+
     With noise, every state's drive receives noise·N(0, 1) in each nudged step, and all N points follow one
     another, each from where the one before ended, as in the paper's Table 1.
 
@@ -161,8 +171,9 @@ class HolomorphicEP(Relaxing):
             circle = _circle(self.beta, N)
             self.compose(hopfield, InTurn(hopfield, self.by_output, nudged, circle, self.noise))
         else:
-            points = partial(_upper_half, self.beta, N)
-            self.compose(hopfield, SideBySide(hopfield, self.by_output, nudged, points))
+            # on devices conjugate points are two draws
+            points = _upper_half if self.devices is None else _real_first
+            self.compose(hopfield, SideBySide(hopfield, self.by_output, nudged, partial(points, self.beta, N)))
 
     def _check_holomorphic(self, hopfield: HopfieldNet) -> None:
         for loss in self.losses:

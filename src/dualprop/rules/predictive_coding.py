@@ -19,6 +19,7 @@ from dualprop.arguments import Count, In, Positive, Seed, checked
 from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DivergenceError, DualpropError
 from dualprop.nets.counting import by_states_alone
+from dualprop.nets.devices.places import QUANTITIES
 from dualprop.nets.net import Net
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import AnyLoss, Rule, Step
@@ -70,6 +71,7 @@ class PredictiveCoding(Rule):
     """
 
     differentiates = True
+    channelled = frozenset(QUANTITIES) - {"feedback_weights"}  # autograd goes down through what it came up by
 
     generator: torch.Generator
 

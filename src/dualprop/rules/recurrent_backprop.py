@@ -15,6 +15,7 @@ from dualprop.engines.equilibria import Equilibrium, Linearised, OfGraph, OfHopf
 from dualprop.engines.hopfield.net import HopfieldNet
 from dualprop.engines.states import State
 from dualprop.errors import DualpropError
+from dualprop.nets.devices.places import QUANTITIES
 from dualprop.nets.net import Net
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import AnyLoss, Rule, Step
@@ -52,6 +53,7 @@ class RecurrentBackprop(Rule):
 
     differentiates = True
     averages = True
+    channelled = frozenset(QUANTITIES) - {"feedback_weights"}  # autograd goes down through what it came up by
 
     graphs = True
     cycles = True

@@ -32,6 +32,8 @@ EPOCH: dict[str, Any] = {
     "cosine": list[Cosine] | None,
     "own": list[Cosine] | None,
     "measures": dict[str, float] | None,
+    "seconds": Number | None,
+    "images_per_second": Number | None,
 }
 """What a report reads of an epoch's record."""
 

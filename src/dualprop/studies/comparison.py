@@ -10,16 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dualprop.arguments import Seed, check, check_entries
+from dualprop.arguments import Portion, Seed, check, check_entries
 from dualprop.data.own import OWN
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError, Interrupted
+from dualprop.nets.devices import Energy
 from dualprop.nets.net import Net
 from dualprop.rules import RULES
 from dualprop.runs.documents import read_json, write_json
 from dualprop.runs.folder import check_free
 from dualprop.runs.settings import Settings
 from dualprop.studies.report.side_by_side import Report
-from dualprop.training.callbacks import RunLine
+from dualprop.training.callbacks import Costs, RunLine
 from dualprop.training.callbacks.display import stderr
 from dualprop.training.experiment import build
 from dualprop.training.interrupt import Interrupt
@@ -112,6 +113,8 @@ def compare(
     folder: str | Path,
     recipe: Recipe = PLAIN,
     *,
+    energy: Energy | Mapping[str, float] | None = None,
+    to_accuracy: float | None = None,
     data: Any = None,
     net: Net | None = None,
 ) -> Report:
@@ -123,6 +126,9 @@ def compare(
         common: settings that all runs share, as for `Settings`.
         folder: where the runs and the report go; it must not exist.
         recipe: settings to start from, which may differ from rule to rule, as `dp.recipes.read` gives them.
+        energy: what a thing costs, a `dp.devices.Energy` or its constants by name: then columns say what hardware
+            would pay. None: nothing of that is measured.
+        to_accuracy: of the validation, in (0, 1]: a column says what was paid until it was reached.
         data: of one's own, in place of the settings', as for `train`.
         net: one's own, a copy of which every run starts from.
 
@@ -137,7 +143,7 @@ def compare(
     folder = Path(folder)
     _check_alone()
     check_free(folder)
-    own = Own(data, net)
+    own, paid = Own(data, net), _paid(energy, to_accuracy)
     # the names, the data and every rule's own settings, before the first run takes its time
     left_out: dict[str, str] = {}
     if rules is None:
@@ -149,8 +155,8 @@ def compare(
             build(first, own=_copied(own))
     folder.mkdir(parents=True)
     intended = {"rules": list(rules), "seeds": list(seeds), "common": dict(common), "recipe": asdict(recipe)}
-    write_json(folder / PLAN, {**intended, "left_out": left_out, "own": own.described()})
-    return _run(settings, folder, left_out, own)
+    write_json(folder / PLAN, {**intended, "paid": paid, "left_out": left_out, "own": own.described()})
+    return _run(settings, folder, left_out, own, paid)
 
 
 def resume_comparison(folder: str | Path, *, data: Any = None, net: Net | None = None) -> Report:
@@ -174,13 +180,14 @@ def resume_comparison(folder: str | Path, *, data: Any = None, net: Net | None =
     try:
         left_out = check("left_out", intended.pop("left_out", {}), dict[str, str])
         given = check("own", intended.pop("own", {}), dict[str, str])
+        paid = _paid(**intended.pop("paid", {}))
         check_entries(intended, INTENDED)
         settings = plan(**{**intended, "recipe": Recipe(**intended["recipe"])})
     except (TypeError, DualpropError) as error:
         raise CheckpointError(f"{folder / PLAN}: damaged ({error})") from None
     own = Own(data, net)
     own.check_again(given)
-    return _run(settings, folder, left_out, own)
+    return _run(settings, folder, left_out, own, paid)
 
 
 def _copied(own: Own) -> Own:
@@ -216,7 +223,22 @@ def _shown(settings: Settings, own: Own) -> dict[str, Any]:
     return {"progress": False, "callbacks": [line] if logger.level <= logging.INFO else []}
 
 
-def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str], own: Own) -> Report:
+def _paid(
+    energy: Energy | Mapping[str, float] | None = None, to_accuracy: float | None = None
+) -> dict[str, Any]:
+    """What was asked for of costs, as JSON holds it; empty for nothing."""
+    if energy is None:
+        if to_accuracy is not None:
+            raise DualpropError(f"to_accuracy={to_accuracy!r}: goes with energy, of which it is the sum")
+        return {}
+    made = energy if isinstance(energy, Energy) else Energy(**check("energy", energy, Mapping[str, Any]))
+    reached = {} if to_accuracy is None else {"to_accuracy": check("to_accuracy", to_accuracy, Portion)}
+    return {"energy": asdict(made), **reached}
+
+
+def _run(
+    settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str], own: Own, paid: Mapping[str, Any]
+) -> Report:
     paths = [folder / f"{s.rule}-seed{s.seed}" for s in settings]
     stopped = Interrupted(f"stopped; go on with: dualprop compare --resume {folder}")
     diverged: dict[str, str] = {}
@@ -225,9 +247,10 @@ def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str]
             if interrupt.asked:
                 raise stopped
             try:
-                shown = _shown(s, own)
-                ours = _copied(own)
-                train(s, path, data=ours.data, net=ours.net, resume=True, **shown)
+                how, ours = _shown(s, own), _copied(own)
+                if paid:
+                    how["callbacks"] = [*how.get("callbacks", []), Costs(Energy(**paid["energy"]))]
+                train(s, path, data=ours.data, net=ours.net, resume=True, **how)
             except Interrupted:
                 raise stopped from None
             except DivergenceError as error:  # of this run alone
@@ -240,6 +263,6 @@ def _run(settings: Sequence[Settings], folder: Path, left_out: Mapping[str, str]
     finished = [path for path in paths if path.name not in diverged]
     if not finished:
         raise DivergenceError("; ".join(f"{name} diverged: {why}" for name, why in diverged.items()))
-    report = Report.of(finished, diverged, left_out)
+    report = Report.of(finished, diverged, left_out, **paid)
     report.write(folder)
     return report

@@ -156,6 +156,10 @@ class Meter:
         """Count one batch; see `Tally.add`."""
         self.untold.add(loss, output, y, measures)
 
+    def also(self, measures: Mapping[str, float]) -> None:
+        """What else was measured of the batch that was counted last."""
+        self.untold.measures.add(measures)
+
     def tell(self) -> dict[str, Any]:
         """The numbers of the batches since this was last asked."""
         numbers = self.untold.numbers()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dualprop.arguments import check
 from dualprop.data import Dataset, Form, batched
 from dualprop.errors import CheckpointError, DualpropError
+from dualprop.nets.devices.places import CALIBRATION
 from dualprop.nets.losses import LOSSES
 from dualprop.rules import RULES, Rule
+from dualprop.files import parse_json
 from dualprop.runs.folder import Run
 from dualprop.runs.settings import Settings
+from dualprop.training.callbacks.records import RANGES
+from dualprop.training.devices import UPDATES, channels, check_devices
 from dualprop.training.experiment import EVALUATION_BATCH, PRECISIONS, autocast, device
 from dualprop.training.trainer import Trainer
 from dualprop.training.weights import BEST, load_net, recorded
@@ -40,12 +48,13 @@ class Predictor:
     fingerprint: str
 
     @classmethod
-    def open(cls, run: str | Path, on: str = "auto") -> Predictor:
-        """That of a run folder.
+    def open(cls, run: str | Path, on: str = "auto", devices: Mapping[str, Any] | None = None) -> Predictor:
+        """That of a run folder, on the hardware that it was trained on.
 
         Args:
             run: the folder.
             on: the device: auto, cpu, cuda or mps.
+            devices: what the hardware is like in place of the run's, see `Settings`; {} for ideal.
 
         Raises:
             DualpropError: if it is no run folder, has no weights yet, or needs a net or rule of one's own.
@@ -68,9 +77,16 @@ class Predictor:
         except DualpropError as error:
             raise CheckpointError(f"{opened.path / BEST}: damaged ({error})") from None
         net = load_net(run).to(device(on))
-        rule = RULES[settings.rule](
-            net, loss=LOSSES[settings.loss], **(used.rule if used is not None else settings.rule_settings)
-        )
+        own = used.rule if used is not None else settings.rule_settings
+        if devices is not None:
+            settings = replace(settings, devices={name: devices[name] for name in devices if name != UPDATES})
+            check_devices(settings)
+        rule = RULES[settings.rule](net, loss=LOSSES[settings.loss], **own, **channels(settings))
+        if devices is None and rule.devices is not None and RANGES in notes:
+            try:
+                rule.devices.hold(check(RANGES, parse_json(notes[RANGES]), dict[str, list[float]]))
+            except DualpropError as error:
+                raise CheckpointError(f"{opened.path / BEST}: damaged ({error})") from None
         fingerprint = used.data if used is not None else ""
         return cls(settings, rule, form, notes.get("epoch", "?"), opened.result is not None, fingerprint)
 
@@ -100,6 +116,16 @@ class Predictor:
         output = self(x)
         return torch.softmax(output, 1) if self.settings.loss == "cross_entropy" else output
 
+    def _calibrate(self, dataset: Dataset) -> None:
+        """Let channels without a range see predictions on the first batches of the training part, if they have to."""
+        devices = self.rule.devices
+        if devices is None or devices.batches or not devices.ranges:
+            return
+        batches = batched(dataset.train, self.settings.batch_size, mean=self.form.mean, std=self.form.std, device=self._device)
+        for x, _ in itertools.islice(batches, CALIBRATION):
+            self.rule.predict(x)
+        devices.hold(devices.ranges)
+
     def evaluate(self, dataset: Dataset) -> dict[str, float]:
         """Loss and accuracies on the test part of a data set.
 
@@ -116,6 +142,7 @@ class Predictor:
                 f"trained on {mine[0]} and {mine[1]}"
             )
         where = self._device
+        self._calibrate(dataset)
         batches = batched(dataset.test, EVALUATION_BATCH, mean=self.form.mean, std=self.form.std, device=where)
         net = self.rule.net
         optimizer = torch.optim.SGD(net.parameters(), lr=0.0)

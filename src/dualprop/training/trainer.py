@@ -93,6 +93,7 @@ class Trainer:
         epoch: epochs trained so far.
         batch: batches trained so far in this epoch.
         step: batches trained so far in all.
+        last: the last of them, x and y.
         lr: the learning rate of the last of them.
         numbers: how the last epoch went: loss, accuracy (of class indices), images_per_second, seconds and what
             callbacks add.
@@ -147,7 +148,7 @@ class Trainer:
         self.first_loss: float | None = None
         self.meter, self._evaluated = Meter(), Tally()
         self.numbers: dict[str, Any] = {}
-        self._last: Batch | None = None
+        self.last: Batch | None = None
         self._unset = frozenset(astray(rule.state_dict(), "rule"))  # minima of nothing yet, and the like
 
     def fit(self, epochs: int) -> dict[str, Any]:
@@ -206,10 +207,14 @@ class Trainer:
         else:
             self.lr = self.rate(self.epoch + self.batch / len(self.data))
             set_lr(groups, self.lr)
-        self.batch, self.step, self._last = self.batch + 1, self.step + 1, (x, y)
+        self.batch, self.step, self.last = self.batch + 1, self.step + 1, (x, y)
         part_x, part_y = self.processes.shard(x, y)
         first, measured, products = None, Means(), 0
-        with self.autocast(), acting(self.optimizer):
+        with ExitStack() as stack:
+            for callback in self.callbacks:
+                stack.enter_context(callback.learning(self))
+            stack.enter_context(self.autocast())
+            stack.enter_context(acting(self.optimizer))
             for update in self.rule.iterate(part_x, part_y):
                 measured.add(update.measures)
                 products += update.products
@@ -341,7 +346,7 @@ class Trainer:
 
     def _where(self) -> str:
         """Where the numbers went astray, or what the inference that is to show it says."""
-        x, y = self._last or _pair(next(iter(self.data.epoch(self.epoch))))
+        x, y = self.last or _pair(next(iter(self.data.epoch(self.epoch))))
         try:
             return f"first in {first_nonfinite(self.rule, x, y)}"
         except DivergenceError as error:

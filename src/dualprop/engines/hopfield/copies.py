@@ -14,8 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualprop.nets import crossing
 from dualprop.nets.potentials import Potential
-from dualprop.nets.synapses import Linearisation, Pool, Synapse, layout
+from dualprop.nets.synapses import Linearisation, Pool, Synapse, Weighted, layout
+
+
+Product = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,11 @@ class ComplexSynapse(CopiedSynapse):
     def down(self, delta: Tensor, linearised: Any) -> Tensor:
         """The feedback A^T delta, without conjugation."""
         shape, front, form, behind = linearised
-        delta = self.core.transposed(self._unpooled(self.behind, delta, behind), shape)
+
+        def sent(delta: Tensor) -> Tensor:
+            return self.core.transposed(delta, torch.Size((len(delta), *shape[1:])))
+
+        delta = self._made(sent, sent, self._unpooled(self.behind, delta, behind))
         return self._unpooled(self.front, delta.contiguous(memory_format=form), front)
 
     def learn(self, delta: Tensor, z: Tensor) -> None:
@@ -184,7 +192,18 @@ class ComplexSynapse(CopiedSynapse):
         rows = torch.cat([rows, -imaginary.sum(0, keepdim=True)])
         self.core.hebbian(rows, torch.cat([p, torch.zeros_like(p[:1])]))
 
+    def _made(self, real: Product, imaginary: Product, z: Tensor) -> Tensor:
+        """A product of all rows at once; on devices the imaginary parts by themselves, for they are heard apart."""
+        if crossing.here() is None:
+            return real(z)
+        parts = self.copies.imaginary(z)
+        with crossing.imaginary():
+            heard = imaginary(parts)
+        return torch.cat([real(z[: len(z) - len(parts)]), heard])
+
     def _affine(self, p: Tensor) -> Tensor:
+        if crossing.here() is not None and isinstance(self.core, Weighted):
+            return self._made(self.core.affine, self.core.linear_part, p)
         drive = self.core.affine(p)
         if self._offset is None:
             self._offset = self.core.affine(torch.zeros_like(p[:1]))

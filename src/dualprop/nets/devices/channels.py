@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from dualprop.arguments import Count, NotNegative, Number, Portion, check, checked
+from dualprop.arguments import Count, NotNegative, Number, Portion, Positive, check, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.synapses.weighted import signs
 from dualprop.registry import Registry
@@ -37,8 +37,8 @@ class At(Protocol):
     def pattern(self, z: Tensor, what: str) -> Tensor:
         """N(0, 1) for each neuron, or for each weight: always the same."""
 
-    def ends(self, z: Tensor) -> Ends:
-        """The range that has been seen here so far, z included as long as it is calibrated."""
+    def ends(self, z: Tensor, percentile: float) -> Ends:
+        """The range of this part of what has been seen here, z included as long as it is calibrated."""
 
 
 class Channel(ABC):
@@ -61,6 +61,14 @@ class Channel(ABC):
     def calibrates(self) -> bool:
         """Whether it asks for the range that was seen."""
         return False
+
+    @property
+    def imaginary(self) -> Channel:
+        """What becomes of the imaginary part of a complex signal: the same, but for offsets, which are real.
+
+        Ranges hold both ways there.
+        """
+        return self
 
     @abstractmethod
     def __call__(self, z: Tensor, at: At) -> Tensor:
@@ -100,6 +108,11 @@ class Noise(Channel):
         """At σ = 0."""
         return self.sigma == 0
 
+    @property
+    def imaginary(self) -> Channel:
+        """Nothing, where ξ is an offset."""
+        return Noise(0.0) if self.fixed and not self.relative else self
+
     def __call__(self, z: Tensor, at: At) -> Tensor:
         """The noisy signal."""
         xi = at.pattern(z, "noise") if self.fixed else at.like(z)
@@ -121,6 +134,11 @@ class Clipped(Channel):
     def __post_init__(self) -> None:
         object.__setattr__(self, "range", _ends(self.range))
 
+    @property
+    def imaginary(self) -> Channel:
+        """From -R to R, with R the farther end."""
+        return Clipped(_farther(self.range))
+
     def __call__(self, z: Tensor, at: At) -> Tensor:
         """The signal, kept in its range."""
         low, high = _ends(self.range)
@@ -137,25 +155,35 @@ class Quantised(Channel):
         range: its ends; one number R for -R and R. None: from -R to R, or from 0 to R where nothing negative
             comes, with R the largest absolute value of the first 20 batches; until then of those before.
         stochastic: whether it is rounded up with the probability that makes its mean right, else to the nearest.
+        percentile: without a range, the part of a batch's absolute values, zeros included, that R is to hold, in
+            (0, 100] %: few large values beyond it are clipped for finer levels below.
     """
 
     name: ClassVar[str] = "quantised"
     bits: Annotated[Count, Field(le=16)]
     range: Number | Sequence[Number] | None = None
     stochastic: bool = False
+    percentile: Annotated[Positive, Field(le=100)] = 100.0
 
     def __post_init__(self) -> None:
         if self.range is not None:
             object.__setattr__(self, "range", _ends(self.range))
+            if self.percentile != 100:
+                raise DualpropError(f"percentile={self.percentile:g}: not with a range, which is calibrated by it")
 
     @property
     def calibrates(self) -> bool:
         """Without a range of its own."""
         return self.range is None
 
+    @property
+    def imaginary(self) -> Channel:
+        """From -R to R, with R the farther end; or by what is seen there."""
+        return self if self.range is None else replace(self, range=_farther(self.range))
+
     def __call__(self, z: Tensor, at: At) -> Tensor:
         """The level."""
-        low, high = at.ends(z) if self.range is None else _ends(self.range)
+        low, high = at.ends(z, self.percentile) if self.range is None else _ends(self.range)
         if low == high:  # nothing but zeros has come yet
             return z
         inside, step = z.clamp(low, high), (high - low) / (2**self.bits - 1)
@@ -184,6 +212,11 @@ class DeviceVariation(Channel):
         """Without a spread."""
         return self.gain == 0 and self.offset == 0
 
+    @property
+    def imaginary(self) -> Channel:
+        """Its gains."""
+        return replace(self, offset=0.0)
+
     def __call__(self, z: Tensor, at: At) -> Tensor:
         """What this device makes of it."""
         if self.gain:
@@ -194,14 +227,16 @@ class DeviceVariation(Channel):
 @checked
 @dataclass(frozen=True)
 class Dropped(Channel):
-    """0 with probability p, z otherwise; drawn anew each time.
+    """0 with probability p, z otherwise.
 
     Args:
         p: in [0, 1].
+        fixed: whether the same neurons or weights are always lost, being dead; else others each time.
     """
 
     name: ClassVar[str] = "dropped"
     p: Portion
+    fixed: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -210,7 +245,8 @@ class Dropped(Channel):
 
     def __call__(self, z: Tensor, at: At) -> Tensor:
         """What has arrived."""
-        return z.masked_fill(at.uniform(z) < self.p, 0)
+        chance = torch.special.ndtr(at.pattern(z, "dropped")) if self.fixed else at.uniform(z)
+        return z.masked_fill(chance < self.p, 0)
 
 
 @checked
@@ -287,3 +323,8 @@ def _ends(given: float | Sequence[float]) -> Ends:
     if len(ends) != 2 or not ends[0] < ends[1] or not all(map(math.isfinite, ends)):
         raise DualpropError(f"range={given!r}: must be two numbers, the first below the second, or one above 0")
     return float(ends[0]), float(ends[1])
+
+
+def _farther(given: float | Sequence[float]) -> float:
+    """The end of a range that is farther from zero."""
+    return max(map(abs, _ends(given)))

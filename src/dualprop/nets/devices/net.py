@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from typing_extensions import override
 
+from dualprop.nets import crossing
 from dualprop.nets.devices.places import Devices, Line
 from dualprop.nets.net import Layer, Net
 from dualprop.nets.potentials import Potential
@@ -53,7 +54,8 @@ class Leaving(Potential):
         self.ideal.over_parts(re, im)
         if self.line.open:
             re.copy_(self.line(re))
-            im.copy_(self.line(im))
+            with crossing.imaginary():
+                im.copy_(self.line(im))
 
     def energy(self, z: Tensor) -> Tensor:
         """G(z)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,13 +37,15 @@ class Place(Draws):
         name: what it is called, the same in every run.
         devices: those that it belongs to.
         batched: whether the first dimension of what comes here is the batch.
+        patterns: the name of the place whose patterns it has; by default its own.
 
     Attributes:
         seen: the least and the largest that has come here so far, or 0.
     """
 
-    def __init__(self, name: str, devices: Devices, *, batched: bool) -> None:
+    def __init__(self, name: str, devices: Devices, *, batched: bool, patterns: str = "") -> None:
         self.name, self._devices, self._batched = name, devices, batched
+        self._drawn_as = patterns or name
         self.seen = [0.0, 0.0]
         self.sigma, self.in_memory = 1.0, False
         self._patterns: dict[tuple[str, torch.Size], Tensor] = {}
@@ -57,17 +60,21 @@ class Place(Draws):
         shape = z.shape[1:] if self._batched else z.shape
         key = what, shape
         if key not in self._patterns:
-            word = f"{self._devices.seed} {self.name} {what} {tuple(shape)}"
+            word = f"{self._devices.seed} {self._drawn_as} {what} {tuple(shape)}"
             generator = torch.Generator().manual_seed(zlib.crc32(word.encode()))
             self._patterns[key] = torch.randn(shape, generator=generator)
         return self._patterns[key].to(z.device, z.dtype)
 
-    def ends(self, z: Tensor) -> Ends:
-        """From -R to R, or from 0 to R where nothing negative has come; R is the largest absolute value."""
+    def ends(self, z: Tensor, percentile: float) -> Ends:
+        """From -R to R, or from 0 to R where nothing negative has come; R holds this part of a batch's values."""
         low, high = self.seen
         if self._devices.calibrating:
-            least, most = torch.aminmax(z.detach())
-            low, high = min(low, float(least)), max(high, float(most))
+            least, most = map(float, torch.aminmax(z.detach()))
+            if percentile < 100:
+                sizes = z.detach().abs().flatten()
+                held = float(sizes.kthvalue(math.ceil(percentile / 100 * sizes.numel())).values)
+                least, most = max(least, -held), min(most, held)
+            low, high = min(low, least), max(high, most)
             self.seen[:] = low, high
         most_of_all = max(-low, high)
         return (-most_of_all if low < 0 else 0.0), most_of_all
@@ -75,6 +82,8 @@ class Place(Draws):
 
 class Line:
     """Channels one after the other, each in a place of its own.
+
+    Imaginary parts leave by a line of their own, on the same devices.
 
     Args:
         channels: the first first.
@@ -86,11 +95,16 @@ class Line:
     def __init__(self, channels: Sequence[Channel], name: str, devices: Devices, *, batched: bool = True) -> None:
         self._name = name
         self.stops = [(c, Place(f"{name} {n}", devices, batched=batched)) for n, c in enumerate(channels)]
+        self.imaginary = [
+            (c.imaginary, Place(f"{at.name} i", devices, batched=batched, patterns=at.name))
+            for c, at in self.stops
+            if not c.imaginary.nothing
+        ]
         self._devices = devices
 
     def __call__(self, z: Tensor) -> Tensor:
         """What is read of z."""
-        for channel, place in self.stops:
+        for channel, place in self.imaginary if crossing.is_imaginary() else self.stops:
             z = channel(z, place)
         return z
 
@@ -98,9 +112,14 @@ class Line:
         """Another one of the same kind: what is drawn and fixed there is its own, ranges are the same."""
         name = f"{self._name} -"
         line = Line([channel for channel, _ in self.stops], name, self._devices)
-        for (_, place), (_, own) in zip(line.stops, self.stops, strict=True):
+        for (_, place), (_, own) in zip(line.all, self.all, strict=True):
             place.seen = own.seen
         return line
+
+    @property
+    def all(self) -> list[tuple[Channel, Place]]:
+        """Its channels and their places, those of imaginary parts last."""
+        return [*self.stops, *self.imaginary]
 
     @property
     def open(self) -> bool:
@@ -227,13 +246,30 @@ class Devices:
         line = self._lines.get((name, self._edges.get(synapse, -1)))  # type: ignore[call-overload]
         return made if line is None else line(made)
 
+    @property
+    def ranges(self) -> dict[str, list[float]]:
+        """The ranges seen, by where: all that predictions need to know of former batches."""
+        return {place.name: list(place.seen) for place in self._places()}
+
+    def hold(self, ranges: Mapping[str, Sequence[float]]) -> None:
+        """Take these ranges, which grow no more.
+
+        Raises:
+            DualpropError: if they are of other devices.
+        """
+        if set(ranges) != set(self.ranges):
+            raise DualpropError("ranges: of other devices than these")
+        for place in self._places():
+            place.seen[:] = ranges[place.name]
+        self.batches = max(self.batches, CALIBRATION)
+
     def state_dict(self) -> dict[str, Any]:
         """The generators, how many batches there were, and the ranges seen."""
         return {
             "generator": self._generator.get_state(),
             "predicting": self._predicting.get_state(),
             "batches": self.batches,
-            "seen": {place.name: list(place.seen) for place in self._places()},
+            "seen": self.ranges,
         }
 
     def load_state_dict(self, state: Any) -> None:
@@ -269,12 +305,12 @@ class Devices:
 
     def _stops(self) -> Iterator[tuple[Channel, Place]]:
         for line, _ in self.leaving.values():  # whose ranges are the other's, too
-            yield from line.stops
+            yield from line.all
         for line in self._lines.values():
-            yield from line.stops
+            yield from line.all
 
     def _say_ranges(self) -> None:
-        ranges = [f"{place.name.rpartition(' ')[0]} {_spoken(place.seen)}" for place in self._places()]
+        ranges = [f"{place.name} {_spoken(place.seen)}" for place in self._places() if any(place.seen)]
         if ranges:
             logger.warning("devices: calibrated on the first %d batches: %s", CALIBRATION, ", ".join(ranges))
 

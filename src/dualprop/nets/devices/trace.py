@@ -12,7 +12,7 @@ from typing_extensions import override
 from dualprop.arguments import Count, NotNegative, checked
 from dualprop.nets.counting import Kind, counting
 from dualprop.nets.net import Net
-from dualprop.nets.synapses import Synapse
+from dualprop.nets.synapses import Synapse, Weighted
 
 
 class Event(NamedTuple):
@@ -26,6 +26,7 @@ class Event(NamedTuple):
         values: numbers that were sent to it: p, or δ.
         zeros: the part of them that is 0, which an event-driven device need not send.
         multiply_adds: of the product, zeros included.
+        weights: numbers of W.
     """
 
     kind: Kind
@@ -35,6 +36,7 @@ class Event(NamedTuple):
     values: int
     zeros: float
     multiply_adds: int
+    weights: int
 
 
 @checked
@@ -78,7 +80,7 @@ class Cost(NamedTuple):
 class Trace(counting):
     """A context that counts products, as `dualprop.counting`, and keeps an event for each that a net's edges make.
 
-    What autograd makes on its way back is counted and is no event.
+    What a module makes as an edge (`dualprop.Affine`, `dualprop.Local`) is counted and is no event.
 
     Args:
         net: whose edges.
@@ -104,6 +106,7 @@ class Trace(counting):
         super().__init__()
         self.events = []
         wiring = net.wiring
+        self._inputs = set(wiring.inputs)
         self._edges: dict[Synapse, tuple[str, str]] = {}
         for (source, target), synapse in zip(wiring.edges, net.synapses, strict=True):
             for part in synapse.parts:
@@ -116,10 +119,11 @@ class Trace(counting):
 
     @override
     def see(self, kind: Kind, synapse: object, operand: Tensor, multiply_adds: int) -> None:
-        if isinstance(synapse, Synapse) and synapse in self._edges:
+        if isinstance(synapse, Weighted) and synapse in self._edges:
             source, target = self._edges[synapse]
-            zeros = 1 - float(torch.count_nonzero(operand.detach())) / max(1, operand.numel())
-            self.events.append(Event(kind, source, target, len(operand), operand.numel(), zeros, multiply_adds))
+            rows, values, weights = len(operand), operand.numel(), synapse.read("weight").numel()
+            zeros = 1 - float(torch.count_nonzero(operand.detach())) / max(1, values)
+            self.events.append(Event(kind, source, target, rows, values, zeros, multiply_adds, weights))
 
     def cost(self, energy: Energy | None = None) -> Cost:
         """What the events have cost.
@@ -132,6 +136,40 @@ class Trace(counting):
         learnt = [event for event in self.events if event.kind == "gradient"]
         multiply_adds = sum(event.multiply_adds for event in products)
         bits = sum(energy.bits * round(event.values * (1 - event.zeros)) for event in products)
-        writes = sum(event.multiply_adds // max(1, event.samples) for event in learnt)
+        writes = sum(event.weights for event in learnt)
         total = energy.multiply_add * multiply_adds + energy.bit * bits + energy.write * writes
         return Cost(multiply_adds, bits, writes, total)
+
+    def by_sample(self, samples: int, energy: Energy | None = None) -> dict[str, float]:
+        """What the events have cost by sample, and how sparse is what was sent; nothing where there are none.
+
+        Args:
+            samples: that were learnt from.
+            energy: of each thing; see `Energy`.
+
+        Returns:
+            "multiply_adds", "bits_moved", "weight_writes" and "picojoules" by sample; "zeros_up", the part of zeros
+            in what layers sent up (z̄ of dyads), and "zeros_down", in what they sent down (z⁺ - z⁻ of dyads). What
+            inputs sent is in none of these two.
+
+        Example:
+            >>> import torch, dualprop as dp
+            >>> rule = dp.DualProp(dp.nets.mlp([4, 8, 3]))
+            >>> with dp.devices.Trace(rule.net) as trace:
+            ...     step = rule.backward(torch.randn(5, 4), torch.randint(3, (5,)))
+            >>> trace.by_sample(5)["multiply_adds"]
+            80.0
+        """
+        if not self.events:
+            return {}
+        cost, numbers = self.cost(energy), {}
+        for name, paid in zip(("multiply_adds", "bits_moved", "weight_writes", "picojoules"), cost, strict=True):
+            numbers[name] = paid / samples
+        sent = {
+            "zeros_up": [e for e in self.events if e.kind == "forward" and e.source not in self._inputs],
+            "zeros_down": [e for e in self.events if e.kind == "feedback"],
+        }
+        for name, events in sent.items():
+            if events:
+                numbers[name] = sum(e.zeros * e.values for e in events) / sum(e.values for e in events)
+        return numbers

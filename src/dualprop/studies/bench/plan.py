@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from pydantic import Field
 from dualprop.arguments import Count, Positive, Several, checked
 from dualprop.errors import DualpropError
 from dualprop.nets import NETS
+from dualprop.nets.devices import Energy
 from dualprop.rules import RULES
 from dualprop.studies.bench.subjects import subjects
 from dualprop.studies.bench.workload import make_net
@@ -35,6 +36,8 @@ class Plan:
         budget: seconds after which a row begins no further pair.
         compile: whether each subject is measured compiled, too.
         device: auto, cpu, cuda or mps.
+        energy: the constants of `dualprop.devices.Energy` that are not its defaults, for columns of what hardware
+            would pay; None for none of these.
 
     Raises:
         DualpropError: for an unknown name, a repetition, a number out of range or a net with cycles.
@@ -49,6 +52,7 @@ class Plan:
     budget: Positive = 60.0
     compile: bool = False
     device: str = "auto"
+    energy: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         known: dict[str, tuple[Sequence[str], Mapping[str, object]]] = {
@@ -70,6 +74,12 @@ class Plan:
                     "which runs on none"
                 )
         device(self.device)
+        self.constants  # noqa: B018 - checked
+
+    @property
+    def constants(self) -> Energy | None:
+        """What each thing costs, if that is counted."""
+        return None if self.energy is None else Energy(**self.energy)
 
     @property
     def names(self) -> tuple[str, ...]:

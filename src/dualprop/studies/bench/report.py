@@ -10,6 +10,7 @@ from typing import Any
 
 from dualprop.errors import CheckpointError
 from dualprop.runs.documents import MEASURED, read_json
+from dualprop.studies import _costs
 from dualprop.studies._machine import machine
 from dualprop.studies._table import Table, show
 from dualprop.studies.bench.ceilings import PRODUCT, Ceiling
@@ -62,6 +63,7 @@ class Row:
         gradient_bytes: the size of all gradients together.
         products: matrix products in a step.
         bp_operations: as `operations`, of the bp step.
+        costs: what hardware would pay by sample, where that was counted; see `dualprop.devices.Trace.by_sample`.
     """
 
     net: str
@@ -75,6 +77,7 @@ class Row:
     gradient_bytes: int
     products: float
     bp_operations: int
+    costs: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def ratio_per_operation(self) -> float:
@@ -159,6 +162,15 @@ class Measurements:
                 )
                 for (net, precision), rows in self.tables().items()
             ),
+            *(
+                Table(
+                    f"{net}, {precision}: what hardware would pay",
+                    ("rule", *paid[0][1]),
+                    [(rule, *words.values()) for rule, words in paid],
+                )
+                for (net, precision), rows in self.tables().items()
+                if (paid := [(row.rule, _costs.cells(row.costs)) for row in rows if row.costs])
+            ),
         ]
 
     def remarks(self) -> list[str]:
@@ -171,6 +183,9 @@ class Measurements:
             texts = _times({row.rule: row for row in rows})
             texts += _memory({row.rule: row for row in rows if row.peak_bytes is not None})
             remarks += [f"{net}, {precision}: {text}" for text in texts]
+        if any(row.costs for row in self.rows):
+            pairs = ", ".join(f"{name}={value:g}" for name, value in (self.plan.get("energy") or {}).items())
+            remarks += [_costs.NOTE, f"Energy, in pJ: {pairs or 'the defaults'}."]
         return remarks
 
     def markdown(self) -> str:
@@ -231,7 +246,9 @@ class Measurements:
 
 
 def _made(kind: Any, values: Mapping[str, Any]) -> Any:
-    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
+    fields = dataclasses.fields(kind)
+    given = {f.name for f in fields if f.name in values or f.default_factory is dataclasses.MISSING}
+    return kind(**{name: values[name] for name in given})
 
 
 def _short(number: float, decimals: int = 0) -> str:

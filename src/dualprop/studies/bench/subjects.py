@@ -121,7 +121,7 @@ def _rule(name: str, workload: Workload, compiled: bool, fused: bool = False) ->
                 optimizer.zero_grad()
 
     def count() -> Arithmetic:
-        return arithmetic.made(step, workload.batch_size)
+        return arithmetic.made(step, workload.batch_size, net, workload.energy)
 
     if compiled:
         counted = [count() for _ in range(2)][-1]  # a lazy rule's first inference starts from nothing

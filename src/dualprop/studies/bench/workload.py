@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dualprop.nets import NETS
+from dualprop.nets.devices import Energy
 from dualprop.nets.net import Net
 from dualprop.rules import RULES, Method
 
@@ -28,13 +29,20 @@ class Workload:
         precision: of the products; weights and optimizer stay in float32.
         batch_size: samples in the batch.
         device: where it is computed.
+        energy: what each thing costs, if that is counted.
     """
 
     def __init__(
-        self, name: str, hidden: tuple[int, ...], precision: torch.dtype, batch_size: int, device: torch.device
+        self,
+        name: str,
+        hidden: tuple[int, ...],
+        precision: torch.dtype,
+        batch_size: int,
+        device: torch.device,
+        energy: Energy | None = None,
     ) -> None:
         self.name, self.precision, self.batch_size, self.device = name, precision, batch_size, device
-        self.hidden = hidden
+        self.hidden, self.energy = hidden, energy
         self.in_shape = in_shape(name)
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(batch_size, *self.in_shape, generator=generator)

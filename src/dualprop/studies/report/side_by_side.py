@@ -14,6 +14,7 @@ from dualprop.errors import CheckpointError, DualpropError, printable
 from dualprop.runs.documents import read_json, write_text
 from dualprop.runs.folder import Run
 from dualprop.runs.settings import Settings
+from dualprop.studies import _costs
 from dualprop.studies._epochs import EPOCH
 from dualprop.studies._figure import (
     MANY,
@@ -99,6 +100,17 @@ class Record:
         cosines = [c for epoch in self.epochs for c in epoch.get(to, [])]
         return statistics.fmean(cosines) if cosines else None
 
+    def until(self, accuracy: float) -> tuple[float, float] | None:
+        """Samples and mJ until the end of the first epoch whose validation reached an accuracy; None if none did."""
+        samples = millijoules = 0.0
+        for epoch in self.epochs:
+            seen = (epoch.get("images_per_second") or 0.0) * (epoch.get("seconds") or 0.0)
+            samples += seen
+            millijoules += 1e-9 * seen * epoch.get("measures", {}).get("picojoules", math.nan)
+            if epoch.get("val_accuracy", 0.0) >= accuracy:
+                return samples, millijoules
+        return None
+
     @property
     def top5(self) -> float | None:
         """The top-5 accuracy, where there are classes enough for it to say much."""
@@ -122,12 +134,16 @@ class Report:
         records: the finished runs.
         diverged: for each run that did not come to its end, by its folder's name, why.
         left_out: for each rule that was not run, why.
+        energy: the constants by which its cost was measured, if it was.
+        to_accuracy: of the validation, until which costs are added up.
     """
 
     title: str
     records: list[Record]
     diverged: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    energy: Mapping[str, float] = field(default_factory=dict)
+    to_accuracy: float | None = None
 
     @classmethod
     def of(
@@ -135,6 +151,7 @@ class Report:
         paths: Sequence[Path],
         diverged: Mapping[str, str] | None = None,
         left_out: Mapping[str, str] | None = None,
+        **paid: Any,
     ) -> Report:
         """Read finished run folders.
 
@@ -142,6 +159,7 @@ class Report:
             paths: where they are.
             diverged: for each run that did not come to its end, by its folder's name, why.
             left_out: for each rule that was not run, why.
+            paid: see `energy` and `to_accuracy`.
         """
         records = [Record.read(path) for path in paths]
         s = records[0].settings
@@ -156,7 +174,7 @@ class Report:
             ("epochs",): f"{s.epochs} epoch{'s' * (s.epochs > 1)}",
         }
         title = ", ".join(text for names, text in parts.items() if text and shared.issuperset(names))
-        return cls(title, records, diverged or {}, left_out or {})
+        return cls(title, records, diverged or {}, left_out or {}, **paid)
 
     @property
     def rules(self) -> dict[str, list[Record]]:
@@ -174,7 +192,8 @@ class Report:
         }
         rows = []
         for rule, records in self.rules.items():
-            products = _means(records).get("products")
+            measured = _means(records)
+            products = measured.get("products")
             cells = {
                 "rule": rule,
                 "seeds": str(len(records)),
@@ -185,10 +204,23 @@ class Report:
                 "time ÷ bp": f"{seconds[rule] / seconds['bp']:.2f}" if "bp" in seconds else "",
                 **{f"cosine to {name}": _cosine([r.cosine(to) for r in records]) for to, name in TRUTHS.items()},
                 "products / batch": f"{products:.4g}" if products else "",
+                **_costs.cells(measured),
+                **self._until(records),
             }
             rows.append(cells)
         columns = [name for name in rows[0] if any(row[name] for row in rows)]
         return Table(self.title, columns, [[row[name] for name in columns] for row in rows])
+
+    def _until(self, records: Sequence[Record]) -> dict[str, str]:
+        """What was paid, and for how many samples, until the accuracy was reached; by column."""
+        if self.to_accuracy is None:
+            return {}
+        titles = [f"{what} to {100 * self.to_accuracy:g} %" for what in ("samples", "mJ")]
+        paid = [record.until(self.to_accuracy) for record in records]
+        if any(each is None for each in paid):
+            return dict.fromkeys(titles, "not reached")
+        samples, joules = zip(*(each for each in paid if each is not None), strict=True)
+        return dict(zip(titles, (_spread(samples, ".4g"), _spread(joules, ".3g")), strict=True))
 
     def remarks(self) -> list[str]:
         """What differs between the rules, what they measured and what is missing: a line each."""
@@ -202,9 +234,12 @@ class Report:
             if own := records[0].settings.rule_settings:
                 lines.append(f"{rule} has {_named(own)}")
         for rule, records in self.rules.items():
-            measured = {name: value for name, value in _means(records).items() if name != "products"}
+            shown = {"products", *_costs.COLUMNS}
+            measured = {name: value for name, value in _means(records).items() if name not in shown}
             if measured:
                 lines.append(f"{rule} measured, in the mean over its batches, {_named(measured)}")
+        if self.energy:
+            lines += [_costs.NOTE, f"energy, in pJ: {_named(self.energy)}"]
         lines += [f"{name} diverged: {why}" for name, why in self.diverged.items()]
         return lines + [f"{rule} left out: {why}" for rule, why in self.left_out.items()]
 

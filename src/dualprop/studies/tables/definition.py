@@ -240,7 +240,7 @@ class Block:
 @checked
 @dataclass(frozen=True)
 class Definition:
-    """What a file says."""
+    """What a file says; its settings are those that all blocks start from."""
 
     title: str
     claim: str
@@ -248,13 +248,15 @@ class Definition:
     blocks: Sequence[Mapping[str, Any]]
     paper: str = ""
     place: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _table(name: str, values: Mapping[str, Any]) -> Table:
     said = Definition(**values)
     metrics = {metric: Metric(**columns) for metric, columns in said.metrics.items()}
     source = ", ".join(filter(None, (said.paper, said.place)))
-    rows = [row for block in said.blocks for row in _rows(name, Block(**block), metrics, source)]
+    blocks = [Block(**{**each, "settings": _put(said.settings, each.get("settings", {}))}) for each in said.blocks]
+    rows = [row for block in blocks for row in _rows(name, block, metrics, source)]
     if not rows or not metrics:
         raise DualpropError("blocks: must hold at least one row, and metrics one column")
     names = [row.name for row in rows]

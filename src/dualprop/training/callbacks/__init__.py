@@ -5,6 +5,7 @@ A trainer has them in one list, and their order there is the order in which they
 
 from dualprop.training.callbacks.base import Callback
 from dualprop.training.callbacks.checkpoints import Checkpoints
+from dualprop.training.callbacks.costs import Costs
 from dualprop.training.callbacks.display import Display, RunLine
 from dualprop.training.callbacks.evaluation import Alignment, Best, FinalTest, Validation
 from dualprop.training.callbacks.gradients import AverageGradients, ClipGradients
@@ -19,6 +20,7 @@ __all__ = [
     "Callback",
     "Checkpoints",
     "ClipGradients",
+    "Costs",
     "Display",
     "FinalTest",
     "KeptPictures",

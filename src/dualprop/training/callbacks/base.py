@@ -33,6 +33,10 @@ class Callback:
         """A context around all that `fit` does."""
         return nullcontext()
 
+    def learning(self, trainer: Trainer) -> AbstractContextManager[object]:
+        """A context around all that one batch is learnt by: inference, gradients, the optimizer's steps."""
+        return nullcontext()
+
     def gradients(self, trainer: Trainer) -> None:
         """The gradients of a weight update are in `.grad`, and the optimizer is about to step."""
 

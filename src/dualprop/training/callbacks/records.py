@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,6 +16,10 @@ from dualprop.training.result import Result
 
 if TYPE_CHECKING:
     from dualprop.training.trainer import Trainer
+
+
+RANGES = "ranges"
+"""The note beside weights that says what the channels of their devices were calibrated to."""
 
 
 class Records(Callback):
@@ -75,7 +80,9 @@ class BestWeights(Callback):
         """Write them."""
         best = self._written = self.validation.best
         assert best is not None
-        self.run.save_weights("best.safetensors", best.weights, epoch=best.epoch, **self.notes)
+        devices = trainer.rule.devices
+        ranges = {} if devices is None else {RANGES: json.dumps(devices.ranges)}
+        self.run.save_weights("best.safetensors", best.weights, epoch=best.epoch, **self.notes, **ranges)
 
 
 class Results(Callback):
