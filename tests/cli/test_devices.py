@@ -40,7 +40,19 @@ def test_wrong_words_are_one_line(dualprop):
 
 
 def test_a_comparison_says_what_hardware_would_pay_if_it_is_asked(dualprop, tmp_path):
-    words = ["--data", "digits", "--hidden", "8", "--epochs", "2", "--no-alignment", "--rules", "bp,dp", "--seeds", "0"]
+    words = [
+        "--data",
+        "digits",
+        "--hidden",
+        "8",
+        "--epochs",
+        "2",
+        "--no-alignment",
+        "--rules",
+        "bp,dp",
+        "--seeds",
+        "0",
+    ]
     paid = ["--energy", "multiply_add=1;bit=0;write=0", "--to-accuracy", "0.05", "--out", "c"]
     code, out, err = dualprop("compare", *words, *paid)
     assert code == 0, err
@@ -73,16 +85,31 @@ def test_constants_that_there_are_not_are_one_line(dualprop):
 
 
 def test_a_run_is_tested_again_on_its_own_devices_or_on_others(dualprop, tmp_path):
-    words = ["--data", "digits", "--hidden", "24", "--epochs", "1", "--lr", "0.01", "--no-alignment", "--beta", "5"]
+    words = [
+        "--data",
+        "digits",
+        "--hidden",
+        "24",
+        "--epochs",
+        "1",
+        "--lr",
+        "0.01",
+        "--loss",
+        "cross_entropy",
+        "--no-alignment",
+        "--beta",
+        "5",
+    ]
     code, _, err = dualprop("train", *words, "--state-bits", "1", "--run", "run")
     assert code == 0, err
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    said = f"accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f}"
+    said = f"loss {result['test_loss']:.4f}"
     _, own, _ = dualprop("eval", "run")
+    assert f"accuracy {result['test_accuracy']:.2%}" in own
     assert said in own
     assert "on devices (states quantised bits 1)" in own
     net, data = dp.load_net(tmp_path / "run"), load("digits")
-    x, y = data.test.x.float() / 255, data.test.y
+    x, y = data.test.images.float() / 255, data.test.labels
     accuracy = float((net(x).argmax(1) == y).float().mean())
     _, ideal, _ = dualprop("eval", "run", "--devices", "ideal")
     assert f"accuracy {accuracy:.2%}" in ideal

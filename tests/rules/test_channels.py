@@ -79,7 +79,7 @@ def test_a_rule_takes_feedback_that_is_not_the_transpose_or_says_why_not(name: s
     for net in nets[1:]:  # the same W and b
         net.load_state_dict(nets[0].state_dict(), strict=False)
     if name in ("lpom", "pc-ep") or (name == "kp-dp" and feedback != "kolen-pollack"):
-        with pytest.raises(dp.DualpropError, match="^net: ") as caught:
+        with pytest.raises(dp.DualpropError, match=r"^net: ") as caught:
             method(nets[1])
         assert "\n" not in str(caught.value)
         return

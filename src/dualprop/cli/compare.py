@@ -45,8 +45,8 @@ def compare(
         seeds: A run of every rule for each of these seeds.
         out: The folder to make.
         resume: Go on with a comparison that was stopped; takes no other option.
-        energy: Measure what hardware would pay: pJ for each thing as "multiply_add=0.23;bit=0.16;write=1", with "bits=8"
-            a value, in place of these defaults; or "default", or a TOML file.
+        energy: Measure what hardware would pay: "default", or constants in place of those, as
+            "multiply_add=0.23;bit=0.16;write=1" in pJ and "bits=8" a value, or a TOML file.
         to_accuracy: Add up what is paid until this accuracy of the validation, as 0.9.
     """
     given = merged(settings, own, devices)

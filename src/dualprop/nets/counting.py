@@ -143,9 +143,7 @@ def by_states_alone() -> Iterator[None]:
         _LEARNING.reset(token)
 
 
-def report_forward(
-    drive: Tensor, p: Tensor, work: Work, *, learns: bool, synapse: object | None = None
-) -> None:
+def report_forward(drive: Tensor, p: Tensor, work: Work, *, learns: bool, synapse: object | None = None) -> None:
     """Tell the open contexts of the product that made a drive, and of those that autograd makes of its gradient.
 
     Args:

@@ -115,8 +115,8 @@ class HolomorphicEP(Relaxing):
     propagation. No free phase enters the gradient; T1 steps of it are the prediction and where the nudged ones
     start.
 
-    On devices (see `dualprop.devices`) all N points relax, for conjugate ones are read apart, and so are the real and
-    the imaginary part of a state: each draws by itself, with the same gains; offsets are real.
+    On devices (see `dualprop.devices`) all N points relax, for conjugate ones are read apart, and so are the real
+    and the imaginary part of a state: each draws by itself, with the same gains; offsets are real.
 
     With noise, every state's drive receives noise·N(0, 1) in each nudged step, and all N points follow one
     another, each from where the one before ended, as in the paper's Table 1.

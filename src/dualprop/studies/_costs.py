@@ -15,8 +15,9 @@ COLUMNS = {
 """By the names of `dualprop.devices.Trace.by_sample`: what stands above, and what the number is multiplied by."""
 
 NOTE = (
-    "MACs: multiply-adds of products on states and errors; bits: moved from layers to products, zeros left out; writes: of "
-    "weights; nJ: all of it; zeros up, down: the part of zeros in what layers send up (z̄ of dyads) and down (z⁺ - z⁻)."
+    "MACs: multiply-adds of products on states and errors; bits: moved from layers to products, zeros left out; "
+    "writes: of weights; nJ: all of it; zeros up, down: the part of zeros in what layers send up (z̄ of dyads) and "
+    "down (z⁺ - z⁻)."
 )
 """What they mean."""
 

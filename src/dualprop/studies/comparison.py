@@ -223,9 +223,7 @@ def _shown(settings: Settings, own: Own) -> dict[str, Any]:
     return {"progress": False, "callbacks": [line] if logger.level <= logging.INFO else []}
 
 
-def _paid(
-    energy: Energy | Mapping[str, float] | None = None, to_accuracy: float | None = None
-) -> dict[str, Any]:
+def _paid(energy: Energy | Mapping[str, float] | None = None, to_accuracy: float | None = None) -> dict[str, Any]:
     """What was asked for of costs, as JSON holds it; empty for nothing."""
     if energy is None:
         if to_accuracy is not None:

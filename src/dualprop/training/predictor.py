@@ -14,10 +14,10 @@ from torch import Tensor
 from dualprop.arguments import check
 from dualprop.data import Dataset, Form, batched
 from dualprop.errors import CheckpointError, DualpropError
+from dualprop.files import parse_json
 from dualprop.nets.devices.places import CALIBRATION
 from dualprop.nets.losses import LOSSES
 from dualprop.rules import RULES, Rule
-from dualprop.files import parse_json
 from dualprop.runs.folder import Run
 from dualprop.runs.settings import Settings
 from dualprop.training.callbacks.records import RANGES
@@ -117,11 +117,12 @@ class Predictor:
         return torch.softmax(output, 1) if self.settings.loss == "cross_entropy" else output
 
     def _calibrate(self, dataset: Dataset) -> None:
-        """Let channels without a range see predictions on the first batches of the training part, if they have to."""
+        """Let channels that know no range yet see predictions on the first batches of the training part."""
         devices = self.rule.devices
         if devices is None or devices.batches or not devices.ranges:
             return
-        batches = batched(dataset.train, self.settings.batch_size, mean=self.form.mean, std=self.form.std, device=self._device)
+        size, mean, std = self.settings.batch_size, self.form.mean, self.form.std
+        batches = batched(dataset.train, size, mean=mean, std=std, device=self._device)
         for x, _ in itertools.islice(batches, CALIBRATION):
             self.rule.predict(x)
         devices.hold(devices.ranges)

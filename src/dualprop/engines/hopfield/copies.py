@@ -18,7 +18,6 @@ from dualprop.nets import crossing
 from dualprop.nets.potentials import Potential
 from dualprop.nets.synapses import Linearisation, Pool, Synapse, Weighted, layout
 
-
 Product = Callable[[Tensor], Tensor]
 
 
@@ -193,7 +192,7 @@ class ComplexSynapse(CopiedSynapse):
         self.core.hebbian(rows, torch.cat([p, torch.zeros_like(p[:1])]))
 
     def _made(self, real: Product, imaginary: Product, z: Tensor) -> Tensor:
-        """A product of all rows at once; on devices the imaginary parts by themselves, for they are heard apart."""
+        """A product of all rows at once; on devices imaginary parts by themselves, for they are heard apart."""
         if crossing.here() is None:
             return real(z)
         parts = self.copies.imaginary(z)

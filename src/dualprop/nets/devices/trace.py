@@ -148,9 +148,9 @@ class Trace(counting):
             energy: of each thing; see `Energy`.
 
         Returns:
-            "multiply_adds", "bits_moved", "weight_writes" and "picojoules" by sample; "zeros_up", the part of zeros
-            in what layers sent up (z̄ of dyads), and "zeros_down", in what they sent down (z⁺ - z⁻ of dyads). What
-            inputs sent is in none of these two.
+            "multiply_adds", "bits_moved", "weight_writes" and "picojoules" by sample; "zeros_up", the part of
+            zeros in what layers (inputs left out) sent up, z̄ of dyads, and "zeros_down", in what they sent down,
+            z⁺ - z⁻ of dyads.
 
         Example:
             >>> import torch, dualprop as dp

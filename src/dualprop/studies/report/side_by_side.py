@@ -101,7 +101,7 @@ class Record:
         return statistics.fmean(cosines) if cosines else None
 
     def until(self, accuracy: float) -> tuple[float, float] | None:
-        """Samples and mJ until the end of the first epoch whose validation reached an accuracy; None if none did."""
+        """Samples and mJ until the end of the first epoch whose validation reached an accuracy; None for never."""
         samples = millijoules = 0.0
         for epoch in self.epochs:
             seen = (epoch.get("images_per_second") or 0.0) * (epoch.get("seconds") or 0.0)
