@@ -78,7 +78,8 @@ def test_every_setting_is_an_option_of_its_group_with_its_help(dualprop):
 def test_a_comparison_has_the_same_but_for_rule_and_seed(dualprop):
     groups = helped(dualprop("compare", "--help")[1])
     for name, flags in FLAGS.items():
-        mine = "--rules --seeds --out --resume --recipe" if name == "Parameters" else flags
+        paid = "--energy --to-accuracy"
+        mine = f"--rules --seeds --out --resume {paid} --recipe" if name == "Parameters" else flags
         assert groups[name][1] == [f for f in mine.split() if f not in ("--rule", "--seed")]
 
 
