@@ -419,8 +419,8 @@ SABOTAGES = {
     ),
     "counting: what autograd feeds back is left out": Sabotage(
         "nets/counting.py",
-        "if feeds_back:",
-        "if False:",
+        '("feedback", p.requires_grad)',
+        '("feedback", False)',
         "nets/test_counting.py -k bp",
     ),
     "plain: a pool in front is forgotten": Sabotage(
@@ -578,6 +578,24 @@ SABOTAGES = {
         "self.drawing = self._generator if learns else self._predicting",
         "self.drawing = self._generator",
         "rules/test_devices.py -k predictions",
+    ),
+    "devices: imaginary parts have offsets": Sabotage(
+        "nets/devices/channels.py",
+        "return replace(self, offset=0.0)",
+        "return self",
+        "nets/test_channels.py -k complex",
+    ),
+    "devices: validation is paid for": Sabotage(
+        "training/callbacks/costs.py",
+        "def learning(self",
+        "def during(self",
+        "training/test_costs.py -k alone",
+    ),
+    "devices: a run is tested again on ideal ones": Sabotage(
+        "training/predictor.py",
+        "**own, **channels(settings))",
+        "**own)",
+        "cli/test_devices.py -k again",
     ),
     "devices: pulses are never rounded up": Sabotage(
         "nets/devices/optimizer.py",
