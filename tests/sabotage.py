@@ -533,8 +533,8 @@ SABOTAGES = {
     ),
     "records: a result of another run in a comparison": Sabotage(
         "studies/comparison.py",
-        "net=ours.net, resume=True, **shown)",
-        "net=ours.net, resume=not path.exists(), **shown)",
+        "net=ours.net, resume=True, **how)",
+        "net=ours.net, resume=not path.exists(), **how)",
         "runs/test_hostile.py -k another",
     ),
     "records: a header of any length": Sabotage(
