@@ -16,7 +16,7 @@ from dualprop.studies.tables.makers.training import DIVERGED, FAULTS, Training
 from dualprop.training.workers.parts import check_settings
 from dualprop.training.workers.simulated import Simulated
 from dualprop.training.workers.start import resume, train
-from dualprop.training.workers.ways import parsed
+from dualprop.training.workers.ways import parsed, worded
 
 
 @checked
@@ -70,4 +70,4 @@ class Asynchronous(Training):
 
     def arguments(self) -> dict[str, Any]:
         """Its own."""
-        return {**asdict(self), "slow": list(self.slow)}
+        return {**asdict(self), "way": worded(parsed(self.way)), "slow": list(self.slow)}
