@@ -64,12 +64,27 @@ def test_a_rule_that_cannot_be_measured_is_left_out(bench, tmp_path, monkeypatch
             raise dp.DivergenceError("the free phase diverged at step 3, layer 1")
 
     monkeypatch.setitem(dp.RULES, "toy", dp.Method(Diverging, "a toy"))
-    code, out, err = bench(*QUICK, "--rules", "bp,toy,dp", "--precisions", "float32", "--out", "b")
+    words = (
+        "--rules",
+        "bp,toy,dp",
+        "--precisions",
+        "float32",
+        "--energy",
+        "multiply_add=1;bit=0;write=0",
+        "--out",
+        "b",
+    )
+    code, out, err = bench(*QUICK, *words)
     line = "mlp, float32: toy left out, the free phase diverged at step 3, layer 1"
     assert (code, line in err) == (0, True)
     report = Measurements.from_dict(json.loads((tmp_path / "b" / "bench.json").read_text()))
     assert [row.rule for row in report.rows] == ["bp", "dp"]
     assert report.left_out == [line]
+    bp, dual = report.rows
+    assert bp.costs == {}  # plain PyTorch, which has no edges
+    assert dual.costs["multiply_adds"] == dual.costs["picojoules"] == 784 * 8 + 2 * 8 * 10
+    assert dual.costs["weight_writes"] == (784 * 8 + 8 * 10) / 4
+    assert "what hardware would pay" in out
     assert f"- {line}" in out
 
 

@@ -51,6 +51,26 @@ def test_the_ceiling_is_the_fastest_matrix_product(report):
     assert report.ceiling("bf16") == pytest.approx(800)
 
 
+def test_what_hardware_would_pay_is_a_table_of_its_own(report):
+    report.rows[1].costs.update(multiply_adds=90.0, picojoules=1500.0, zeros_up=0.25)
+    (paid,) = [table for table in report.shown() if "hardware" in table.title]
+    assert dict(zip(paid.columns, paid.rows[0], strict=True)) == {
+        "rule": "dp",
+        "MACs / sample": "90",
+        "bits / sample": "",
+        "writes / sample": "",
+        "nJ / sample": "1.5",
+        "zeros up %": "25",
+        "zeros down %": "",
+    }
+    assert "Energy, in pJ: the defaults." in report.remarks()
+    again = Measurements.from_dict(json.loads(json.dumps(report.as_dict())))
+    assert again.rows[1].costs == report.rows[1].costs
+    older = report.as_dict()
+    del older["rows"][1]["costs"]
+    assert Measurements.from_dict(older).rows[1].costs == {}
+
+
 def test_cells(report):
     """Ratios 2, 3, 1: their median is 2, where the medians' ratio would be 4/3."""
     cells = dict(zip(COLUMNS, report.rows[1].cells(200), strict=True))
