@@ -8,6 +8,7 @@ Example:
     [(1, 1), (2, 3)]
 """
 
+from dualprop.training.workers.calls import RayCalls
 from dualprop.training.workers.grouping import costs, grouped
 from dualprop.training.workers.held import Held
 from dualprop.training.workers.in_flight import InFlight
@@ -24,6 +25,7 @@ __all__ = [
     "Kind",
     "Message",
     "Part",
+    "RayCalls",
     "RefusedError",
     "Simulated",
     "Simulation",

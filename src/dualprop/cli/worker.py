@@ -18,6 +18,7 @@ from dualprop.cli._imports import again
 from dualprop.errors import DualpropError
 from dualprop.training.interrupt import IMPATIENT
 from dualprop.training.workers.process import Server
+from dualprop.training.workers.zeromq import ZeroMQEnd
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
         if line:
             order = json.loads(line)
             again([Path(file) for file in order["imports"]])
-            Server(order, sys.stdin.fileno()).serve()
+            Server(order, lambda: ZeroMQEnd(order, sys.stdin.fileno())).serve()
     except DualpropError as error:
         code = 1
         if not _forsaken():

@@ -9,6 +9,7 @@ import torch
 import dualprop as dp
 from dualprop.extras import way_to
 from dualprop.training.workers import on_ray, zeromq
+from dualprop.training.workers.message import check_size
 
 SMALL = {"data": "digits", "hidden": (8,), "epochs": 1, "lr": 0.01}
 
@@ -62,7 +63,7 @@ def test_what_zeromq_refuses():
         with pytest.raises(dp.DualpropError, match=said):
             dp.distributed.ZeroMQ(**given)
     with pytest.raises(dp.DualpropError, match="largest=1000: must be at least 1660, the bytes"):
-        dp.distributed.ZeroMQ(largest=1000).check_size(200)
+        check_size(1000, 200)
 
 
 def test_a_missing_extra_is_named_with_its_line(tmp_path, monkeypatch):

@@ -146,3 +146,15 @@ def unpacked(data: bytes | memoryview) -> Message:
         raise RefusedError("message: damaged, its checksum is another")
     numbers = torch.frombuffer(body, dtype=_DTYPES[dtype]) if body else torch.empty(0, dtype=_DTYPES[dtype])
     return Message(Kind(kind), batch, layer, numbers.reshape(sizes), part)
+
+
+def check_size(largest: int, numbers: int) -> None:
+    """Refuse messages of so many numbers of at most eight bytes if they are larger than agreed.
+
+    Raises:
+        DualpropError: naming both sizes.
+    """
+    if (size := HEADER + 8 * numbers) > largest:
+        raise DualpropError(
+            f"largest={largest}: must be at least {size}, the bytes of a state of a batch or of a weight"
+        )

@@ -11,6 +11,7 @@ from typing import Any
 
 from dualprop.errors import DualpropError
 from dualprop.extras import extra
+from dualprop.training.workers.calls import Mailbox, RayEnd
 from dualprop.training.workers.placement import HERE, Order, Placement
 
 LOCAL = "local"
@@ -83,11 +84,26 @@ class OnRay(Placement):
         """The actor, or the same one once Ray has started it anew."""
         self._connect()
         if number not in self._actors:
+            named = {"name": order["listen"]} if order["link"] == "ray" else {}
             actor = self._ray.remote(
-                num_cpus=0, max_restarts=-1, max_task_retries=0, scheduling_strategy="SPREAD"
+                num_cpus=0,
+                max_restarts=-1,
+                max_task_retries=0,
+                max_concurrency=8,
+                scheduling_strategy="SPREAD",
+                **named,
             )(_Actor)
             self._actors[number] = actor.remote()
         self._running[number] = self._actors[number].serve.remote(dict(order))
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the workers that have been started."""
+        return list(self._actors)
+
+    def actor(self, number: int) -> Any:
+        """Of a worker; None before it is started."""
+        return self._actors.get(number)
 
     def dead(self, number: int) -> str:
         """By what its task has come to."""
@@ -122,7 +138,18 @@ class OnRay(Placement):
 
 
 class _Actor:
-    """What Ray places."""
+    """What Ray places; while it works it can be called."""
+
+    def __init__(self) -> None:
+        self._mail = Mailbox()
+
+    def take(self, way: str, packed: bytes) -> None:
+        """A message from the driver ("") or a neighbour ("up" or "down")."""
+        self._mail.take(way, packed)
+
+    def said(self, seconds: float) -> list[bytes]:
+        """What it has to say to the driver; waits so long for something."""
+        return self._mail.said(seconds)
 
     def serve(self, order: Order) -> None:
         """Work until the driver says stop; Ray ends this process with the driver."""
@@ -130,6 +157,7 @@ class _Actor:
         from pathlib import Path
 
         from dualprop.training.workers.process import Server
+        from dualprop.training.workers.zeromq import ZeroMQEnd
 
         if order["imports"]:
             importlib.import_module("dualprop.cli._imports").again([Path(file) for file in order["imports"]])
@@ -138,4 +166,6 @@ class _Actor:
             import ray
 
             listen = listen.replace(HERE, ray.util.get_node_ip_address())
-        Server({**order, "listen": listen}, None).serve()
+        order = {**order, "listen": listen}
+        calls = order["link"] == "ray"
+        Server(order, lambda: RayEnd(order, self._mail) if calls else ZeroMQEnd(order, None)).serve()

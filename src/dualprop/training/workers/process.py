@@ -1,10 +1,10 @@
-"""A worker with its sockets: what its process does, wherever that is."""
+"""A worker with its links: what its process does, wherever that is."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from dualprop.runs.documents import replace_file
 from dualprop.runs.settings import Settings
 from dualprop.training.experiment import build
 from dualprop.training.resolved import Resolved
+from dualprop.training.workers.links import End
 from dualprop.training.workers.message import VERSION, Kind, Message
 from dualprop.training.workers.parts import part_of
 from dualprop.training.workers.ways import parsed
 from dualprop.training.workers.worker import Worker
-from dualprop.training.workers.zeromq import Sockets
 
 REPORT_EVERY = 0.25
 """Seconds between two reports to the driver."""
@@ -50,15 +50,15 @@ def versions() -> dict[str, Any]:
 
 
 class Server:
-    """A worker with its sockets.
+    """A worker with its links.
 
     Args:
         order: what to work on, as plain values; see `ProcessCrew`.
-        alive: a file descriptor that can be read when the driver is gone; None where somebody else sees to that.
+        end: makes its end of the links, once it is ready to listen.
     """
 
-    def __init__(self, order: Mapping[str, Any], alive: int | None) -> None:
-        self._order, self._alive = order, alive
+    def __init__(self, order: Mapping[str, Any], end: Callable[[], End]) -> None:
+        self._order = order
         torch.set_num_threads(order["threads"])
         settings = Settings.from_dict(order["settings"])
         experiment = build(settings, recorded=Resolved.from_dict(order["resolved"]))
@@ -68,18 +68,11 @@ class Server:
         self._layers = range(first, last + 1)
         for k in self._layers:
             self._worker.load_state_dict(k, checkpoint.loaded(snapshot(self._folder, k)))
-        sockets = self._sockets = Sockets(order["key"], order["largest"])
-        room = order["room"]
-        self._control = sockets.connected("DEALER", 1000, order["control"], f"worker{order['number']}".encode())
-        sockets.poller.register(self._control, 1)  # POLLIN
-        self._inbox, self._endpoint = sockets.bound("PULL", room, order["listen"])
-        if alive is not None:
-            sockets.poller.register(alive, 1)
-        self._room, self._to = room, dict[str, tuple[str, Any]]()
+        self._end = end()
         self._stopped = self._started = False
         self._reported = self._saved = time.monotonic()
         self._heard = self._begun = time.monotonic()
-        self._busy = 0.0
+        self._busy, self._unknown = 0.0, 0
 
     def serve(self) -> None:
         """Work until the driver says stop, or is gone."""
@@ -87,7 +80,7 @@ class Server:
             Kind.HELLO,
             {
                 "versions": versions(),
-                "endpoint": self._endpoint,
+                "endpoint": self._end.endpoint,
                 "next": self._worker.next,
                 "updates": self._worker.counts.updates,
                 "pid": os.getpid(),
@@ -101,21 +94,20 @@ class Server:
         except DualpropError as error:
             self._say(Kind.FAILED, {"error": str(error), "diverged": isinstance(error, ArithmeticError)})
         finally:
-            self._sockets.farewell(self._control)
-            self._sockets.close()
+            self._end.close()
 
     def _turn(self) -> None:
         """Wait for what comes, act on it, and say what is due."""
         worker, now = self._worker, time.monotonic()
         wait = min(worker.due if self._started else now + REPORT_EVERY, self._reported + REPORT_EVERY) - now
-        ready = self._sockets.poll(wait)
-        for _, message in self._sockets.received(self._control):
+        forsaken = self._end.wait(wait)
+        for message in self._end.orders():
             self._obey(message)
-        if self._alive is not None and self._alive in ready and not os.read(self._alive, 1):
+        if forsaken:
             self._stopped = True
             return
         if self._started:
-            messages = [message for _, message in self._sockets.received(self._inbox)]
+            messages = list(self._end.messages())
             now = time.monotonic()
             self._heard = now if messages else self._heard
             if worker.way.one_by_one:
@@ -138,9 +130,7 @@ class Server:
         self._busy += seconds
         self._worker.took(seconds)
         for post in posts:
-            neighbour = self._to.get("up" if post.kind is Kind.MEAN else "down")
-            if neighbour is not None:
-                self._sockets.send(neighbour[1], post)
+            self._end.send("up" if post.kind is Kind.MEAN else "down", post)
 
     def _obey(self, message: Message) -> None:
         match message.kind:
@@ -151,28 +141,17 @@ class Server:
                 self._started, self._begun = True, time.monotonic()
             case Kind.NEIGHBOURS:
                 for way, endpoint in message.words.items():
-                    self._connect(way, endpoint)
+                    self._end.connect(way, endpoint)
             case Kind.ASK:
                 for k, weights in self._worker.weights():
                     for part, tensor in enumerate(weights.values()):
-                        self._sockets.send(
-                            self._control, Message(Kind.WEIGHTS, self._worker.next, k, tensor, part)
-                        )
+                        self._end.say(Message(Kind.WEIGHTS, self._worker.next, k, tensor, part))
             case Kind.SAVE:
                 self._save(asked=message.words["number"])
             case Kind.STOP:
                 self._stopped = True
             case _:
-                self._sockets.refused += 1
-
-    def _connect(self, way: str, endpoint: str) -> None:
-        """Talk to a neighbour from now on."""
-        before = self._to.get(way)
-        if before is not None and before[0] == endpoint:
-            return
-        if before is not None:
-            before[1].close()
-        self._to[way] = endpoint, self._sockets.connected("PUSH", self._room, endpoint)
+                self._unknown += 1
 
     def _report(self, now: float) -> None:
         worker = self._worker
@@ -184,8 +163,8 @@ class Server:
                 "next": worker.next,
                 "done": worker.done,
                 "age": now - self._heard,
-                "dropped": self._sockets.dropped,
-                "refused": self._sockets.refused,
+                "dropped": self._end.dropped,
+                "refused": self._end.refused + self._unknown,
                 "busy": self._busy / max(now - self._begun, 1e-9),
             },
         )
@@ -211,4 +190,4 @@ class Server:
             )
 
     def _say(self, kind: Kind, words: Mapping[str, Any]) -> None:
-        self._sockets.send(self._control, Message.of(kind, words))
+        self._end.say(Message.of(kind, words))

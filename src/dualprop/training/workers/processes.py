@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,15 +18,17 @@ from dualprop.errors import CheckpointError, DivergenceError, DualpropError
 from dualprop.nets.net import Net
 from dualprop.training.experiment import Experiment
 from dualprop.training.resolved import Resolved
+from dualprop.training.workers.calls import RayCalls
 from dualprop.training.workers.crew import JUDGED, Crew, Line
 from dualprop.training.workers.grouping import Group
-from dualprop.training.workers.message import Kind, Message
+from dualprop.training.workers.links import Hub
+from dualprop.training.workers.message import Kind, Message, check_size
 from dualprop.training.workers.parts import part_of
-from dualprop.training.workers.placement import HERE, Placement
+from dualprop.training.workers.placement import Placement
 from dualprop.training.workers.process import FOLDER, REPORT_EVERY, snapshot, versions, write_snapshot
 from dualprop.training.workers.ways import worded
 from dualprop.training.workers.worker import LASTING, Way, Worker
-from dualprop.training.workers.zeromq import Sockets, ZeroMQ, folder, new_key
+from dualprop.training.workers.zeromq import ZeroMQ
 
 logger = logging.getLogger("dualprop")
 
@@ -44,7 +45,7 @@ class ProcessCrew(Crew):
         groups: the layers of each worker.
         way: how they work.
         path: the run folder.
-        zeromq: how they talk.
+        carrier: how they talk.
         placement: where they are.
         imports: Python files that their processes run first.
 
@@ -59,11 +60,11 @@ class ProcessCrew(Crew):
         groups: Sequence[Group],
         way: Way,
         path: Path,
-        zeromq: ZeroMQ,
+        carrier: ZeroMQ | RayCalls,
         placement: Placement,
         imports: Sequence[Path] = (),
     ) -> None:
-        self.groups, self._zeromq, self._placement, self._path = list(groups), zeromq, placement, path
+        self.groups, self._carrier, self._placement, self._path = list(groups), carrier, placement, path
         parts = [part_of(experiment, group, groups) for group in groups]
         workers = [Worker(part, way) for part in parts]  # of whom only names and first states are wanted
         self.lines = [Line(worker.name, state="starts") for worker in workers]
@@ -71,18 +72,19 @@ class ProcessCrew(Crew):
             worker for worker, (first, last) in zip(workers, groups, strict=True) if first <= k <= last
         ).state_dict(k)
         self._names = {k: list(layer.state_dict()) for k, layer in enumerate(experiment.trainer.net.stack, 1)}
-        zeromq.check_size(max(math.prod(shape) for shape in parts[0].shapes) * experiment.settings.batch_size)
+        check_size(
+            carrier.largest, max(math.prod(shape) for shape in parts[0].shapes) * experiment.settings.batch_size
+        )
         largest = max((p.numel() for p in experiment.trainer.net.parameters()), default=0)
-        zeromq.check_size(largest)
+        check_size(carrier.largest, largest)
         self._order: dict[str, Any] = {
             "settings": experiment.settings.as_dict(),
             "resolved": resolved.as_dict(),
             "way": worded(way),
             "folder": str(path.absolute()),
-            "largest": zeromq.largest,
             "room": 2 * getattr(way, "batches", 1),
             "threads": resolved.threads,
-            "snapshot_every": zeromq.snapshot_every,
+            "snapshot_every": carrier.snapshot_every,
             "count": len(groups),
             "groups": [list(group) for group in groups],
             "imports": [str(file) for file in imports],
@@ -98,8 +100,7 @@ class ProcessCrew(Crew):
         self._saved: dict[int, dict[str, Any]] = {}
         self.recoveries: list[tuple[int, float, int]] = []
         self._asked, self._warned, self._until = 0, False, 0
-        self._sockets: Sockets | None = None
-        self._folder: Path | None = None  # of Unix sockets
+        self._hub: Hub | None = None
 
     def __enter__(self) -> Self:
         """All have been started, and have answered."""
@@ -115,53 +116,39 @@ class ProcessCrew(Crew):
     ) -> None:
         """They are told to stop; then those that are left are killed, and sockets and their folder are gone."""
         try:
-            if self._sockets is not None:
+            if self._hub is not None:
                 for number in range(len(self.groups)):
                     self._say(number, Message.of(Kind.STOP, {}))
         finally:
             self._placement.end(5.0)
-            if self._sockets is not None:
-                self._sockets.close()
-                self._sockets = None
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
+            if self._hub is not None:
+                self._hub.close()
+                self._hub = None
 
     def _begin(self) -> None:
         self._save_first_states()
-        zeromq = self._zeromq
-        self._host = zeromq.host or self._placement.host()
-        self._folder = folder() if self._host is None else None
-        key = new_key() if zeromq.outer or (zeromq.host is None and self._host is not None) else None
-        self._sockets = sockets = Sockets(key, zeromq.largest)
-        self._control, control = sockets.bound("ROUTER", 10_000, self._listen(0))
-        self._order |= {"control": control, "key": key, "folders": [str(self._folder)] if self._folder else []}
+        self._hub = hub = self._carrier.hub(self._placement)
+        self._order |= hub.order
         for number in range(len(self.groups)):
             self._place(number)
-        until = time.monotonic() + zeromq.timeout
+        timeout = self._carrier.timeout
+        until = time.monotonic() + timeout
         while any(line.state == "starts" for line in self.lines):
             self._turn(0.1)
             if time.monotonic() > until:
                 silent = [line.name for line in self.lines if line.state == "starts"]
-                other = "; what came was of another version" if sockets.refused else ""
+                other = "; what came was of another version" if hub.refused else ""
                 raise DualpropError(
-                    f"timeout={zeromq.timeout:g}: no answer from the worker of {', '.join(silent)}{other}"
+                    f"timeout={timeout:g}: no answer from the worker of {', '.join(silent)}{other}"
                 )
         for number in range(len(self.groups)):
             self._start(number)
 
     def _place(self, number: int) -> None:
         """Start a worker."""
-        own = {"number": number, "group": list(self.groups[number]), "listen": self._listen(number + 1)}
+        assert self._hub is not None
+        own = {"number": number, "group": list(self.groups[number]), "listen": self._hub.listen(number)}
         self._placement.start(number, {**self._order, **own})
-
-    def _listen(self, number: int) -> str:
-        """Where the driver (0) or a worker (from 1 on) listens."""
-        host, port = self._host, self._zeromq.port
-        if host is None:
-            return f"ipc://{self._folder}/{number}"
-        if self._zeromq.host is None and number:
-            host = HERE
-        return f"tcp://{host}:{port + number if port else '*'}"
 
     def _save_first_states(self) -> None:
         """The layers that no worker has saved yet."""
@@ -190,12 +177,10 @@ class ProcessCrew(Crew):
 
     def _turn(self, seconds: float) -> None:
         """Hear what the workers say, and start those anew that have died."""
-        assert self._sockets is not None
+        assert self._hub is not None
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._sockets.poll(left)
-            for sender, message in self._sockets.received(self._control):
-                number = int(sender.removeprefix(b"worker")) if sender.removeprefix(b"worker").isdigit() else -1
+            for number, message in self._hub.heard(left):
                 if 0 <= number < len(self.groups):
                     self._hear(number, message)
         for number in range(len(self.groups)):
@@ -293,11 +278,11 @@ class ProcessCrew(Crew):
         """See `Crew.give`; a worker that is just being started anew has those of its snapshot."""
         self._weights.clear()
         wanted = {(k, part) for k, names in self._names.items() for part in range(len(names))}
-        asked, until = 0.0, time.monotonic() + self._zeromq.timeout
+        asked, until = 0.0, time.monotonic() + self._carrier.timeout
         while set(self._weights) != wanted:
             now = time.monotonic()
             if now > until:
-                raise DualpropError(f"timeout={self._zeromq.timeout:g}: the workers do not say their weights")
+                raise DualpropError(f"timeout={self._carrier.timeout:g}: the workers do not say their weights")
             if now > asked + 5:
                 asked = now
                 for number in range(len(self.groups)):
@@ -308,7 +293,7 @@ class ProcessCrew(Crew):
 
     def state_dict(self) -> dict[str, Any]:
         """The manifest: which worker has which layers, and where each file is; all save their layers now."""
-        if self._sockets is not None:
+        if self._hub is not None:
             self._asked += 1
             self._saved.clear()
             for number in range(len(self.groups)):
@@ -350,5 +335,5 @@ class ProcessCrew(Crew):
         return self._pids[number]
 
     def _say(self, number: int, message: Message) -> None:
-        assert self._sockets is not None
-        self._sockets.send(self._control, message, f"worker{number}".encode())
+        assert self._hub is not None
+        self._hub.say(number, message)

@@ -44,7 +44,7 @@ class Simulated:
     speed: Positive = 2e10
     slow: Several[Positive] = ()
 
-    def check(self, workers: int) -> None:
+    def check(self, workers: int, address: str | None = None) -> None:
         """Refuse factors that are not one for each worker.
 
         Raises:

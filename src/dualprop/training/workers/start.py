@@ -22,6 +22,7 @@ from dualprop.training.result import Result, finished
 from dualprop.training.start import fit
 from dualprop.training.threads import computing_in
 from dualprop.training.weights import recorded
+from dualprop.training.workers.calls import RayCalls
 from dualprop.training.workers.crew import Crew, SimulatedCrew
 from dualprop.training.workers.display import Lines
 from dualprop.training.workers.grouping import Group, costs, grouped, multiply_adds
@@ -37,7 +38,7 @@ from dualprop.training.workers.zeromq import ZeroMQ
 
 logger = logging.getLogger("dualprop")
 
-Carrier = Simulated | ZeroMQ
+Carrier = Simulated | ZeroMQ | RayCalls
 """What carries messages between workers."""
 
 
@@ -65,7 +66,8 @@ def train(
         run: the folder to make.
         workers: how many, at most the number of layers.
         way: how they work: `InFlight(4)`, `Held()`, or a word as "in-flight:4" or "held".
-        carrier: `ZeroMQ()` between processes, or `Simulated(...)` in one process on a virtual clock.
+        carrier: `ZeroMQ()` between processes, `RayCalls()` between those of a Ray cluster without ZeroMQ, or
+            `Simulated(...)` in one process on a virtual clock.
         address: of a Ray cluster on which workers are placed: its own, "auto", or "local" for one of this machine;
             by default they are processes of this machine, and no Ray.
         imports: Python files that a worker's process runs first, for what they register.
@@ -95,7 +97,7 @@ def train(
     way = parsed(way if isinstance(way, str) else worded(way))
     placement = _placement(carrier, address)
     carrier = carrier or ZeroMQ()
-    carrier.check(workers)
+    carrier.check(workers, address)
     placement.check()
     check_free(path)
     check_settings(settings)
@@ -164,7 +166,7 @@ def resume(
     kept = _kept(used, opened)
     placement = _placement(carrier, address)
     way, carrier = parsed(kept["way"]), carrier or ZeroMQ()
-    carrier.check(workers or len(kept["groups"]))
+    carrier.check(workers or len(kept["groups"]), address)
     placement.check()
     check_settings(settings)
     opened.claim()

@@ -1,19 +1,21 @@
-"""ZeroMQ's sockets as workers use them: bounded, never waited for, loopback unless asked, locked where not."""
+"""ZeroMQ between processes: what may be set of it, the driver's end and a worker's."""
 
 from __future__ import annotations
 
-import ipaddress
-import socket
+import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from ipaddress import IPv4Address
 from typing import Any
 
 from dualprop.arguments import Count, CountOrZero, NotNegative, Positive, checked
 from dualprop.errors import DualpropError
-from dualprop.extras import extra
-from dualprop.training.workers.message import HEADER, Message, RefusedError, unpacked
+from dualprop.training.workers.links import Hub
+from dualprop.training.workers.message import Message
+from dualprop.training.workers.placement import HERE
+from dualprop.training.workers.sockets import Sockets, check_free, folder, new_key, outer, zmq
 
 SHORT = 80
 """Characters of the folder for temporary files; the name of a Unix socket in it has at most 107."""
@@ -50,7 +52,7 @@ class ZeroMQ:
     def __post_init__(self) -> None:
         if self.host is not None and self.host != "localhost":
             try:
-                ipaddress.IPv4Address(self.host)
+                IPv4Address(self.host)
             except ValueError:
                 raise DualpropError(f"host={self.host!r}: must be an IPv4 address of this machine") from None
         if self.port and self.host is None:
@@ -63,192 +65,140 @@ class ZeroMQ:
         """Whether others than this machine can reach its sockets."""
         return self.host is not None and outer(self.host)
 
-    def check(self, workers: int) -> None:
+    def check(self, workers: int, address: str | None) -> None:
         """Refuse to begin where ZeroMQ is missing or could not listen.
 
         Args:
             workers: how many there are to be.
+            address: of the Ray cluster that they are on, if they are.
 
         Raises:
             MissingExtraError: with the line that installs it.
             DualpropError: for an address that cannot be listened on.
         """
         zmq()
-        if self.host is None and len(where := tempfile.gettempdir()) > SHORT:
+        if self.host is not None:
+            for port in range(self.port, self.port + workers + 1) if self.port else (0,):
+                check_free(self.host, port)
+        elif address is None and len(where := tempfile.gettempdir()) > SHORT:
             raise DualpropError(
                 f"TMPDIR={where!r}: too long for Unix sockets, it must have at most {SHORT} characters"
             )
-        if self.host is not None:
-            for port in range(self.port, self.port + workers + 1) if self.port else (0,):
-                _check_free(self.host, port)
 
-    def check_size(self, numbers: int) -> None:
-        """Refuse messages of so many numbers of at most eight bytes if they are larger than agreed.
-
-        Raises:
-            DualpropError: naming both sizes.
-        """
-        if (size := HEADER + 8 * numbers) > self.largest:
-            raise DualpropError(
-                f"largest={self.largest}: must be at least {size}, the bytes of a state of a batch or of a weight"
-            )
+    def hub(self, placement: Any) -> Hub:
+        """The driver's end."""
+        return _Hub(self, placement.host())
 
 
-def outer(host: str) -> bool:
-    """Whether others than this machine can reach an address of it."""
-    return host != "localhost" and not ipaddress.IPv4Address(host).is_loopback
+class _Hub:
+    """See `Hub`."""
 
-
-def zmq() -> Any:
-    """The library.
-
-    Raises:
-        MissingExtraError: if it is not installed.
-    """
-    with extra("distributed", "workers"):
-        import zmq
-    return zmq
-
-
-def new_key() -> str:
-    """A key for one run: the secret half, from which the other one follows."""
-    secret: bytes = zmq().curve_keypair()[1]
-    return secret.decode()
-
-
-class Sockets:
-    """The sockets of one process.
-
-    Args:
-        key: of the run; None where nobody else can reach them.
-        largest: bytes of a message, at most.
-
-    Attributes:
-        refused: messages that were none.
-        dropped: messages that there was no room for.
-    """
-
-    def __init__(self, key: str | None, largest: int) -> None:
-        self._zmq, self.refused, self.dropped = zmq(), 0, 0
-        self._context = self._zmq.Context()
-        self._key, self._largest, self._guard = key, largest, None
-        if key is not None:
-            from zmq.auth.thread import ThreadAuthenticator
-
-            self._public: bytes = self._zmq.curve_public(key.encode())
-            self._guard = ThreadAuthenticator(self._context)
-            self._guard.start()
-            self._guard.configure_curve_callback(domain="*", credentials_provider=self)
-        self.poller = self._zmq.Poller()
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        """Whether somebody with this public key is let in."""
-        encoded: bytes = self._zmq.utils.z85.encode(key) if len(key) == 32 else key
-        return encoded == self._public
-
-    def make(self, kind: str, room: int) -> Any:
-        """A socket.
-
-        Args:
-            kind: of ZeroMQ's.
-            room: messages that it keeps, in each direction and for each neighbour.
-        """
-        socket = self._context.socket(getattr(self._zmq, kind))
-        socket.setsockopt(self._zmq.LINGER, 0)
-        socket.setsockopt(self._zmq.SNDHWM, room)
-        socket.setsockopt(self._zmq.RCVHWM, room)
-        socket.setsockopt(self._zmq.MAXMSGSIZE, self._largest)
-        if kind == "ROUTER":
-            socket.setsockopt(self._zmq.ROUTER_HANDOVER, 1)  # a worker that is started anew has the name it had
-        socket.setsockopt(self._zmq.RECONNECT_IVL, 20)
-        socket.setsockopt(self._zmq.RECONNECT_IVL_MAX, 500)
-        if self._key is not None:
-            socket.setsockopt(self._zmq.CURVE_SECRETKEY, self._key.encode())
-            socket.setsockopt(self._zmq.CURVE_PUBLICKEY, self._public)
-        return socket
-
-    def bound(self, kind: str, room: int, endpoint: str) -> tuple[Any, str]:
-        """A socket that listens, and where it does.
-
-        Raises:
-            DualpropError: if the address is taken, is none of this machine's, or can be reached by others while
-                there is no key.
-        """
-        if self._key is None and endpoint.startswith("tcp:") and outer(endpoint.split("/")[2].rpartition(":")[0]):
-            raise DualpropError(f"{endpoint}: others can reach it; it needs a key")
-        socket = self.make(kind, room)
-        if self._key is not None:
-            socket.setsockopt(self._zmq.CURVE_SERVER, 1)
+    def __init__(self, zeromq: ZeroMQ, here: str | None) -> None:
+        self._zeromq, self._host = zeromq, zeromq.host or here
+        self._folder = folder() if self._host is None else None
+        key = new_key() if self._host is not None and (zeromq.host is None or zeromq.outer) else None
+        self._sockets = Sockets(key, zeromq.largest)
         try:
-            socket.bind(endpoint)
-        except self._zmq.ZMQError as error:
-            raise DualpropError(f"{endpoint}: cannot be listened on ({error.strerror})") from None
-        self.poller.register(socket, self._zmq.POLLIN)
-        return socket, socket.getsockopt_string(self._zmq.LAST_ENDPOINT).rstrip("\0")
+            self._control, control = self._sockets.bound("ROUTER", 10_000, self._at(0, self._host))
+        except DualpropError:
+            self.close()
+            raise
+        self.order = {
+            "link": "zeromq",
+            "control": control,
+            "key": key,
+            "largest": zeromq.largest,
+            "folders": [] if self._folder is None else [str(self._folder)],
+        }
 
-    def connected(self, kind: str, room: int, endpoint: str, identity: bytes | None = None) -> Any:
-        """A socket that talks to whoever listens there, now or later."""
-        socket = self.make(kind, room)
-        if self._key is not None:
-            socket.setsockopt(self._zmq.CURVE_SERVERKEY, self._public)
-        if identity is not None:
-            socket.setsockopt(self._zmq.IDENTITY, identity)
-        else:
-            socket.setsockopt(self._zmq.IMMEDIATE, 1)  # what nobody hears is dropped, not kept
-        socket.connect(endpoint)
-        return socket
+    @property
+    def refused(self) -> int:
+        return self._sockets.refused
 
-    def send(self, socket: Any, message: Message, to: bytes | None = None) -> None:
-        """Send if there is room."""
-        parts = [message.packed()] if to is None else [to, message.packed()]
-        try:
-            socket.send_multipart(parts, self._zmq.NOBLOCK)
-        except self._zmq.ZMQError:  # no room, nobody there
-            self.dropped += 1
+    def listen(self, number: int) -> str:
+        return self._at(number + 1, self._zeromq.host or (HERE if self._host else None))
 
-    def received(self, socket: Any) -> Iterator[tuple[bytes, Message]]:
-        """All that has come, with the sender's name if the socket knows it."""
-        while True:
-            try:
-                *sender, data = socket.recv_multipart(self._zmq.NOBLOCK)
-            except self._zmq.Again:
-                return
-            try:
-                yield b"".join(sender), unpacked(data)
-            except RefusedError:
-                self.refused += 1
+    def _at(self, number: int, host: str | None) -> str:
+        if host is None:
+            return f"ipc://{self._folder}/{number}"
+        return f"tcp://{host}:{self._zeromq.port + number if self._zeromq.port else '*'}"
 
-    def poll(self, seconds: float) -> dict[Any, int]:
-        """Wait until something has come; where."""
-        return dict(self.poller.poll(max(0, round(1000 * seconds + 0.49))))
+    def say(self, number: int, message: Message) -> None:
+        self._sockets.send(self._control, message, f"worker{number}".encode())
 
-    def farewell(self, socket: Any) -> None:
-        """Close a socket, once its last words have had a moment to leave."""
-        socket.setsockopt(self._zmq.LINGER, 500)
-        socket.close()
+    def heard(self, seconds: float) -> Iterator[tuple[int, Message]]:
+        self._sockets.poll(seconds)
+        for sender, message in self._sockets.received(self._control):
+            number = sender.removeprefix(b"worker")
+            if number.isdigit():
+                yield int(number), message
 
     def close(self) -> None:
-        """Close them all."""
-        if self._guard is not None:
-            self._guard.stop()
-        self._context.destroy()
+        self._sockets.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def folder() -> Path:
-    """A new folder for Unix sockets, which only this user can enter."""
-    return Path(tempfile.mkdtemp(prefix="dualprop-"))
+class ZeroMQEnd:
+    """A worker's end; see `End`.
 
-
-def _check_free(host: str, port: int) -> None:
-    """Refuse a port that somebody listens on.
-
-    Raises:
-        DualpropError: naming it.
+    Args:
+        order: what the driver says.
+        alive: a file descriptor that can be read when the driver is gone; None where somebody else sees to that.
     """
-    try:
-        with socket.socket() as trying:
-            trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trying.bind((host, port))
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or "must be at most 65535"
-        raise DualpropError(f"port={port}: cannot be listened on at {host} ({reason})") from None
+
+    def __init__(self, order: Mapping[str, Any], alive: int | None) -> None:
+        self._alive, self._room = alive, order["room"]
+        sockets = self._sockets = Sockets(order["key"], order["largest"])
+        self._control = sockets.connected("DEALER", 1000, order["control"], f"worker{order['number']}".encode())
+        sockets.listen(self._control)
+        self._inbox, self.endpoint = sockets.bound("PULL", self._room, order["listen"])
+        if alive is not None:
+            sockets.listen(alive)
+        self._to = dict[str, tuple[str, Any]]()
+
+    @property
+    def refused(self) -> int:
+        """See `End`."""
+        return self._sockets.refused
+
+    @property
+    def dropped(self) -> int:
+        """See `End`."""
+        return self._sockets.dropped
+
+    def connect(self, way: str, endpoint: str) -> None:
+        """See `End`."""
+        before = self._to.get(way)
+        if before is not None and before[0] == endpoint:
+            return
+        if before is not None:
+            before[1].close()
+        self._to[way] = endpoint, self._sockets.connected("PUSH", self._room, endpoint)
+
+    def say(self, message: Message) -> None:
+        """See `End`."""
+        self._sockets.send(self._control, message)
+
+    def send(self, way: str, message: Message) -> None:
+        """See `End`."""
+        if way in self._to:
+            self._sockets.send(self._to[way][1], message)
+
+    def wait(self, seconds: float) -> bool:
+        """See `End`."""
+        ready = self._sockets.poll(seconds)
+        return self._alive is not None and self._alive in ready and not os.read(self._alive, 1)
+
+    def orders(self) -> Iterator[Message]:
+        """See `End`."""
+        return (message for _, message in self._sockets.received(self._control))
+
+    def messages(self) -> Iterator[Message]:
+        """See `End`."""
+        return (message for _, message in self._sockets.received(self._inbox))
+
+    def close(self) -> None:
+        """See `End`."""
+        self._sockets.farewell(self._control)
+        self._sockets.close()

@@ -1,0 +1,62 @@
+"""Workers that Ray places: by its own calls alone and by ZeroMQ; one is killed and comes back."""
+
+import psutil
+import pytest
+
+import dualprop as dp
+from dualprop.runs.folder import Run
+from dualprop.training.workers.calls import Mailbox
+from tests.training.workers.test_processes import SETTINGS, Kill, alive, left, sockets
+
+pytest.importorskip("ray")
+__all__ = ["sockets"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "carrier", [dp.distributed.RayCalls(snapshot_every=0.2), dp.distributed.ZeroMQ(snapshot_every=0.2)]
+)
+def test_they_learn_where_ray_places_them_and_leave_nothing_behind(carrier, tmp_path, sockets, monkeypatch):
+    if isinstance(carrier, dp.distributed.ZeroMQ):
+        pytest.importorskip("zmq")
+    else:  # nothing else is needed
+        monkeypatch.setitem(__import__("sys").modules, "zmq", None)
+    kill = Kill((200, 1))
+    result = dp.distributed.train(
+        dp.Settings(**{**SETTINGS, "epochs": 12}),
+        tmp_path / "run",
+        workers=2,
+        carrier=carrier,
+        address="local",
+        callbacks=[kill],
+        progress=False,
+    )
+    assert result.test_accuracy > 0.85
+    assert [number for number, _, _ in kill.recoveries] == [1]
+    assert alive(psutil.Process().children(recursive=True)) == []
+    assert left(sockets) == []
+    measures = Run.open(tmp_path / "run").metrics("epoch")[-1]["measures"]
+    assert measures["updates"] > 1000
+    assert measures["refused"] == 0
+
+
+def test_what_has_come_is_bounded_and_the_latest_stays():
+    mail = Mailbox()
+    mail.room(2)
+    for number in range(5):
+        mail.take("up", bytes([number]))
+    mail.take("", b"order")
+    mail.wait(10.0)
+    assert mail.come("up", "down") == [b"\3", b"\4"]
+    assert mail.come("") == [b"order"]
+    assert mail.come("") == []
+    mail.say(b"said")
+    assert mail.said(10.0) == [b"said"]
+    assert mail.said(0.0) == []
+    mail.farewell(10.0)
+
+
+def test_ray_calls_go_with_an_address(tmp_path):
+    with pytest.raises(dp.DualpropError, match=r"carrier=RayCalls\(\): goes with an address"):
+        dp.distributed.train(dp.Settings(hidden=(8,)), tmp_path / "run", carrier=dp.distributed.RayCalls())
+    assert not (tmp_path / "run").exists()
