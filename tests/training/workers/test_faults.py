@@ -48,7 +48,7 @@ def test_a_link_that_is_cut_heals(way):
     skipped = []
     for _ in simulation.run(100, 100):
         skipped.append(sum(w.counts.skipped for w in workers))
-    assert simulation.lost == Cut.last - Cut.first
+    assert sum(simulation.lost) == Cut.last - Cut.first
     assert workers[0].counts.seen == 100
     assert workers[0].counts.updates >= 60
     assert workers[0].counts.updates + workers[0].counts.skipped == 100

@@ -27,7 +27,8 @@ class Line:
         counts: what it has done and has not, since the beginning of the run.
         speed: updates in a second, of late.
         age: seconds since its last message came from a neighbour.
-        dropped: messages that there was no room for.
+        dropped: of its messages those that there was no room for, or that are known to be lost.
+        share: the part of a batch that it takes on: less than 1 where it is slow.
         busy: the part of its time in which it has computed.
         restarts: how often it has been started again.
         state: in a word.
@@ -38,6 +39,7 @@ class Line:
     speed: float = 0.0
     age: float = 0.0
     dropped: int = 0
+    share: float = 1.0
     busy: float = 0.0
     restarts: int = 0
     state: str = "works"
@@ -142,8 +144,9 @@ class SimulatedCrew(Crew):
         for line, worker in zip(self.lines, self.workers, strict=True):
             line.counts = vars(worker.counts).copy()
             line.speed = worker.counts.updates / now
-        for line, busy in zip(self.lines, self.simulation.busy, strict=True):
-            line.busy = busy / now
+            line.share = worker.share
+        for line, busy, lost in zip(self.lines, self.simulation.busy, self.simulation.lost, strict=True):
+            line.busy, line.dropped = busy / now, lost
 
     @property
     def time(self) -> float:
@@ -153,7 +156,7 @@ class SimulatedCrew(Crew):
     @property
     def lost(self) -> int:
         """Messages that were lost."""
-        return self.simulation.lost
+        return sum(self.simulation.lost)
 
     def give(self, net: Net) -> None:
         """The net has them."""

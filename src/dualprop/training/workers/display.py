@@ -44,14 +44,18 @@ def told(number: int, line: Line) -> str:
     """A worker in a line.
 
     Example:
-        >>> told(2, Line("layers 2-3", {"updates": 10, "stale": 20, "skipped": 1}, speed=5.0, age=0.0123))
-        'worker 2 (layers 2-3)  5 updates/s  age 12 ms  1 skipped  staleness 2.0'
+        >>> told(2, Line("layers 2-3", {"updates": 10, "stale": 20, "skipped": 1}, 5.0, age=0.0123, dropped=3))
+        'worker 2 (layers 2-3)  5 updates/s  age 12 ms  1 skipped  3 lost  staleness 2.0'
     """
     parts = [f"worker {number} ({line.name})", f"{line.speed:,.0f} updates/s", f"age {1000 * line.age:.0f} ms"]
     for name in ("skipped", "late", "doubled", "refused"):
         if count := line.counts.get(name):
             parts.append(f"{count:,.0f} {name}")
+    if line.dropped:
+        parts.append(f"{line.dropped:,} lost")
     parts.append(f"staleness {line.staleness:.1f}")
+    if line.share < 1:
+        parts.append(f"slow: takes {line.share:.0%} of each batch")
     if line.restarts:
         parts.append(f"restarted {line.restarts}×")
     if line.state != "works":

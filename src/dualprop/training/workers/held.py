@@ -134,6 +134,11 @@ class Holding:
     def took(self, seconds: float) -> None:
         """How long a batch stands is for the first layer to say, not for who is slow."""
 
+    @property
+    def share(self) -> float:
+        """All of a batch stands."""
+        return 1.0
+
     def hear(self, message: Message) -> None:
         """What a neighbour says of the batch that stands."""
         segment = self._segment

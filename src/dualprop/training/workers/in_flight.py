@@ -99,6 +99,10 @@ class _Flight:
     def took(self, seconds: float) -> None:
         self._share.spend(seconds)
 
+    @property
+    def share(self) -> float:
+        return self._share.part
+
     def finish(self) -> None:
         for flown in self._ring.values():
             self._counts.skipped += flown is not None

@@ -164,6 +164,7 @@ class Server:
                 "done": worker.done,
                 "age": now - self._heard,
                 "dropped": self._end.dropped,
+                "share": worker.share,
                 "refused": self._end.refused + self._unknown,
                 "busy": self._busy / max(now - self._begun, 1e-9),
             },

@@ -257,7 +257,7 @@ class ProcessCrew(Crew):
         if counts["updates"] > line.counts.get("updates", 0):
             self._falls[number] = 0
         line.counts, line.age = {name: counts[name] for name in LASTING}, words["age"]
-        line.dropped, line.busy = words["dropped"], words["busy"]
+        line.dropped, line.busy, line.share = words["dropped"], words["busy"], words["share"]
         self._told[number] = {**words, "at": now}
         if number == 0:
             self.batch = max(self.batch, words["next"])

@@ -73,13 +73,13 @@ class Simulation:
     Attributes:
         now: the virtual time, in seconds.
         busy: for how many seconds each worker has worked.
-        lost: messages that were.
+        lost: how many of each worker's messages were.
     """
 
     def __init__(self, workers: Sequence[Worker], carrier: Simulated, work: Sequence[float]) -> None:
         self.workers, self._carrier, self._work = list(workers), carrier, list(work)
         self._generator = torch.Generator().manual_seed(carrier.seed)
-        self.now, self.lost = 0.0, 0
+        self.now, self.lost = 0.0, [0] * len(workers)
         self.busy = [0.0] * len(workers)
         self._free = [0.0] * len(workers)
         self._inbox: list[list[Message]] = [[] for _ in workers]
@@ -147,7 +147,7 @@ class Simulation:
         for post in posts:
             to = number + 1 if post.kind is Kind.MEAN else number - 1
             arrivals = self._carrier.arrivals(self._generator)
-            self.lost += not arrivals
+            self.lost[number] += not arrivals
             for after in arrivals:
                 self._coming += 1
                 self._push(free + after, to, post)

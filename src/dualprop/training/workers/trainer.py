@@ -120,15 +120,20 @@ class WorkersTrainer(Trainer):
         return {**self.meter.numbers(), "images_per_second": speed, "measures": self.measures()}
 
     def measures(self) -> dict[str, float]:
-        """What the workers have done in all, how stale the first is, and how busy they are on the average."""
-        lines = self.crew.lines
+        """What all workers have done, how stale the first is, how busy all are, how much the slowest takes on."""
+        lines, time = self.crew.lines, self.crew.time
         counts = {
             name: float(sum(line.counts.get(name, 0) for line in lines))
             for name in ("updates", "skipped", "late", "doubled", "refused")
         }
-        busy = sum(line.busy for line in lines) / len(lines)
-        time = {} if self.crew.time is None else {"virtual_seconds": self.crew.time}
-        return {**counts, "lost": float(self.crew.lost), "staleness": lines[0].staleness, "busy": busy, **time}
+        return {
+            **counts,
+            "lost": float(self.crew.lost),
+            "staleness": lines[0].staleness,
+            "busy": sum(line.busy for line in lines) / len(lines),
+            "share": min(line.share for line in lines),
+            **({} if time is None else {"virtual_seconds": time}),
+        }
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Refuse workers that have gone astray."""

@@ -172,6 +172,10 @@ class Pace(Protocol):
     def took(self, seconds: float) -> None:
         """See `Worker.took`."""
 
+    @property
+    def share(self) -> float:
+        """See `Worker.share`."""
+
 
 @dataclass
 class Worker:
@@ -260,6 +264,11 @@ class Worker:
     def took(self, seconds: float) -> None:
         """What it has done at last took so long, says whoever runs it."""
         self._pace.took(seconds)
+
+    @property
+    def share(self) -> float:
+        """The part of a batch that it takes on: less than 1 where it is slow."""
+        return self._pace.share
 
     def reading(self) -> Any:
         """A context in which its weights are read once."""
