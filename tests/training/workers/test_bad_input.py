@@ -93,23 +93,27 @@ def test_an_address_that_does_not_answer(tmp_path, address, said):
 
 
 def test_only_who_has_the_key_is_heard():
-    pytest.importorskip("zmq")
+    """Not who has another one, not who knows the public half of it, not who has none."""
+    zmq = pytest.importorskip("zmq")
     key = zeromq.new_key()
-    ours, friend, stranger = (zeromq.Sockets(k, 10_000) for k in (key, key, zeromq.new_key()))
+    ours, friend, stranger, open_ = (zeromq.Sockets(k, 10_000) for k in (key, key, zeromq.new_key(), None))
     inbox, endpoint = ours.bound("PULL", 10, "tcp://127.0.0.1:*")
     message = dp.distributed.Message(dp.distributed.Kind.MEAN, 1, 2, torch.ones(3))
+    knows = stranger.make("PUSH", 10)
+    knows.setsockopt(zmq.CURVE_SERVERKEY, zmq.curve_public(key.encode()))
+    knows.connect(endpoint)
+    senders = [(each, each.connected("PUSH", 10, endpoint)) for each in (stranger, open_, friend)]
     heard = []
-    senders = [(each, each.connected("PUSH", 10, endpoint)) for each in (stranger, friend)]
     for turn in range(100):
-        for number, (sockets, sending) in enumerate(senders):
+        for number, (sockets, sending) in enumerate([(stranger, knows), *senders]):
             sockets.send(sending, message._replace(part=number))
         ours.poll(0.02)
         heard += [got.part for _, got in ours.received(inbox)]
         if len(heard) > 3 and turn > 20:
             break
-    for sockets in (ours, friend, stranger):
+    for sockets in (ours, friend, stranger, open_):
         sockets.close()
-    assert set(heard) == {1}
+    assert set(heard) == {3}
 
 
 def test_a_port_in_use():
