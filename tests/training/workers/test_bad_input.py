@@ -164,6 +164,10 @@ def test_factors_that_are_not_one_for_each_worker(tmp_path):
     refused(tmp_path, r"slow=\(2.0,\): must have 2 factors", carrier=dp.distributed.Simulated(slow=(2.0,)))
 
 
+def test_a_carrier_that_is_none(tmp_path):
+    refused(tmp_path, r"carrier='tcp': must be ZeroMQ\(...\), RayCalls\(...\) or Simulated", carrier="tcp")
+
+
 def test_a_way_that_is_none(tmp_path):
     refused(tmp_path, r"way=5: must be InFlight\(...\), Held\(...\) or a word", way=5)
     refused(

@@ -197,6 +197,8 @@ def _placement(carrier: Carrier | None, address: str | None) -> Placement:
     Raises:
         DualpropError: if that cannot be.
     """
+    if not isinstance(carrier, Carrier | None):
+        raise DualpropError(f"carrier={carrier!r}: must be ZeroMQ(...), RayCalls(...) or Simulated(...)")
     if address is None:
         return Local()
     if isinstance(carrier, Simulated):
