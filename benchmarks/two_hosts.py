@@ -1,6 +1,6 @@
 """Two hosts as network namespaces, with a link of so many milliseconds and Mbit/s between them; Linux, as root.
 
-python benchmarks/two_hosts.py [--delay 1] [--rate 100] [--rules dp bp] [--epochs 1]
+python benchmarks/two_hosts.py [--delay 1] [--rate 100] [--cut 5] [--rules dp bp] [--epochs 1]
 
 The link is a program: what one host sends to a virtual device is read here, waits, and is written to the other's.
 It is there without netem, which not every kernel has. A line of JSON for each run goes to --out.
@@ -22,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,13 @@ class Link(threading.Thread):
     def __init__(self, ends: tuple[int, int], delay: float, rate: float) -> None:
         super().__init__(daemon=True)
         self._ends, self._delay, self._rate = ends, delay, rate
+        self.cut = False  # whether nothing comes through
 
     def run(self) -> None:
+        with suppress(OSError):  # the hosts are gone
+            self._carry()
+
+    def _carry(self) -> None:
         to = dict(zip(self._ends, reversed(self._ends), strict=True))
         waiting = {end: deque[tuple[float, bytes]]() for end in self._ends}
         free = dict.fromkeys(self._ends, 0.0)
@@ -62,14 +68,29 @@ class Link(threading.Thread):
                 waiting[end].append((free[end] + self._delay, frame))
             for end, frames in waiting.items():
                 while frames and frames[0][0] <= time.monotonic():
-                    os.write(to[end], frames.popleft()[1])
+                    frame = frames.popleft()[1]
+                    if not self.cut:
+                        os.write(to[end], frame)
+
+
+class Cut(dp.Callback):
+    """Cuts the link in the middle of a run, for so many seconds."""
+
+    def __init__(self, link: Link, seconds: float) -> None:
+        self._link, self._seconds = link, seconds
+        self._until: float | None = None
+
+    def step(self, trainer: Any) -> None:
+        if self._until is None and trainer.step > 200:
+            self._until = time.monotonic() + self._seconds
+        self._link.cut = self._until is not None and time.monotonic() < self._until
 
 
 def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
 
 
-def hosts(delay: float, rate: float) -> None:
+def hosts(delay: float, rate: float) -> Link:
     """Make both, and the link; this process is on the first from then on."""
     ends = []
     for number, (name, address) in enumerate(zip(NAMES, ADDRESSES, strict=True)):
@@ -85,11 +106,13 @@ def hosts(delay: float, rate: float) -> None:
         ):
             ip("-n", name, *words)
         ends.append(end)
-    Link((ends[0], ends[1]), delay, rate).start()
+    link = Link((ends[0], ends[1]), delay, rate)
+    link.start()
     with open(f"/run/netns/{NAMES[0]}") as space:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.setns(space.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")
+    return link
 
 
 class Hosts(Local):
@@ -114,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--delay", type=float, default=1.0, help="milliseconds, each way")
     parser.add_argument("--rate", type=float, default=100.0, help="Mbit/s, each way")
+    parser.add_argument("--cut", type=float, default=0.0, help="seconds in which nothing comes through")
     parser.add_argument("--rules", nargs="*", default=["dp", "bp"])
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "records" / "workers.jsonl")
@@ -121,17 +145,19 @@ def main() -> None:
     where = {k: v for k, v in environment().items() if k not in ("command", "cwd", "path")}
     start._placement = lambda carrier, address: Hosts()
     try:
-        hosts(given.delay / 1000, given.rate * 1e6)
+        link = hosts(given.delay / 1000, given.rate * 1e6)
         for rule in given.rules:
             settings = dp.Settings(
                 rule=rule, data="mnist", hidden=(512, 512), loss="cross_entropy", lr=5e-4, alignment=False,
                 checkpoint_every=1e9, threads=1, epochs=given.epochs,
             )  # fmt: skip
             with tempfile.TemporaryDirectory() as folder:
-                result = dp.distributed.train(settings, Path(folder) / "run", workers=2, progress=False)
+                result = dp.distributed.train(
+                    settings, Path(folder) / "run", workers=2, progress=False, callbacks=[Cut(link, given.cut)]
+                )
                 epoch = Run.open(Path(folder) / "run").metrics("epoch")[-1]
             record = {
-                "what": "two hosts", "rule": rule, "delay_ms": given.delay, "mbit": given.rate,
+                "what": "two hosts", "rule": rule, "delay_ms": given.delay, "mbit": given.rate, "cut": given.cut,
                 "epochs": given.epochs, "test_accuracy": result.test_accuracy,
                 "images_per_second": epoch["images_per_second"], "measures": epoch["measures"],
             }  # fmt: skip
