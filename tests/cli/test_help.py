@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dualprop import LOSSES, NETS, POOLS, POTENTIALS, RULES, cli, recipes
 from dualprop.data import DATASETS
-from dualprop.rules.base import CHANNELS
+from dualprop.rules.standing import CHANNELS
 from dualprop.runs.settings import Settings
 
 SCREENS = 2 * 60

@@ -8,7 +8,7 @@ import math
 import pytest
 
 import dualprop as dp
-from dualprop.rules.base import CHANNELS
+from dualprop.rules.standing import CHANNELS
 from tests.oracles.builders import double_net
 from tests.oracles.refused import refused
 

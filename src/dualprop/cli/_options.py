@@ -28,7 +28,7 @@ from dualprop.nets.synapses import FEEDBACK, POOLS
 from dualprop.nets.synapses.inits import INITS
 from dualprop.registry import Registry
 from dualprop.rules import RULES
-from dualprop.rules.base import CHANNELS
+from dualprop.rules.standing import CHANNELS
 from dualprop.runs.settings import Settings
 from dualprop.runs.streams import StreamSettings
 from dualprop.training import recipes

@@ -14,7 +14,7 @@ from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.registry import Registry
 from dualprop.rules.backprop import Backprop
-from dualprop.rules.base import CHANNELS, Rule, Step
+from dualprop.rules.base import Rule
 from dualprop.rules.contrastive_hebbian import ContrastiveHebbian
 from dualprop.rules.dual_prop import DualProp
 from dualprop.rules.equilibrium_prop import EquilibriumProp
@@ -22,6 +22,8 @@ from dualprop.rules.holomorphic_ep import HolomorphicEP
 from dualprop.rules.lifted_proximal import LiftedProximal
 from dualprop.rules.predictive_coding import PredictiveCoding
 from dualprop.rules.recurrent_backprop import RecurrentBackprop
+from dualprop.rules.standing import CHANNELS
+from dualprop.rules.step import Step
 from dualprop.rules.target_prop import DifferenceTargetProp
 
 __all__ = [

@@ -7,8 +7,9 @@ from typing_extensions import override
 
 from dualprop.nets.devices.places import QUANTITIES
 from dualprop.nets.net import Inputs
-from dualprop.rules.base import Rule, Step
+from dualprop.rules.base import Rule
 from dualprop.rules.batch import in_order
+from dualprop.rules.step import Step
 
 
 class Backprop(Rule):

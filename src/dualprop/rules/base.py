@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
-import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,16 +15,15 @@ from torch import Tensor
 from dualprop.arguments import Seed, check, checked
 from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError
-from dualprop.nets.devices.channels import Channel
 from dualprop.nets.devices.net import OnDevices
 from dualprop.nets.devices.places import QUANTITIES, Devices
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Inputs, Net
 from dualprop.nets.synapses import buffers_kept, has_hooks, one_step, without_hooks
 from dualprop.rules.batch import BatchReader, in_order
+from dualprop.rules.standing import Standing
 from dualprop.rules.state import restored, saved
-
-P = ParamSpec("P")
+from dualprop.rules.step import Step
 
 _IDEAL = nullcontext()
 
@@ -35,82 +31,7 @@ AnyLoss = LossOrName | Sequence[LossOrName]
 """A loss or its name, or one for each output."""
 
 
-@dataclass(frozen=True, repr=False)
-class Step:
-    """What a rule saw on a batch, at one weight update.
-
-    Attributes:
-        loss: the batch's mean loss at `output`, a tensor without dimensions; their sum over several outputs.
-        output: what the net said before the target touched it, shape (B, ...). For a rule whose states settle
-            under the target's influence (random, parallel or repeated updates), f_L(a_L) at the last one. A tuple
-            where the net has several outputs.
-        products: matrix products that inference made, as far as the rule counts them (the gradient's own not
-            counted).
-        measures: what else the rule can say of its inference on this batch, numbers by name: the steps that a
-            phase took, the residual that it left.
-    """
-
-    loss: Tensor
-    output: Any
-    products: int = 0
-    measures: Mapping[str, float] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        """Numbers, and of the output its shape."""
-        shapes = [tuple(output.shape) for output in in_order(self.output)]
-        shape = shapes[0] if len(shapes) == 1 else tuple(shapes)
-        measures = "".join(f", {name}={value:.4g}" for name, value in self.measures.items())
-        return f"Step(loss={float(self.loss):.4g}, output={shape}, products={self.products}{measures})"
-
-
-CHANNELS = dict.fromkeys(QUANTITIES) | {"device_seed": 0}
-"""What every constructor of a rule takes besides its own arguments, with its defaults."""
-
-
-def _remembered(init: Callable[Concatenate[Rule, P], None]) -> Callable[Concatenate[Rule, P], None]:
-    """A constructor after which the rule knows the settings that it was given, and they stand.
-
-    Those of `CHANNELS` it keeps to itself.
-    """
-
-    @functools.wraps(init)
-    def constructor(self: Rule, /, *args: P.args, **settings: P.kwargs) -> None:
-        outermost = vars(self).setdefault("_given", settings) is settings  # the one that was called
-        own: Any = settings
-        if not CHANNELS.keys().isdisjoint(settings):
-            own = {name: value for name, value in settings.items() if name not in CHANNELS}
-            vars(self)["_channels"] = {name: settings[name] for name in CHANNELS if name in settings}
-        init(self, *args, **own)
-        if outermost:
-            self._standing = frozenset(inspect.signature(type(self)).parameters)
-
-    vars(constructor)["__signature__"] = _with_channels(init)
-    return constructor
-
-
-def _as_table(setting: Any) -> dict[str, Any]:
-    """A channel as JSON holds it."""
-    if isinstance(setting, Channel):
-        return setting.plain()
-    raise TypeError(f"a {type(setting).__name__} is no number, word or list")
-
-
-def _with_channels(init: Callable[..., None]) -> inspect.Signature:
-    """The signature of a constructor that takes what is in `CHANNELS`, too."""
-    try:
-        signature = inspect.signature(init, eval_str=True)
-    except NameError:  # of a class that is defined where its annotations mean nothing
-        signature = inspect.signature(init)
-    own, KEYWORD = signature.parameters, inspect.Parameter.KEYWORD_ONLY
-    ours = {
-        name: inspect.Parameter(name, KEYWORD, default=default, annotation=Seed if default == 0 else Any)
-        for name, default in CHANNELS.items()
-        if name not in own
-    }
-    return signature.replace(parameters=sorted([*own.values(), *ours.values()], key=lambda p: p.kind))
-
-
-class Rule:
+class Rule(Standing):
     """A method that adds gradients to the `.grad` of a net's parameters.
 
     A new rule implements `update`. Where the method's states or its prediction are not those of the feed-forward
@@ -144,7 +65,6 @@ class Rule:
     calls_hooks = False  # those of modules, as net(x) does
     updates_per_batch: int | None = None  # how many `updates` yields, where that is known
 
-    @_remembered
     @checked
     def __init__(self, net: Net, *, loss: AnyLoss = "mse") -> None:
         self._check_wiring(net)
@@ -194,27 +114,6 @@ class Rule:
             source, target = next(edge for edge in wiring.edges if edge[0] >= edge[1])
             edge = f"{wiring.name(source)} -> {wiring.name(target)}"
             raise DualpropError(f"net: edge {edge} closes a cycle, on which {name} cannot run; rbp and dp can")
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "__init__" in vars(cls):
-            setattr(cls, "__init__", _remembered(cls.__init__))  # noqa: B010 - mypy lets no method be assigned
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Settings stand once the rule is made, for what follows from them is worked out then.
-
-        Raises:
-            DualpropError: for one that is changed all the same, unless `add_state` has declared it.
-        """
-        if name in vars(self).get("_standing", ()) and name not in self._kept:
-            raise DualpropError(f"{name}: a rule's settings stand once it is made; make another rule")
-        super().__setattr__(name, value)
-
-    def __repr__(self) -> str:
-        """The rule's class and the settings that are not its defaults."""
-        defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
-        settings = {k: v for k, v in vars(self).get("_given", {}).items() if k != "net" and v != defaults.get(k)}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
 
     def update(self, x: Any, y: Any) -> Step:
         """One weight update: what a new rule implements.
@@ -355,18 +254,6 @@ class Rule:
             finally:
                 for p, grad in grads:
                     p.grad = grad
-
-    def plain(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings that this rule was made with as JSON holds them, from which the same rule is made again.
-
-        Raises:
-            DualpropError: for one that JSON cannot hold.
-        """
-        try:
-            plain: dict[str, Any] = json.loads(json.dumps(dict(settings), allow_nan=False, default=_as_table))
-        except (TypeError, ValueError) as error:
-            raise DualpropError(f"settings: cannot be recorded ({error}); give numbers, words or lists") from None
-        return plain
 
     def compile(self) -> None:
         """Let torch.compile fuse what it can, from the next batch on: here the net's own forward pass.

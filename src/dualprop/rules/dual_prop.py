@@ -24,9 +24,10 @@ from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.slots import Ages, Slots
 from dualprop.errors import DualpropError
 from dualprop.nets.net import Inputs, Net
-from dualprop.rules.base import AnyLoss, Rule, Step
+from dualprop.rules.base import AnyLoss, Rule
 from dualprop.rules.batch import in_order
 from dualprop.rules.recurrent_backprop import of_net
+from dualprop.rules.step import Step
 
 
 class DualProp(Rule):

@@ -22,8 +22,9 @@ from dualprop.errors import DualpropError
 from dualprop.nets.counting import counting
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import frozen_weights
-from dualprop.rules.base import AnyLoss, Rule, Step
+from dualprop.rules.base import AnyLoss, Rule
 from dualprop.rules.batch import in_order
+from dualprop.rules.step import Step
 
 
 class LiftedProximal(Rule):

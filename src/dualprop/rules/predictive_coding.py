@@ -22,8 +22,9 @@ from dualprop.nets.counting import by_states_alone
 from dualprop.nets.devices.places import QUANTITIES
 from dualprop.nets.net import Net
 from dualprop.rules.backprop import Backprop
-from dualprop.rules.base import AnyLoss, Rule, Step
+from dualprop.rules.base import AnyLoss, Rule
 from dualprop.rules.equilibrium_prop import VARIANTS
+from dualprop.rules.step import Step
 
 T = TypeVar("T")
 

@@ -18,8 +18,9 @@ from dualprop.errors import DualpropError
 from dualprop.nets.devices.places import QUANTITIES
 from dualprop.nets.net import Net
 from dualprop.rules.backprop import Backprop
-from dualprop.rules.base import AnyLoss, Rule, Step
+from dualprop.rules.base import AnyLoss, Rule
 from dualprop.rules.batch import in_order
+from dualprop.rules.step import Step
 
 
 class RecurrentBackprop(Rule):

@@ -23,9 +23,10 @@ from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Linear
 from dualprop.nets.synapses import Local, frozen_weights
-from dualprop.rules.base import AnyLoss, Rule, Step
+from dualprop.rules.base import AnyLoss, Rule
 from dualprop.rules.batch import in_order
 from dualprop.rules.recurrent_backprop import RecurrentBackprop
+from dualprop.rules.step import Step
 
 Order = Annotated[str, In(ORDERS)]
 """Of the updates in a step, by name."""

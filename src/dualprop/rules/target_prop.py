@@ -24,7 +24,8 @@ from dualprop.nets.devices.draws import Draws
 from dualprop.nets.losses import LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Weighted, frozen_weights, product_dtype
-from dualprop.rules.base import Rule, Step
+from dualprop.rules.base import Rule
+from dualprop.rules.step import Step
 
 
 class DifferenceTargetProp(Rule):
