@@ -48,6 +48,7 @@ def things() -> Iterator[tuple[str, Any]]:
 
 def lines() -> Iterator[str]:
     """All of it."""
+    public = {thing for _, thing in things() if inspect.isclass(thing)}
     for name, thing in things():
         yield name
         if isinstance(thing, Registry):
@@ -55,8 +56,13 @@ def lines() -> Iterator[str]:
         elif callable(thing):
             yield from (f"{name}({argument})" for argument in inspect.signature(thing).parameters)
         if inspect.isclass(thing):
-            own = {*vars(thing), *vars(thing).get("__annotations__", ())}  # the others stand under their class
-            yield from (f"{name}.{each}" for each in own if not each.startswith("_"))
+            kinds = [
+                kind
+                for kind in thing.__mro__
+                if kind is thing or (kind.__module__.startswith("dualprop") and kind not in public)
+            ]  # the members of the others stand under their own class
+            own = {each for kind in kinds for each in (*vars(kind), *vars(kind).get("__annotations__", ()))}
+            yield from (f"{name}.{each}" for each in sorted(own) if not each.startswith("_"))
     yield from commands(app, "dualprop")
 
 
