@@ -206,6 +206,13 @@ def test_the_picture_is_what_the_records_say():
         assert (DOCS / "_static" / name).read_text(encoding="utf-8") == markup
 
 
+def test_what_a_conversion_makes_of_losses_is_what_the_page_says():
+    table = PAGES["docs/reference/limitations.md"].split("\n\n(An MLP")[0]
+    measured = _module(ROOT / "examples/convert_losses.py").measured()
+    for row, both in zip(table.splitlines()[-4:], measured.values(), strict=True):
+        assert row.endswith(f"| {both} |")
+
+
 def test_every_public_name_is_in_the_interface():
     pytest.importorskip("sphinx")
     text = "\n".join(_module(DOCS / "_ext" / "interface.py").pages().values())
