@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-
-from packaging.requirements import Requirement
 
 from dualprop.errors import MissingExtraError
 
@@ -44,21 +42,12 @@ def way_to(name: str) -> str:
         name: of the extra.
 
     Returns:
-        The command with the libraries that the package's metadata names for this Python; without any, why.
+        The command, with the libraries that the package's metadata names.
     """
     try:
         lines = metadata.requires("dualprop") or []
     except metadata.PackageNotFoundError:  # a checkout that is imported without being installed
         lines = []
-    brought = [
-        each for each in map(Requirement, lines) if each.marker and f'extra == "{name}"' in str(each.marker)
-    ]
-    here = [
-        f'"{each.name}{each.specifier}"'
-        for each in brought
-        if each.marker and each.marker.evaluate({"extra": name})
-    ]
-    if here:
-        return f"pip install {' '.join(here)}"
-    without = f", which has nothing for Python {platform.python_version()}" if brought else ""
-    return f"it comes with the extra {name}{without}"
+    extra_of = re.compile(rf"""([^;]+); extra == ["']{name}["']""")
+    brought = [f'"{line[1].strip()}"' for line in map(extra_of.fullmatch, lines) if line]
+    return f"pip install {' '.join(brought)}" if brought else f"it comes with the extra {name}"

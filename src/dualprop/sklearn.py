@@ -15,13 +15,12 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from dualprop.arguments import Count, NotNegative, Positive, check
 from dualprop.data import Batches, Split

@@ -22,11 +22,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import filelock
 from torch import Tensor
-from typing_extensions import Self
 
 from dualprop import files
 from dualprop.errors import CheckpointError, DualpropError

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
-from typing_extensions import Self
 
 from dualprop.arguments import CountOrZero, check, check_entries
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError
