@@ -22,11 +22,11 @@ from dualprop.studies.tables.makers import MEASUREMENT
 
 COLOURS = {
     "Delayed": "C0",
-    "pipelined bp": "C0",
+    "pipelined bp": "C9",
     "Present": "C1",
-    "Sideways bp": "C1",
+    "Sideways bp": "C8",
     "online bp": "C2",
-    "online dp": "C2",
+    "online dp": "C6",
 }
 DASHED = ("pipelined bp", "Sideways bp", "online dp")
 
@@ -46,7 +46,16 @@ def lines(axes: Axes, some: Sequence[Found], axis: str) -> None:
         places = sorted(points)
         mean = [statistics.fmean(points[place]) for place in places]
         dash = "--" if rule in DASHED else "-"
-        axes.plot(places, mean, dash, marker="o", markersize=3, color=COLOURS[rule], label=rule)
+        axes.plot(
+            places,
+            mean,
+            dash,
+            marker="o",
+            markersize=3,
+            color=COLOURS[rule],
+            label=rule,
+            zorder=3 + (dash == "--"),
+        )
         low, high = ([end(points[place]) for place in places] for end in (min, max))
         axes.fill_between(places, low, high, color=COLOURS[rule], alpha=0.15, linewidth=0)
     axes.grid(alpha=0.3)
@@ -68,7 +77,7 @@ def hold(found: Sequence[Found], path: Path) -> None:
         axes.set_xlabel("ticks a picture")
     for row in grid:
         row[0].set_ylabel("accuracy, %")
-    grid[0][0].legend(fontsize=7)
+    grid[0][0].legend(fontsize=7, handlelength=4)
     figure.savefig(path, dpi=130)
 
 
@@ -80,8 +89,8 @@ def clocks(found: Sequence[Found], path: Path) -> None:
     lines(right, [each for each in found if each.row.name.startswith("one")], "frames")
     left.set(title="every layer a processor", xlabel="ticks a frame (a sweep: 5)", ylabel="accuracy, %")
     right.set(title="one processor", xlabel="frames a sweep")
-    left.legend(fontsize=7)
-    right.legend(fontsize=7)
+    left.legend(fontsize=7, handlelength=4)
+    right.legend(fontsize=7, handlelength=4)
     figure.savefig(path, dpi=130)
 
 
@@ -101,7 +110,7 @@ def permuted(found: Sequence[Found], path: Path) -> None:
     right.set(xlabel="permutation", ylabel="silent units, %")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, handlelength=4)
     figure.savefig(path, dpi=130)
 
 
