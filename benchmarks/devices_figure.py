@@ -5,6 +5,7 @@ python benchmarks/devices_figure.py results/devices    # writes noise.png and bi
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 from collections import defaultdict
@@ -45,7 +46,13 @@ def lines(
         if each.row.name.startswith(f"{block}-") and not each.differences and "test_accuracy" in each.numbers:
             at = each.row.at
             by_label[label(at)][x(at)].append(100 * each.numbers["test_accuracy"])
-    return {name: by_label[name] for name in sorted(by_label)}
+    return {name: by_label[name] for name in sorted(by_label, key=_by_numbers)}
+
+
+def _by_numbers(name: str) -> list[tuple[float, str]]:
+    """Words by the alphabet, numbers by their size."""
+    parts = re.findall(r"[\d.]+|[^\d.]+", name)
+    return [(float(part), "") if part[0].isdigit() else (-1.0, part) for part in parts]
 
 
 def draw(axes: Axes, by_label: Mapping[str, Line], *, dashed: str = "", **words: str) -> None:
@@ -80,7 +87,8 @@ def draw(axes: Axes, by_label: Mapping[str, Line], *, dashed: str = "", **words:
         )
     axes.set(ylabel="test accuracy, %", **words)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    if by_label:
+        axes.legend(fontsize=7)
 
 
 def draw_errors(axes: Axes, folder: Path) -> None:
