@@ -227,3 +227,22 @@ def test_what_diverged_is_said_in_its_place(runs, tmp_path):
     made = document([runs], [str(path)])
     assert made.sections[0].tables[0].rows == [("bp", "90.00", ""), ("dp", "diverged", "")]
     assert "not run: 2" in made.markdown()
+
+
+def test_what_was_not_published_has_a_row_for_each_cell_where_there_is_one_axis(runs, tmp_path):
+    path = tmp_path / "rules.toml"
+    published = 'published = [{ at.rule = "l-dp", values.test_accuracy = 90 }]'
+    one = GRID.replace("axes.lr = [0.1, 0.01]\n", published).replace('["bp", "dp"]', '["bp", "dp", "l-dp"]')
+    path.write_text(one)
+    record(runs, "a", "bp", 0, 0.9)
+    record(runs, "b", "bp", 1, 0.8)
+    record(runs, "e", "l-dp", 0, 0.9)
+    (record(runs, "c", "dp", 0, finished=False) / "diverged.json").write_text('{"error": "nan"}')
+    made = document([runs], [str(path)])
+    compared, others = made.sections[0].tables
+    assert [row[0] for row in compared.rows] == ["l-dp: test accuracy %"]
+    assert others.title == "Not published (n = 1 to 2)"
+    assert others.columns == ("", "test accuracy %", "test loss")
+    assert [row[:2] for row in others.rows] == [("bp", "85.00 ± 7.07"), ("l-dp", ""), ("dp", "diverged")]
+    assert "run, commit and command of each number are in the CSV file" in made.markdown()
+    assert len(list(csv.DictReader(io.StringIO(made.csv())))) == 4  # two numbers of bp, two of l-dp

@@ -13,7 +13,7 @@ from dualprop.errors import DualpropError, printable
 from dualprop.studies import tables
 from dualprop.studies._table import Table, marked
 from dualprop.studies.report.figures import Curves, Plan, bars, differences, grid_maps, heat_maps, learning_curves
-from dualprop.studies.report.grids import grids
+from dualprop.studies.report.grids import columns, grids
 from dualprop.studies.report.naming import Machines, commit, folders, listed, together
 from dualprop.studies.report.others import others
 from dualprop.studies.report.pictures import dyad_pictures, filter_pictures
@@ -184,10 +184,18 @@ def _section(
     rows = {block: [_row(line, named, machines) for line in said] for block, said in blocks.items()}
     shown: list[Table] = []
     for block, made in gridded.items():
-        shown += [grid.table() for grid in made] or [Table(block, COLUMNS, rows[block], words=COLUMNS)]
-    if any(gridded.values()):
+        if made:
+            shown += [grid.table() for grid in made]
+            continue
+        beside = [row for row, line in zip(rows[block], blocks[block], strict=True) if line.published]
+        alone = [line for line in blocks[block] if not line.published]
+        shown += [Table(block, COLUMNS, beside, words=COLUMNS)] if beside else []
+        lost = [row for row in gone if row.block == block and not row.published]
+        shown += [columns("" if beside else block, alone, lost)] if alone else []
+    if any(line.values and not line.published for line in own):
         text.append(
-            "Grids are of what has not been published; run, commit and command of each number are in the CSV file."
+            "What has not been published stands in shorter tables; run, commit and command of each number are in "
+            "the CSV file."
         )
     figures, missing = _figures(table, own, [group for group in measured if not gridded.get(group.row.block)])
     maps = grid_maps([grid for made in gridded.values() for grid in made])

@@ -1,4 +1,4 @@
-"""Blocks of a table with nothing published: a grid for each number, in place of a row for each cell."""
+"""Numbers that nobody has published: in a grid for each, or in a column for each, not in a row for each number."""
 
 from __future__ import annotations
 
@@ -70,6 +70,24 @@ def grids(rows: Sequence[Row], lines: Sequence[Line], diverged: Sequence[Row]) -
             )
         )
     return made
+
+
+def columns(title: str, lines: Sequence[Line], diverged: Sequence[Row]) -> Table:
+    """What was measured, a row for each cell and a column for each number.
+
+    Args:
+        title: of the block.
+        lines: numbers that have not been published.
+        diverged: cells of the block of which there are records without a number.
+    """
+    metrics = {line.name: line.metric.title for line in lines}
+    cells: dict[str, dict[str, Line]] = {}
+    for line in lines:
+        if line.group is not None:
+            cells.setdefault(line.group.label, {})[line.name] = line
+    rows = [(label, *(_words(own.get(metric), False) for metric in metrics)) for label, own in cells.items()]
+    rows += [(row.label, *["diverged"] * len(metrics)) for row in diverged]
+    return Table(f"{title or 'Not published'} (n = {_seeds(lines)})", ("", *metrics.values()), rows)
 
 
 def _across(row: Row) -> str:
