@@ -9,15 +9,15 @@ from dualprop.training.workers.message import Message
 
 
 class Hub(Protocol):
-    """The driver's end: it hears all workers, and speaks to each.
+    """The driver's end: it hears all workers, and speaks to each."""
 
-    Attributes:
-        refused: messages that were none.
-        order: what a worker must be told to find it, as plain values.
-    """
+    @property
+    def refused(self) -> int:
+        """Messages that were none."""
 
-    refused: int
-    order: Mapping[str, Any]
+    @property
+    def order(self) -> Mapping[str, Any]:
+        """What a worker must be told to find it, as plain values."""
 
     def listen(self, number: int) -> str:
         """Where a worker, from 0 on, is to listen to its neighbours."""
@@ -33,17 +33,19 @@ class Hub(Protocol):
 
 
 class End(Protocol):
-    """A worker's end: nobody waits for anybody, and what there is no room for is dropped.
+    """A worker's end: nobody waits for anybody, and what there is no room for is dropped."""
 
-    Attributes:
-        refused: messages that were none.
-        dropped: messages that there was no room for.
-        endpoint: where its neighbours find it.
-    """
+    @property
+    def refused(self) -> int:
+        """Messages that were none."""
 
-    refused: int
-    dropped: int
-    endpoint: str
+    @property
+    def dropped(self) -> int:
+        """Messages that there was no room for."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where its neighbours find it."""
 
     def connect(self, way: str, endpoint: str) -> None:
         """From now on its neighbour, "up" or "down", is there."""

@@ -99,8 +99,7 @@ class Local(Placement):
             with suppress(BrokenPipeError):
                 _stdin(process).close()
 
-    @staticmethod
-    def _process(order: Order) -> subprocess.Popen[bytes]:
+    def _process(self, order: Order) -> subprocess.Popen[bytes]:
         """One that waits for an order; Ctrl-C in the terminal is not for it."""
         return subprocess.Popen(
             [sys.executable, "-m", "dualprop.cli.worker", *order["folders"]],
