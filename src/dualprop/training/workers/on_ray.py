@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from dualprop.errors import DualpropError
 from dualprop.extras import extra
 from dualprop.training.workers.calls import Mailbox, RayEnd
 from dualprop.training.workers.placement import HERE, Order, Placement
+from dualprop.training.workers.sockets import folder
 
 LOCAL = "local"
 ANSWERS = 20.0
@@ -40,6 +43,7 @@ class OnRay(Placement):
         self._ray, self._address, self._connected = ray, address, False
         self._actors: dict[int, Any] = {}
         self._running: dict[int, Any] = {}
+        self._folder: Path | None = None  # of a cluster that is started here
 
     def _connect(self) -> None:
         if self._connected:
@@ -47,11 +51,13 @@ class OnRay(Placement):
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             if self._address == LOCAL:
+                self._folder = folder()
                 self._ray.init(
                     num_cpus=1,
                     include_dashboard=False,
                     object_store_memory=80 * 2**20,
                     _node_ip_address="127.0.0.1",
+                    _temp_dir=str(self._folder),
                     **quiet,
                 )
             else:
@@ -133,6 +139,8 @@ class OnRay(Placement):
             with suppress(Exception):
                 self._ray.kill(actor)
         self._ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
         self._connected = False
         self._actors, self._running = {}, {}
 
@@ -154,7 +162,6 @@ class _Actor:
     def serve(self, order: Order) -> None:
         """Work until the driver says stop; Ray ends this process with the driver."""
         import importlib
-        from pathlib import Path
 
         from dualprop.training.workers.process import Server
         from dualprop.training.workers.zeromq import ZeroMQEnd

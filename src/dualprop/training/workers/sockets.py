@@ -159,7 +159,7 @@ class Sockets:
 
 
 def folder() -> Path:
-    """A new folder for Unix sockets, which only this user can enter."""
+    """A new folder for Unix sockets and the like, which only this user can enter."""
     return Path(tempfile.mkdtemp(prefix="dualprop-"))
 
 
