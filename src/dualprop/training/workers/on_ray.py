@@ -126,23 +126,19 @@ class OnRay(Placement):
 
     def end(self, seconds: float) -> None:
         """They stop by themselves, or are killed; a cluster that was started here ends, too."""
-        if not self._connected:
-            return
-        until = time.monotonic() + seconds
-        with suppress(Exception):
-            self._ray.wait(
-                list(self._running.values()),
-                num_returns=len(self._running),
-                timeout=max(0.0, until - time.monotonic()),
-            )
-        for actor in self._actors.values():
+        if self._connected:
+            running = list(self._running.values())
             with suppress(Exception):
-                self._ray.kill(actor)
-        self._ray.shutdown()
+                self._ray.wait(running, num_returns=len(running), timeout=max(0.0, seconds))
+            for actor in self._actors.values():
+                with suppress(Exception):
+                    self._ray.kill(actor)
+            self._ray.shutdown()
+            self._connected = False
+            self._actors, self._running = {}, {}
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._connected = False
-        self._actors, self._running = {}, {}
+            self._folder = None
 
 
 class _Actor:
