@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import socket
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
