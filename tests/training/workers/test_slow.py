@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dualprop as dp
@@ -19,7 +19,7 @@ from tests.training.workers.test_interleavings import BATCHES, driven
 SMALL = [3, 4, 4, 2]
 
 
-def speeds(slow, way, batches=300):
+def speeds(slow, way, batches=180):
     """Updates of each worker in a virtual second, once it is known who is slow."""
     net, pairs = net_of(sizes=SMALL), batches_of(2, size=20, shape=(3,), classes=2)
     workers = workers_of(net, pairs, way, lr=1e-3)
@@ -99,6 +99,7 @@ def test_what_is_learnt_is_the_gradient_of_the_samples_that_were_taken_on(number
         torch.testing.assert_close(ours.grad, theirs.grad / 2, rtol=1e-9, atol=1e-11)
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.integers(0, 3))
 def test_whatever_comes_in_between(seed, number):
     """Invariants hold where shares change at once, and messages come in any order, twice or not at all."""
