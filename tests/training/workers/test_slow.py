@@ -46,8 +46,8 @@ def test_its_neighbours_learn_as_often_as_before(number):
     assert all(w.counts.updates + w.counts.skipped == w.counts.seen for w in workers)
 
 
-def test_who_is_three_times_as_slow_or_has_more_work_does_all_of_it():
-    for usual, lead, part in ((2.9, 1.0, 1.0), (3.1, 1.0, 1 / 3.1), (8.0, 4.0, 1.0), (20.0, 4.0, 0.2)):
+def test_who_is_four_times_as_slow_or_has_more_work_does_all_of_it():
+    for usual, lead, part in ((3.9, 1.0, 1.0), (4.1, 1.0, 1 / 4.1), (15.0, 4.0, 1.0), (20.0, 4.0, 0.2)):
         one = Share(lead)
         one.hear(Kind.FEEDBACK, 1_000_000)
         for _ in range(share.MEMORY + 2):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dualprop.training.workers.message import Kind
 
-SLOW = 3.0
+SLOW = 4.0
 """Times that a batch may take as long as with others, by the work that each has."""
 MEMORY = 32
 """Batches over which times are averaged, and before which nothing is concluded from them."""
