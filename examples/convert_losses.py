@@ -95,7 +95,7 @@ CASES = {
 
 def measured() -> dict[str, str]:
     """By the name of a case both distances, as the table has them."""
-    return {name: " | ".join(f"{distance:.1e}" for distance in distances(case)) for name, case in CASES.items()}
+    return {name: " | ".join(f"{100 * distance:.2g} %" for distance in distances(case)) for name, case in CASES.items()}
 
 
 if __name__ == "__main__":
