@@ -95,7 +95,7 @@ CASES = {
 
 def measured() -> dict[str, str]:
     """By the name of a case both distances, as the table has them."""
-    return {name: " | ".join(f"{100 * distance:.2g} %" for distance in distances(case)) for name, case in CASES.items()}
+    return {name: " | ".join(f"{100 * each:.2g} %" for each in distances(case)) for name, case in CASES.items()}
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def test_runs_that_have_nothing_to_say(dualprop, tmp_path, features, command):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "r: has no weights yet" in err
     if command == ("eval",):
-        assert "data of one's own" in dualprop(*command, features)[2]
+        assert "was trained on data of one's own, which Python alone has;" in dualprop(*command, features)[2]
 
 
 def test_a_run_that_is_not_finished_is_said_to_be(dualprop, digits, tmp_path, caplog):

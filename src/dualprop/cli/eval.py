@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from dualprop import data as datasets
 from dualprop.cli._options import DeviceOptions, merged, read_table
+from dualprop.data.own import OWN
 from dualprop.errors import DualpropError, printable
 from dualprop.training.devices import spoken
 from dualprop.training.predictor import Predictor
@@ -41,6 +42,8 @@ def eval(
     given = merged(table, None, own)
     predictor = Predictor.open(run, device, given.get("devices"))
     s = predictor.settings
+    if data is None and s.data == OWN:
+        raise DualpropError(f"{run}: was trained on {OWN}, which Python alone has; name other data by --data")
     dataset = datasets.load(data or s.data, data_root or s.data_root, s.image_size, s.background)
     if data is None and predictor.fingerprint not in ("", datasets.fingerprint(dataset, s.verify_data)):
         raise DualpropError(f"data={s.data!r}: has other content than the run was trained on; name it by --data")
