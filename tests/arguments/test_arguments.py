@@ -16,6 +16,7 @@ import pytest
 import torch
 from pydantic import Field
 
+import dualprop as dp
 from dualprop.arguments import (
     Count,
     CountOrZero,
@@ -263,3 +264,18 @@ def test_one_for_each_layer():
 def test_a_list_in_words():
     assert allowed(Sequence[Count]) == "a list of whole numbers of at least 1"
     assert allowed(list[torch.nn.Module]) == "a list of torch.nn.Modules"
+
+
+def test_a_dataclass_may_inherit_fields_whose_types_its_module_does_not_know():
+    source = "@checked\n@dataclass(frozen=True)\nclass Faster(Simulated):\n    factor: float = 2.0\n"
+    names = {
+        "__name__": "elsewhere",
+        "checked": checked,
+        "dataclass": dataclass,
+        "Simulated": dp.distributed.Simulated,
+    }
+    exec(compile(source, "elsewhere", "exec", dont_inherit=True), names)
+    assert names["Faster"](loss=0.5, factor=3.0).loss == 0.5
+    for wrong, words in ({"loss": 2.0}, "a number in"), ({"factor": "x"}, "a finite number|a number"):
+        with pytest.raises(DualpropError, match=f"^{next(iter(wrong))}=.*must be {words}"):
+            names["Faster"](**wrong)

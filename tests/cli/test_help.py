@@ -1,6 +1,7 @@
 """Help: two screens, every setting in its group, names, a rule's own settings when it is named; completion."""
 
 import dataclasses
+import inspect
 import re
 import shutil
 import subprocess
@@ -38,6 +39,11 @@ def own_of(method):
     )
 
 
+def described_in(thing, argument):
+    """The first line about an argument in a docstring, of which Python 3.13 keeps no common indentation."""
+    return re.search(rf"(?m)^    {argument}: (.*)", inspect.getdoc(thing))[1]
+
+
 def helped(out):
     """The groups of a help text: for each its words, and the options in its first column."""
     groups, name = {}, None
@@ -70,7 +76,7 @@ def test_every_setting_is_an_option_of_its_group_with_its_help(dualprop):
         assert " ".join(groups[name][1]) == flags
     for field in dataclasses.fields(Settings):
         words, options = groups[field.metadata["group"]]
-        described = re.search(rf"(?m)^        {field.name}: (.*)", Settings.__doc__)[1]
+        described = described_in(Settings, field.name)
         assert {f"--{field.name.replace('_', '-')}", f"--[no-]{field.name.replace('_', '-')}"} & set(options)
         assert " ".join(described.replace("`", "").split()[:4]) in words
 
@@ -108,8 +114,8 @@ def test_the_settings_of_a_rule_that_is_named(dualprop, rule):
         own = own_of(RULES[rule])
         shown = {option.replace("--[no-]", "--") for option in options}
         assert shown == {*OF_EVERY_RULE, *(f"--{each.replace('_', '-')}" for each in own)}
-        for each in own & set(re.findall(r"(?m)^        (\w+): ", RULES[rule].rule.__doc__)):
-            described = re.search(rf"(?m)^        {each}: (.*)", RULES[rule].rule.__doc__)[1]
+        for each in own & set(re.findall(r"(?m)^    (\w+): ", inspect.getdoc(RULES[rule].rule))):
+            described = described_in(RULES[rule].rule, each)
             assert " ".join(described.split()[:4]) in text
     both = helped(dualprop("compare", "--rules", "dp,ep", "--help")[1])["rule dp, ep"][0]
     assert re.search(r"--beta +the strength of the nudges.*?\(dp\) β, positive.*?\(ep\)", both)

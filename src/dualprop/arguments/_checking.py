@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, validate_call
 
@@ -39,6 +40,7 @@ def checked(function: F) -> F:
         DualpropError: when called with an argument that is missing, unknown, of another type or out of range.
     """
     if isinstance(function, type):
+        _read_where_written(function)
         function.__init__ = checked(function.__init__)  # type: ignore[misc]
         return function
 
@@ -57,6 +59,15 @@ def checked(function: F) -> F:
         return function(*args, **kwargs)
 
     return cast("F", call)
+
+
+def _read_where_written(kind: type) -> None:
+    """Give a dataclass the types of the fields that it inherits; their names mean nothing in its own module."""
+    base = next(filter(dataclasses.is_dataclass, kind.__mro__[1:]), None)
+    if base is not None and dataclasses.is_dataclass(kind):
+        inherited, own = get_type_hints(base, include_extras=True), inspect.get_annotations(kind)
+        arguments = cast(Any, kind).__init__.__annotations__
+        arguments |= {name: inherited[name] for name in arguments if name in inherited and name not in own}
 
 
 def check(name: str, value: Any, annotation: Any) -> Any:
