@@ -593,8 +593,8 @@ SABOTAGES = {
     ),
     "devices: a run is tested again on ideal ones": Sabotage(
         "training/predictor.py",
-        "**own, **channels(settings))",
-        "**own)",
+        "**chosen, **channels(settings))",
+        "**chosen)",
         "cli/test_devices.py -k again",
     ),
     "devices: pulses are never rounded up": Sabotage(

@@ -37,9 +37,10 @@ def eval(
         device: auto, cpu, cuda or mps.
         devices: What the hardware is like, in place of what it was in training: a TOML file, or "ideal".
     """
-    ideal: dict[str, Any] = {}
-    table = {} if devices is None else {"devices": ideal if devices == "ideal" else read_table("devices", devices)}
-    given = merged(table, None, own)
+    told: dict[str, Any] = {}
+    if devices is not None:
+        told["devices"] = {} if devices == "ideal" else read_table("devices", devices)
+    given = merged(told, None, own)
     predictor = Predictor.open(run, device, given.get("devices"))
     s = predictor.settings
     if data is None and s.data == OWN:
@@ -51,8 +52,8 @@ def eval(
         logger.warning("%s: not finished; these are its best weights so far", run)
     numbers = predictor.evaluate(dataset)
     shares = {"accuracy": "accuracy", "accuracy_top5": "top-5 accuracy"}
-    told = [f"{words} {numbers[name]:.2%}" for name, words in shares.items() if name in numbers]
-    said = ", ".join([*told, f"loss {numbers['loss']:.4f}"])
+    shown = [f"{words} {numbers[name]:.2%}" for name, words in shares.items() if name in numbers]
+    said = ", ".join([*shown, f"loss {numbers['loss']:.4f}"])
     where = f"{len(dataset.test):,} samples of {dataset.name}, weights of epoch {predictor.epoch}"
     on = f", on devices ({spoken(s.devices)})" if s.devices else ""
     print(printable(f"test {said}; {where}{on}"))

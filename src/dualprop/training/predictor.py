@@ -77,11 +77,11 @@ class Predictor:
         except DualpropError as error:
             raise CheckpointError(f"{opened.path / BEST}: damaged ({error})") from None
         net = load_net(run).to(device(on))
-        own = used.rule if used is not None else settings.rule_settings
+        chosen = used.rule if used is not None else settings.rule_settings
         if devices is not None:
             settings = replace(settings, devices={name: devices[name] for name in devices if name != UPDATES})
             check_devices(settings)
-        rule = RULES[settings.rule](net, loss=LOSSES[settings.loss], **own, **channels(settings))
+        rule = RULES[settings.rule](net, loss=LOSSES[settings.loss], **chosen, **channels(settings))
         if devices is None and rule.devices is not None and RANGES in notes:
             try:
                 rule.devices.hold(check(RANGES, parse_json(notes[RANGES]), dict[str, list[float]]))

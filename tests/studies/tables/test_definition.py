@@ -173,6 +173,16 @@ published = [{ at = { rule = "dp", beta = 1.0 }, values.test_loss = 0.5, source 
     assert (number.mean, number.std, number.seeds, number.source) == (0.5, None, 2, "a book")
 
 
+def test_blocks_start_from_the_settings_of_the_table(mine):
+    head = """
+settings = { lr = 0.5, epochs = 3, rule_settings = { beta = 0.25 } }
+metrics.test_loss.title = "loss"
+"""
+    (row,) = tables.read(mine("settings = { lr = 0.25, rule_settings = { lazy = true } }", head)).rows
+    s = row.settings()
+    assert (s.lr, s.epochs, s.rule_settings) == (0.25, 3, {"beta": 0.25, "lazy": True})
+
+
 @pytest.mark.parametrize(
     ("block", "line"),
     [
