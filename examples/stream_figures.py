@@ -28,6 +28,8 @@ COLOURS = {
     "online bp": "C2",
     "online dp": "C6",
 }
+STEPS = {"centred": "C0", "sgd": "C1", "adam": "C2"}
+DASHES = {"Delayed": "-", "online bp": "--", "pipelined bp": ":"}
 DASHED = ("pipelined bp", "Sideways bp", "online dp")
 
 
@@ -95,22 +97,25 @@ def clocks(found: Sequence[Found], path: Path) -> None:
 
 
 def permuted(found: Sequence[Found], path: Path) -> None:
-    """Accuracy and silent units in each period, the mean over seeds."""
-    by: dict[str, list[dict[str, list[float]]]] = defaultdict(list)
+    """Accuracy and silent units in each period, mean over seeds: a colour for each step, a dash for each rule."""
+    by: dict[tuple[str, str], list[dict[str, list[float]]]] = defaultdict(list)
     for each in found:
         series = json.loads((each.path / MEASUREMENT).read_text())["series"]
-        by[each.row.label].append(series)
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+        by[each.row.at["rule"], each.row.at["step"]].append(series)
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for label, runs in by.items():
+    for (rule, step), runs in by.items():
         for axes, name in ((left, "by_period"), (right, "dead")):
             mean = [100 * statistics.fmean(column) for column in zip(*(run[name] for run in runs), strict=True)]
-            axes.plot(range(1, len(mean) + 1), mean, label=label, linewidth=1)
+            look = {"color": STEPS[step], "linestyle": DASHES[rule], "linewidth": 1.2}
+            axes.plot(range(1, len(mean) + 1), mean, label=f"{rule}, {step}", **look)
     left.set(xlabel="permutation", ylabel="accuracy in it, %")
     right.set(xlabel="permutation", ylabel="silent units, %")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    left.legend(fontsize=7, handlelength=4)
+    figure.legend(
+        *left.get_legend_handles_labels(), fontsize=7, handlelength=4, ncols=3, loc="outside lower center"
+    )
     figure.savefig(path, dpi=130)
 
 
