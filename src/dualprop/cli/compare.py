@@ -61,8 +61,8 @@ def compare(
         numbers = check("seeds", read(SEEDS if seeds is None else seeds, Several[Seed]), Several[Seed])
         start = recipes.read(recipe) if recipe else recipes.Recipe()
         folder = out or run_folder("compare", start.settings_for(given).data)
-        paid = {"energy": constants(energy), "to_accuracy": to_accuracy}
-        report = comparison.compare(chosen, numbers, given, folder, start, **paid)
+        paid = constants(energy)
+        report = comparison.compare(chosen, numbers, given, folder, start, energy=paid, to_accuracy=to_accuracy)
     report.print()
     print(printable(f"table: {folder / 'table.md'} and {folder / 'table.csv'}"))
     print("\n".join(printable(f"picture: {path}") for path in sorted(folder.glob("*.png"))))

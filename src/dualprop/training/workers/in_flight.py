@@ -217,7 +217,9 @@ class _Flight:
     def _learn(self, batch: int, flown: _Flown) -> None:
         """All edges learn, once what they send down has been made with the weights before; if it is time to."""
         learns = self._share.learns()
-        self._worker.effort += (1 + learns) * len(flown.neurons[0].total) / self._part.size(batch)
+        made = flown.neurons[0].total
+        assert made is not None
+        self._worker.effort += (1 + learns) * len(made) / self._part.size(batch)
         self._counts.skipped += not learns
         if learns:
             for n in flown.neurons:
