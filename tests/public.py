@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator
+from enum import EnumMeta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,7 +54,7 @@ def lines() -> Iterator[str]:
         yield name
         if isinstance(thing, Registry):
             yield from (f"{name}[{entry}]" for entry in thing)
-        elif callable(thing):
+        elif callable(thing) and not isinstance(thing, EnumMeta):  # whose arguments are Python's
             yield from (f"{name}({argument})" for argument in inspect.signature(thing).parameters)
         if inspect.isclass(thing):
             kinds = [

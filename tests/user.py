@@ -39,7 +39,6 @@ unlike: str = g.net(outputs=[output])  # wrong
 model: nn.Sequential = dp.convert(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), beta=1.0)
 other: nn.Linear = dp.convert(nn.Sequential(nn.Linear(4, 8)))  # wrong
 found: dp.Conversion = dp.conversion(model)
-total: float = dp.alignment(model, nn.functional.cross_entropy, x, y).total
 with dp.scaled_loss(times=2.0):
     model(x)
 plain: nn.Sequential = dp.unconvert(model)
@@ -62,7 +61,6 @@ learner = dp.stream.Learner(net, loss="cross_entropy", beta=0.1)
 tick = learner.tick(x[0], y=1)
 frame: int | None = tick.frame
 frame_is_str: str = tick.frame  # wrong
-noisy = dp.DualProp(net, states=dp.devices.Noise(0.1), weights=dp.devices.Quantised(bits=2))
 carrier = dp.distributed.Simulated(loss=0.1)
 crowd: dp.Result = dp.distributed.train(settings, "runs/crowd", workers=2, carrier=carrier)
 crowd_is_str: str = dp.distributed.train(settings, "runs/crowd")  # wrong
@@ -78,6 +76,12 @@ class Shrink(dp.Potential):
 
     def __call__(self, a: Tensor) -> Tensor:
         return nn.functional.softshrink(a, 0.1)
+
+    def energy(self, z: Tensor) -> Tensor:
+        return (0.5 * z**2 + 0.1 * z.abs()).flatten(1).sum(1)
+
+    def conjugate(self, a: Tensor) -> Tensor:
+        return (0.5 * self(a) ** 2).flatten(1).sum(1)
 
 
 class Watched(dp.Callback):

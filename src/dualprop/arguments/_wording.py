@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -49,7 +49,7 @@ def allowed(annotation: Any, *, several: bool = False) -> str:
         ('a finite number above 0', 'a number in [0, 1) or a list of such', 'none or a list of whole numbers')
     """
     info = FieldInfo.from_annotation(annotation)
-    kind: Any = info.annotation
+    kind: Any = info.annotation.__bound__ if isinstance(info.annotation, TypeVar) else info.annotation
     origin, parts = get_origin(kind) or kind, get_args(kind)
     for m in info.metadata:
         if isinstance(m, In):

@@ -10,7 +10,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 from pydantic import SkipValidation
@@ -28,10 +28,12 @@ __all__ = ["REDUCTIONS", "BatchDim", "Conversion", "conversion", "convert", "sca
 
 logger = logging.getLogger("dualprop")
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 @checked
 def convert(
-    module: nn.Module,
+    module: Module,
     *,
     alpha: Portion = 0.5,
     beta: Positive = 1.0,
@@ -40,7 +42,7 @@ def convert(
     batch: SkipValidation[Batch | None] = None,
     kolen_pollack: bool = False,
     generator: torch.Generator | None = None,
-) -> nn.Module:
+) -> Module:
     """Make `loss.backward()` through a module dual propagation, in place.
 
     Every ReLU, LeakyReLU, ReLU6, Hardtanh, Hardsigmoid, Hardswish, Sigmoid, Tanh, SiLU, GELU, ELU and Softplus, be
@@ -102,15 +104,15 @@ def convert(
         >>> print(dp.conversion(net))
         converted: 1 ReLU; left alone: nothing
     """
-    given, module = module, unwrapped(module)
+    inner = unwrapped(module)
     if not isinstance(exclude, Iterable):
         raise DualpropError(f"exclude={exclude!r}: must be names of submodules")
     if generator is not None and not kolen_pollack:
         raise DualpropError("generator: only kolen_pollack=True draws anything")
     check_batch(batch)
-    made = Conversion(type(module).__name__, alpha, beta, reduction, batch)
+    made = Conversion(type(inner).__name__, alpha, beta, reduction, batch)
     names: dict[nn.Module, list[str]] = {}
-    for name, m in module.named_modules(remove_duplicate=False):
+    for name, m in inner.named_modules(remove_duplicate=False):
         names.setdefault(m, []).append(name)
     modules = {name: m for m, own in names.items() for name in own}
     excluded = {exclude} if isinstance(exclude, str) else set(exclude)
@@ -158,7 +160,7 @@ def convert(
     if not made.named and not hidden:
         raise DualpropError(f"module: {made.name} has no activation to convert; {made}")
     add_feedback([modules[name] for name in made.feedback], generator)
-    roles.setdefault(module, "inner")
+    roles.setdefault(inner, "inner")
     for m, role in roles.items():
         first = (_free(names[m], excluded) or names[m])[0]
         Part(made, first, m, excluded=role == "excluded", feedback=role == "feedback")
@@ -172,10 +174,10 @@ def convert(
     for why, (first, *others) in unknown.items():
         more = f" and {len(others)} more" if others else ""
         warnings.warn(f"{first}{more}: left alone, {why}; it keeps its ordinary derivative", stacklevel=3)
-    return given
+    return module
 
 
-def unconvert(module: nn.Module) -> nn.Module:
+def unconvert(module: Module) -> Module:
     """Give a converted module back as it was: without hooks and feedback weights; what it has learnt stays.
 
     Args:

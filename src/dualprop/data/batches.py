@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dualprop.arguments import Count, NotNegative, Number, checked
 from dualprop.data.augment import random_crop_flip
-from dualprop.data.dataset import Split
+from dualprop.data.dataset import Part, Split
 from dualprop.errors import DualpropError
 
 BLOCK = 2**20
@@ -56,7 +56,7 @@ class Batches:
     @checked
     def __init__(
         self,
-        split: InstanceOf[Split],
+        split: InstanceOf[Part],
         batch_size: Count,
         *,
         mean: Sequence[Number] = (0.0,),
@@ -67,6 +67,8 @@ class Batches:
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
+        if not isinstance(split, Split):
+            raise DualpropError(f"split: of type {type(split).__name__}, but it must be a Split, in memory")
         if augment and seed is None:
             raise DualpropError("augment needs a seed, not None")
         if augment and len(split.shape) != 3:

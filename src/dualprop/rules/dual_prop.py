@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -130,6 +130,11 @@ class DualProp(Rule):
         """Let torch.compile make one kernel of a hidden layer's block update, from the next batch on."""
         self._check_compiles()
         self._idle = Idle(torch.compile(dyad, dynamic=True))
+
+    if TYPE_CHECKING:
+
+        def infer(self, x: Inputs, y: Inputs) -> DyadicState:
+            """See `Rule.infer`."""
 
     def inference(self, x: Inputs, y: Inputs) -> DyadicState:
         """The dyadic states after the schedule has run once; arguments as in `Rule.inference`."""
