@@ -21,7 +21,7 @@ steps: Iterator[dp.Step] = rule.iterate(x, y)
 state: dp.State = rule.infer(x, y)
 plus: Tensor = rule.infer(x, y).plus[1]
 text: str = rule.infer(x, y)  # wrong
-cosines: list[float] = list(dp.alignment(rule, x, y).cosine)
+cosine: tuple[float, ...] | None = dp.alignment(rule, x, y).cosine
 named: dp.Rule = dp.RULES["ep"](net, loss="mse", T1=5)
 named_is_int: int = dp.RULES["ep"](net)  # wrong
 with dp.counting() as counts:
