@@ -89,6 +89,8 @@ def draw(axes: Axes, by_label: Mapping[str, Line], *, dashed: str = "", **words:
     axes.grid(alpha=0.3)
     if by_label:
         axes.legend(fontsize=7)
+    else:
+        axes.text(0.5, 0.5, "no records yet", ha="center", transform=axes.transAxes)
 
 
 def draw_errors(axes: Axes, folder: Path) -> None:
@@ -164,11 +166,11 @@ def bits(found: Sequence[Found], folder: Path) -> None:
     draw(first, lines(dp, "bits", number("states"), rule), title="bits of states", **words)
     draw(second, lines(dp, "weight-bits", number("weights"), rule), title="bits of weights", xlabel="bits")
 
-    def range_of(at: Mapping[str, str]) -> str:
-        return at["states"]
-
-    title = "range that holds all values, 99.9 or 97 %; rounding"
-    draw(third, lines(found, "range", beta, range_of), xscale="log", xlabel="β", title=title)
+    ranges = lines(found, "range", beta, lambda at: at["states"])
+    wide = [each for each in dp if each.row.at.get("states") in ("4 bits", "2 bits") and "beta" in each.row.at]
+    ranges |= lines(wide, "bits", beta, lambda at: f"{at['states']}, p99")
+    title = "range that holds all values, or some per cent; rounding"
+    draw(third, ranges, xscale="log", xlabel="β", title=title)
     gains = [each for each in found if "gain" in each.row.at]
     by_gain = lines(gains, "mismatch", lambda at: float(at["gain"]), lambda at: at["rule"])
     draw(fourth, by_gain, title="feedback through a second device", xlabel="spread of its gains")
