@@ -309,7 +309,7 @@ def test_a_logger_that_is_to_be_quiet_is(quick, tmp_path, capfd):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full disk")
-@pytest.mark.parametrize("filling", ["a", "xb"])
+@pytest.mark.parametrize("filling", ["ab", "xb"])
 def test_a_full_disk_is_one_line_with_the_way_on(filling, quick, tmp_path, monkeypatch):
     """Of the metrics, which are appended to, and of the event file, which is made anew."""
     opened = Path.open

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ class Metrics:
                 if f.write(line) < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
-                f.truncate(end)  # no half of a line, that others would be appended to
+                with suppress(OSError):
+                    f.truncate(end)  # no half of a line, that others would be appended to
                 raise
 
     def rewind(self, step: int) -> None:
