@@ -28,6 +28,10 @@ FEW = 25
 Epoch = Mapping[str, Any]
 
 
+CURVED = 3
+"""Epochs of a learning curve, at least: of fewer the table says as much."""
+
+
 @dataclass(frozen=True)
 class Curves:
     """What was recorded of the runs of one row.
@@ -68,11 +72,13 @@ class Plan:
         figure: all of it but its panels.
         draw: makes one panel out of the name that its ids begin with.
         count: how many there are.
+        spare: whether a table says the same, so that it is the first to go where there is no room for all.
     """
 
     figure: Figure
     draw: Callable[[int, str], str]
     count: int
+    spare: bool = False
 
     def drawn(self, name: str) -> Figure:
         """The figure; its ids begin with a name."""
@@ -89,9 +95,10 @@ def panel(right: float = 0.97) -> tuple[Drawing, Axes]:
 
 
 def learning_curves(groups: Sequence[Curves]) -> Plan | None:
-    """The error of each row by epoch beside that of bp, a panel for each; None where nothing was recorded."""
-    every = [epoch for group in groups for run in group.runs for epoch in run]
-    if not every:
+    """The error of each row by epoch beside that of bp, a panel for each; None for fewer epochs than `CURVED`."""
+    runs = [run for group in groups for run in group.runs]
+    every = [epoch for run in runs for epoch in run]
+    if max(map(len, runs), default=0) < CURVED:
         return None
     what = "accuracy" if all("accuracy" in epoch for epoch in every) else "loss"
     validated = all(f"val_{what}" in epoch for epoch in every)
@@ -248,7 +255,7 @@ def bars(unit: str, values: Sequence[tuple[str, str, float]]) -> Plan | None:
         return markup(figure, name, unit, f"{said}.")
 
     data = Table("", ("row", unit), [(label, f"{number:.4g}") for label, _, number in values])
-    return Plan(Figure(f"{unit[:1].upper()}{unit[1:]}", "", (), data), draw, 1)
+    return Plan(Figure(f"{unit[:1].upper()}{unit[1:]}", "", (), data), draw, 1, spare=True)
 
 
 def grid_maps(found: Sequence[Grid]) -> Plan | None:
@@ -280,7 +287,7 @@ def grid_maps(found: Sequence[Grid]) -> Plan | None:
 
     rows = [(grid.title, f"{sum(len(row) for row in grid.means)}") for grid in shown]
     text = "The grids above as maps: dark is low, bright is high."
-    return Plan(Figure("Grids", text, (), Table("", ("grid", "numbers"), rows)), draw, len(shown))
+    return Plan(Figure("Grids", text, (), Table("", ("grid", "numbers"), rows)), draw, len(shown), spare=True)
 
 
 def _even(runs: Sequence[Sequence[float]]) -> list[Sequence[float]]:
