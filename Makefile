@@ -23,7 +23,7 @@ demo-all: .venv/installed  ## every rule
 	@echo "All rules, two seeds each, on 1,797 real handwritten digits: some minutes on 2 cores."
 	@$(COMPARE) --rule-settings K=20
 
-test: check  ## lint, types and every oracle: what to run before each commit, about 4 minutes on 2 cores
+test: check  ## lint, types and every oracle: what to run before each commit, about 3 minutes on 2 cores
 	$(PYTEST) -m "not slow"
 
 test-all: check  ## the same with whole grids, whole trainings and the sabotages: less than 30 minutes
