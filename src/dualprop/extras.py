@@ -31,7 +31,8 @@ def extra(name: str, wanted: str | None = None) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        line = f"{wanted or f'dualprop.{name}'}: needs {error.name}, not installed; {way_to(name)}"
+        library = str(error.name).partition(".")[0]
+        line = f"{wanted or f'dualprop.{name}'}: needs {library}, not installed; {way_to(name)}"
         raise MissingExtraError(line) from None
 
 
