@@ -12,7 +12,7 @@ demo: .venv/installed  ## five rules on real handwritten digits, side by side: a
 	@echo "Five rules, two seeds each, on 1,797 real handwritten digits: about a minute on 2 cores."
 	@$(COMPARE) --rules bp,dp,kp-dp,p-dp,ep
 	@printf '%s\n' '' 'What to try next:' \
-	  '  make demo-all                                     every rule: some minutes' \
+	  '  make demo-all                                     every rule: two to three minutes' \
 	  '  $(BIN)/dualprop train --rule ep --help            what the settings of a rule do' \
 	  '  $(BIN)/dualprop train --rule dp --beta 0.1 --run runs/mine' \
 	  '  $(BIN)/dualprop predict runs/mine FILE            what its net makes of images of yours' \
@@ -20,7 +20,7 @@ demo: .venv/installed  ## five rules on real handwritten digits, side by side: a
 	  '  $(BIN)/dualprop data list                         more data'
 
 demo-all: .venv/installed  ## every rule
-	@echo "All rules, two seeds each, on 1,797 real handwritten digits: some minutes on 2 cores."
+	@echo "All rules, two seeds each, on 1,797 real handwritten digits: two to three minutes on 2 cores."
 	@$(COMPARE) --rule-settings K=20
 
 test: check  ## lint, types and every oracle: what to run before each commit, about 3 minutes on 2 cores
