@@ -14,7 +14,7 @@ import pytest
 CASES = Path(__file__).with_name("slow.txt")
 """A case a line."""
 
-LONG = 0.08
+LONG = 0.06
 """Seconds on an idle machine. What takes longer is slow, if another case of its test is left for `make test`."""
 
 
