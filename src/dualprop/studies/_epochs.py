@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,3 +59,20 @@ def _is_epoch(epoch: Mapping[str, Any]) -> bool:
     except DualpropError:
         return False
     return True
+
+
+def errors_of(epochs: Sequence[Mapping[str, Any]]) -> tuple[str, Callable[[Mapping[str, Any]], float]]:
+    """What a learning curve shows of epochs: of the validation if all have one, else of the training.
+
+    Args:
+        epochs: of all curves that are to be compared.
+
+    Returns:
+        What it is, an error in per cent or, where targets are numbers, a loss; and that of one epoch.
+    """
+    what = "accuracy" if all("accuracy" in epoch for epoch in epochs) else "loss"
+    validated = all(f"val_{what}" in epoch for epoch in epochs)
+    key, part = (f"val_{what}", "validation") if validated else (what, "training")
+    if what == "loss":
+        return f"{part} loss", lambda epoch: float(epoch[key])
+    return f"{part} error, %", lambda epoch: 100 * (1 - epoch[key])

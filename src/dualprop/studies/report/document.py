@@ -12,11 +12,12 @@ from pathlib import Path
 from dualprop.errors import DualpropError, printable
 from dualprop.studies import tables
 from dualprop.studies._table import Table, marked
-from dualprop.studies.report.figures import Curves, Plan, bars, differences, grid_maps, heat_maps, learning_curves
+from dualprop.studies.report.figures import Curves, bars, differences, grid_maps, heat_maps, learning_curves
 from dualprop.studies.report.grids import columns, grids
 from dualprop.studies.report.naming import Machines, commit, folders, listed, together
 from dualprop.studies.report.others import others
 from dualprop.studies.report.pictures import dyad_pictures, filter_pictures
+from dualprop.studies.report.plan import Plan
 from dualprop.studies.report.records import environment_of, pictures_of
 from dualprop.studies.report.rows import Group, Line, groups, lines
 from dualprop.studies.report.verdict import RULE

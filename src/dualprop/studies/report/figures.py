@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from dualprop.errors import printable
+from dualprop.studies._epochs import errors_of
 from dualprop.studies._figure import angle, curves, errors_axis, look, plain_ticks, reference
 from dualprop.studies._table import Table
 from dualprop.studies.report.grids import Grid
-from dualprop.studies.report.svg import GRID, drawn, markup
-
-PANEL = (3.1, 2.2)
-"""Inches: narrow enough for a telephone."""
+from dualprop.studies.report.plan import PANEL, Panel, Plan, by_epoch, planned
+from dualprop.studies.report.svg import GRID
 
 FEW = 25
 """Epochs that a table has a row for; of more, so many evenly."""
-
-Epoch = Mapping[str, Any]
-
 
 CURVED = 3
 """Epochs of a learning curve, at least: of fewer the table says as much."""
@@ -44,78 +39,22 @@ class Curves:
 
     label: str
     rule: str
-    runs: Sequence[Sequence[Epoch]]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Panels, and the numbers in them.
-
-    Attributes:
-        title: above them.
-        text: what they show.
-        panels: elements for a page, `<svg>` or `<img>`.
-        data: the numbers.
-    """
-
-    title: str
-    text: str
-    panels: Sequence[str]
-    data: Table
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A figure that is still to be drawn.
-
-    Attributes:
-        figure: all of it but its panels.
-        draw: makes one panel out of the name that its ids begin with.
-        count: how many there are.
-        spare: whether a table says the same, so that it is the first to go where there is no room for all.
-    """
-
-    figure: Figure
-    draw: Callable[[int, str], str]
-    count: int
-    spare: bool = False
-
-    def drawn(self, name: str) -> Figure:
-        """The figure; its ids begin with a name."""
-        return replace(self.figure, panels=[self.draw(n, f"{name}-{n}") for n in range(self.count)])
-
-
-def panel(right: float = 0.97) -> tuple[Drawing, Axes]:
-    """A small figure with a horizontal axis of epochs, whose frame is at the same place in all of them."""
-    figure = Drawing(figsize=PANEL)
-    figure.set_layout_engine("none")
-    axes = figure.subplots(gridspec_kw={"left": 0.17, "right": right, "bottom": 0.2, "top": 0.88})
-    axes.set_xlabel("epoch")
-    return figure, axes
+    runs: Sequence[Sequence[Mapping[str, Any]]]
 
 
 def learning_curves(groups: Sequence[Curves]) -> Plan | None:
     """The error of each row by epoch beside that of bp, a panel for each; None for fewer epochs than `CURVED`."""
     runs = [run for group in groups for run in group.runs]
-    every = [epoch for run in runs for epoch in run]
     if max(map(len, runs), default=0) < CURVED:
         return None
-    what = "accuracy" if all("accuracy" in epoch for epoch in every) else "loss"
-    validated = all(f"val_{what}" in epoch for epoch in every)
-    key, part = (f"val_{what}", "validation") if validated else (what, "training")
-    unit = f"{part} error, %" if what == "accuracy" else f"{part} loss"
-
-    def value(epoch: Epoch) -> float:
-        return 100 * (1 - epoch[key]) if what == "accuracy" else float(epoch[key])
-
-    errors = [(group, _even([[value(epoch) for epoch in run] for run in group.runs])) for group in groups]
+    unit, error = errors_of([epoch for run in runs for epoch in run])
+    errors = [(group, _even([[error(epoch) for epoch in run] for run in group.runs])) for group in groups]
     finite = [e for _, runs in errors for run in runs for e in run if math.isfinite(e)]
     base = next((runs for group, runs in errors if group.rule == "bp"), None)
 
-    @drawn
-    def draw(n: int, name: str) -> str:
-        group, runs = errors[n]
-        figure, axes = panel()
+    def draw(shown: tuple[Curves, list[Sequence[float]]]) -> Panel:
+        group, runs = shown
+        figure, axes = by_epoch()
         if base is not None and runs is not base:
             reference(axes, "bp", base)
         curves(axes, group.rule, runs)
@@ -123,15 +62,13 @@ def learning_curves(groups: Sequence[Curves]) -> Plan | None:
         axes.set_title(printable(group.label), parse_math=False)
         axes.set_ylabel(unit)
         last = ", ".join(f"{run[-1]:.4g}" for run in runs)
-        return markup(
-            figure, name, f"{unit} of {group.label}", f"By epoch; at the last of {len(runs[0])}: {last}."
-        )
+        return figure, f"{unit} of {group.label}", f"By epoch; at the last of {len(runs[0])}: {last}."
 
-    data = _by_epoch("epoch", [(group.label, runs) for group, runs in errors])
+    columns, rows = _table_by_epoch([(group.label, runs) for group, runs in errors])
     band = "; the band is from the lowest to the highest seed" if any(len(runs) > 1 for _, runs in errors) else ""
     dotted = " Dotted: bp." if base is not None and len(errors) > 1 else ""
     text = f"Mean over seeds of the {unit.replace(', %', ' in %')} after each epoch{band}.{dotted}"
-    return Plan(Figure("Learning curves", text, (), Table("", *data)), draw, len(errors))
+    return planned("Learning curves", text, Table("", columns, rows), errors, draw)
 
 
 def differences(unit: str, values: Sequence[tuple[str, str, float, float | None]]) -> Plan | None:
@@ -141,11 +78,8 @@ def differences(unit: str, values: Sequence[tuple[str, str, float, float | None]
         unit: of the numbers.
         values: label, rule, difference, and half the interval where it is known.
     """
-    if not values:
-        return None
 
-    @drawn
-    def draw(_: int, name: str) -> str:
+    def draw(values: Sequence[tuple[str, str, float, float | None]]) -> Panel:
         figure = Drawing(figsize=(PANEL[0], 0.8 + 0.24 * len(values)))
         axes = figure.subplots()
         axes.axvline(0, color=GRID, linewidth=0.8)
@@ -158,11 +92,11 @@ def differences(unit: str, values: Sequence[tuple[str, str, float, float | None]
         axes.xaxis.set_major_locator(MaxNLocator(nbins=3))
         axes.grid(axis="y", visible=False)
         said = "; ".join(f"{label} {words}" for label, words in rows)
-        return markup(figure, name, f"Measured minus published, {unit}", f"{said}.")
+        return figure, f"Measured minus published, {unit}", f"{said}."
 
     rows = [(label, f"{d:+.3g}" + ("" if half is None else f" ± {half:.2g}")) for label, _, d, half in values]
     text = f"Measured minus published, {unit}, with the interval that the verdict goes by."
-    return Plan(Figure("Differences", text, (), Table("", ("row", "difference"), rows)), draw, 1)
+    return planned("Differences", text, Table("", ("row", "difference"), rows), [values] if values else [], draw)
 
 
 def heat_maps(groups: Sequence[Curves], key: str, truth: str) -> Plan | None:
@@ -173,22 +107,19 @@ def heat_maps(groups: Sequence[Curves], key: str, truth: str) -> Plan | None:
         key: of the cosines in the metrics.
         truth: what they are to.
     """
-    maps: list[tuple[Curves, np.ndarray[Any, Any]]] = []
+    maps: list[tuple[str, np.ndarray[Any, Any]]] = []
     for group in groups:
         read = [[_angles(epoch.get(key)) for epoch in run] for run in group.runs]
         runs = [run for run in read if run and all(len(each) == len(run[0]) > 0 for each in run)]
         if runs:
-            maps.append((group, np.mean([np.transpose(run) for run in _even_rows(runs)], axis=0)))
-    if not maps:
-        return None
+            maps.append((group.label, np.mean([np.transpose(run) for run in _even_rows(runs)], axis=0)))
     highest = max([float(np.nanmax(angles)) for _, angles in maps if not np.isnan(angles).all()], default=90.0)
 
-    @drawn
-    def draw(n: int, name: str) -> str:
-        group, angles = maps[n]
-        figure, axes = panel(right=0.82)
+    def draw(shown: tuple[str, np.ndarray[Any, Any]]) -> Panel:
+        label, angles = shown
+        figure, axes = by_epoch(right=0.82)
         layers, epochs = angles.shape
-        shown = axes.imshow(
+        image = axes.imshow(
             angles,
             cmap="cividis",
             vmin=0,
@@ -202,24 +133,19 @@ def heat_maps(groups: Sequence[Curves], key: str, truth: str) -> Plan | None:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
         axes.set_ylabel("layer")
-        axes.set_title(printable(group.label), parse_math=False)
-        figure.colorbar(shown, label="degrees", fraction=0.07, pad=0.04)
+        axes.set_title(printable(label), parse_math=False)
+        figure.colorbar(image, label="degrees", fraction=0.07, pad=0.04)
         last = ", ".join(f"{angle:.1f}" for angle in angles[:, -1])
-        return markup(
-            figure,
-            name,
-            f"Angle to {truth} of {group.label}",
-            f"Degrees in layers 1 to {layers} at the end: {last}.",
-        )
+        return figure, f"Angle to {truth} of {label}", f"Degrees in layers 1 to {layers} at the end: {last}."
 
     rows = [
-        [group.label, str(layer), *(f"{row[epoch]:.2f}" for epoch in (0, len(row) // 2, -1))]
-        for group, angles in maps
+        [label, str(layer), *(f"{row[epoch]:.2f}" for epoch in (0, len(row) // 2, -1))]
+        for label, angles in maps
         for layer, row in enumerate(angles, 1)
     ]
     data = Table("", ("row", "layer", "first epoch", "middle", "last epoch"), rows)
     text = f"Angle between the gradient and {truth} in degrees, mean over seeds, by layer and epoch."
-    return Plan(Figure(f"Alignment with {truth}", text, (), data), draw, len(maps))
+    return planned(f"Alignment with {truth}", text, data, maps, draw)
 
 
 def bars(unit: str, values: Sequence[tuple[str, str, float]]) -> Plan | None:
@@ -230,11 +156,8 @@ def bars(unit: str, values: Sequence[tuple[str, str, float]]) -> Plan | None:
         values: label, rule and number of each row.
     """
     values = [each for each in values if math.isfinite(each[2])]
-    if len(values) < 2:
-        return None
 
-    @drawn
-    def draw(_: int, name: str) -> str:
+    def draw(values: Sequence[tuple[str, str, float]]) -> Panel:
         figure = Drawing(figsize=(PANEL[0], 0.7 + 0.24 * len(values)))
         axes = figure.subplots()
         numbers = [number for _, _, number in values]
@@ -252,21 +175,18 @@ def bars(unit: str, values: Sequence[tuple[str, str, float]]) -> Plan | None:
         for place, number in enumerate(numbers):
             axes.annotate(f"{number:.3g}", (number, place), (4, 0), textcoords="offset points", va="center")
         said = ", ".join(f"{label} {number:.3g}" for label, _, number in values)
-        return markup(figure, name, unit, f"{said}.")
+        return figure, unit, f"{said}."
 
     data = Table("", ("row", unit), [(label, f"{number:.4g}") for label, _, number in values])
-    return Plan(Figure(f"{unit[:1].upper()}{unit[1:]}", "", (), data), draw, 1, spare=True)
+    shown = [values] if len(values) > 1 else []
+    return planned(f"{unit[:1].upper()}{unit[1:]}", "", data, shown, draw, spare=True)
 
 
 def grid_maps(found: Sequence[Grid]) -> Plan | None:
     """Each grid as a map, a panel each; None where no number differs from place to place."""
     shown = [grid for grid in found if len({mean for row in grid.means for mean in row if mean is not None}) > 1]
-    if not shown:
-        return None
 
-    @drawn
-    def draw(n: int, name: str) -> str:
-        grid = shown[n]
+    def draw(grid: Grid) -> Panel:
         numbers = np.array([[math.nan if mean is None else mean for mean in row] for row in grid.means])
         figure = Drawing(figsize=(PANEL[0], 0.9 + 0.2 * len(grid.down)))
         axes = figure.subplots()
@@ -281,13 +201,11 @@ def grid_maps(found: Sequence[Grid]) -> Plan | None:
                 axes.annotate(word, (x, y), ha="center", va="center", fontsize=6.5, color=colour)
         axes.set_title(printable(grid.metric), parse_math=False)
         low, high = np.nanmin(numbers), np.nanmax(numbers)
-        return markup(
-            figure, name, grid.title, f"From {low:.4g} to {high:.4g}; every number is in the table above."
-        )
+        return figure, grid.title, f"From {low:.4g} to {high:.4g}; every number is in the table above."
 
     rows = [(grid.title, f"{sum(len(row) for row in grid.means)}") for grid in shown]
     text = "The grids above as maps: dark is low, bright is high."
-    return Plan(Figure("Grids", text, (), Table("", ("grid", "numbers"), rows)), draw, len(shown), spare=True)
+    return planned("Grids", text, Table("", ("grid", "numbers"), rows), shown, draw, spare=True)
 
 
 def _even(runs: Sequence[Sequence[float]]) -> list[Sequence[float]]:
@@ -303,9 +221,7 @@ def _even_rows(runs: Sequence[Sequence[Sequence[float]]]) -> list[Sequence[Seque
     return [run[:length] for run in same]
 
 
-def _by_epoch(
-    name: str, groups: Sequence[tuple[str, Sequence[Sequence[float]]]]
-) -> tuple[list[str], list[list[str]]]:
+def _table_by_epoch(groups: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a table: the mean over runs at each epoch, or at some of them."""
     longest = max(len(runs[0]) for _, runs in groups)
     chosen = sorted(
@@ -315,7 +231,7 @@ def _by_epoch(
         [str(epoch), *(_mean([run[epoch - 1] for run in runs if len(run) >= epoch]) for _, runs in groups)]
         for epoch in chosen
     ]
-    return [name, *(label for label, _ in groups)], rows
+    return ["epoch", *(label for label, _ in groups)], rows
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""How records, machines and commits are called in a report."""
+"""How records, machines, commits and settings are called in a report."""
 
 from __future__ import annotations
 
@@ -72,3 +72,20 @@ def together(names: Sequence[str]) -> str:
     length = next((n for n, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1), None)
     start = min(names)[:length]
     return f"{start}{{{','.join(name[len(start) :] for name in names)}}}"
+
+
+def assignments(values: Mapping[str, Any]) -> str:
+    """Names and values as one would type them.
+
+    Example:
+        >>> assignments({"beta": 0.30000000004, "hidden": (8, 8)})
+        'beta=0.3, hidden=[8, 8]'
+    """
+    return ", ".join(f"{name}={shown(value)}" for name, value in values.items())
+
+
+def shown(value: object) -> str:
+    """A value as one would type it, rounded to what a reader wants to know."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(list(value) if isinstance(value, tuple) else value)

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure as Drawing
 from dualprop.errors import printable
 from dualprop.runs.pictures import ZERO, Pictures
 from dualprop.studies._table import Table
-from dualprop.studies.report.figures import PANEL, Figure, Plan
-from dualprop.studies.report.svg import drawn, markup
+from dualprop.studies.report.plan import PANEL, Panel, Plan, planned
 
 FILTERS = 8
 """Of a row, those of the largest norm."""
@@ -33,28 +32,24 @@ def filter_pictures(kept: Mapping[str, Pictures]) -> Plan | None:
     Args:
         kept: by the row's label.
     """
-    found = {label: _largest(pictures) for label, pictures in kept.items()}
-    found = {label: filters for label, filters in found.items() if filters}
-    if not found:
-        return None
+    found = [(label, filters) for label, pictures in kept.items() if (filters := _largest(pictures))]
 
-    @drawn
-    def draw(n: int, name: str) -> str:
-        label, filters = list(found.items())[n]
+    def draw(shown: tuple[str, list[tuple[str, Array, float]]]) -> Panel:
+        label, filters = shown
         figure = Drawing(figsize=(PANEL[0], PANEL[1] * 0.8))
         axes = figure.subplots()
         _show(axes, _tiles([_coloured(array) for _, array, _ in filters], 4))
         axes.set_title(printable(label), parse_math=False)
         numbers = ", ".join(number for number, _, _ in filters)
-        return markup(figure, name, f"First-layer filters of {label}", f"Weights of neurons {numbers}.")
+        return figure, f"First-layer filters of {label}", f"Weights of neurons {numbers}."
 
-    rows = [[label, number, f"{scale:.3g}"] for label, filters in found.items() for number, _, scale in filters]
+    rows = [[label, number, f"{scale:.3g}"] for label, filters in found for number, _, scale in filters]
     text = (
         f"Weights of the {FILTERS} neurons of the first layer with the largest norm, in the best-validation net "
         "of one seed. Red is positive, blue negative; for images in colour, the weights of red, green and blue."
     )
     data = Table("", ("row", "neuron", "largest |weight|"), rows)
-    return Plan(Figure("First-layer filters", text, (), data), draw, len(found))
+    return planned("First-layer filters", text, data, found, draw)
 
 
 def dyad_pictures(kept: Mapping[str, Pictures]) -> Plan | None:
@@ -63,15 +58,10 @@ def dyad_pictures(kept: Mapping[str, Pictures]) -> Plan | None:
     Args:
         kept: by the row's label.
     """
-    found = {label: _layers(pictures) for label, pictures in kept.items()}
-    found = {label: layers for label, layers in found.items() if layers}
-    if not found:
-        return None
+    found = [(label, pictures, layers) for label, pictures in kept.items() if (layers := _layers(pictures))]
 
-    @drawn
-    def draw(n: int, name: str) -> str:
-        label, layers = list(found.items())[n]
-        pictures = kept[label]
+    def draw(shown: tuple[str, Pictures, list[int]]) -> Panel:
+        label, pictures, layers = shown
         some = [layers[round(k * (len(layers) - 1) / max(1, LAYERS - 1))] for k in range(LAYERS)]
         some = list(dict.fromkeys(some))
         figure = Drawing(figsize=PANEL)
@@ -88,17 +78,16 @@ def dyad_pictures(kept: Mapping[str, Pictures]) -> Plan | None:
             grid[1][column].set_xlabel(crossed)
         figure.suptitle(printable(label), parse_math=False)
         said = "; ".join(f"layer {layer}: {_share(pictures, layer) or 'no kinks'}" for layer in some)
-        return markup(figure, name, f"States of {label}", f"Share of neurons whose nudge crossed a kink: {said}.")
+        return figure, f"States of {label}", f"Share of neurons whose nudge crossed a kink: {said}."
 
     rows = [
         [
             label,
             str(layer),
-            f"{kept[label].scales[f'mean/{layer}']:.3g}",
-            f"{kept[label].scales[f'difference/{layer}']:.3g}",
-            _share(kept[label], layer),
+            *(f"{pictures.scales[f'{what}/{layer}']:.3g}" for what in ("mean", "difference")),
+            _share(pictures, layer),
         ]
-        for label, layers in found.items()
+        for label, pictures, layers in found
         for layer in layers
     ]
     text = (
@@ -108,7 +97,7 @@ def dyad_pictures(kept: Mapping[str, Pictures]) -> Plan | None:
         "activation, where a finite difference is no derivative."
     )
     columns = ("row", "layer", "largest |z̄|", "largest |z⁺ - z⁻|", "crossed a kink, %")
-    return Plan(Figure("Dyads", text, (), Table("", columns, rows)), draw, len(found))
+    return planned("Dyads", text, Table("", columns, rows), found, draw)
 
 
 def _share(pictures: Pictures, layer: int) -> str:

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dualprop.arguments import CountOrZero, check_entries
-from dualprop.errors import CheckpointError, DualpropError, printable
-from dualprop.runs.documents import read_json, write_text
-from dualprop.runs.folder import Run
-from dualprop.runs.settings import Settings
+from dualprop.errors import printable
+from dualprop.runs.documents import write_text
 from dualprop.studies import _costs
-from dualprop.studies._epochs import EPOCH
-from dualprop.studies._figure import (
-    MANY,
-    angle,
-    by_layer,
-    curves,
-    errors_axis,
-    legend,
-    panels,
-    reference,
-    save,
-    styled,
-)
-from dualprop.studies._machine import ENVIRONMENT, machine
+from dualprop.studies._machine import machine
 from dualprop.studies._table import Table, show
+from dualprop.studies.report.drawing import draw_angles, draw_errors
+from dualprop.studies.report.finished import TRUTHS, Record
+from dualprop.studies.report.naming import assignments, shown
 from dualprop.training.devices import spoken
 from dualprop.training.means import Means
-from dualprop.training.resolved import net_arguments
-from dualprop.training.result import Result, finished
-from dualprop.training.weights import recorded
-
-FEW_CLASSES = 10
-"""Up to so many, the five largest outputs say little."""
 
 NOTES = (
     "Mean ± standard deviation over seeds; seconds: median over seeds of the training part of an epoch; cosine: "
@@ -46,83 +26,6 @@ NOTES = (
     "of a batch (those for the gradient left out, and bp counts none)."
 )
 """What the columns mean."""
-
-MOST_PANELS = 40
-"""Layers that are drawn: of deeper nets every second, third, ..."""
-
-TRUTHS = {"cosine": "bp", "own": "own gradient"}
-"""What gradients are compared with, by the record's name for the cosine."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One finished run: its settings, the net that was made of them, what it ran on, result and epochs."""
-
-    settings: Settings
-    net: Mapping[str, Any]
-    environment: dict[str, Any]
-    result: Result
-    epochs: list[dict[str, Any]]
-
-    @classmethod
-    def read(cls, path: Path) -> Record:
-        """Read a finished run folder.
-
-        Raises:
-            CheckpointError: if it is not finished, or one of its files is damaged or contradicts another.
-        """
-        run = Run.open(path)
-        result = finished(run)
-        if result is None:
-            raise CheckpointError(f"{path}: not finished (it has no result.json)")
-        settings, used = run.settings, recorded(run)
-        net = used.net if used else net_arguments(settings, (), 0)
-        epochs = run.metrics("epoch")
-        environment = read_json(path / "environment.json")
-        for name, values, kinds in (
-            ("resolved.json", [net], {"num_classes": CountOrZero | None}),
-            ("environment.json", [environment], ENVIRONMENT),
-            ("metrics.jsonl", epochs, EPOCH),
-        ):
-            try:
-                for each in values:
-                    check_entries(each, kinds)
-            except DualpropError as error:
-                raise CheckpointError(f"{path / name}: damaged ({error})") from None
-        if not epochs or any(_layers(epoch) != _layers(epochs[0]) for epoch in epochs):
-            raise CheckpointError(f"{path / 'metrics.jsonl'}: damaged (its epochs are not all of one net)")
-        if [epoch.get("epoch", n) for n, epoch in enumerate(epochs, 1)] != list(range(1, settings.epochs + 1)):
-            raise CheckpointError(f"{path / 'metrics.jsonl'}: damaged (its epochs are not 1..{settings.epochs})")
-        return cls(settings, net, environment, result, epochs)
-
-    def cosine(self, to: str) -> float | None:
-        """Mean over layers and epochs of a cosine in the record; see `TRUTHS`."""
-        cosines = [c for epoch in self.epochs for c in epoch.get(to, [])]
-        return statistics.fmean(cosines) if cosines else None
-
-    def until(self, accuracy: float) -> tuple[float, float] | None:
-        """Samples and mJ until the end of the first epoch whose validation reached an accuracy; None for never."""
-        samples = millijoules = 0.0
-        for epoch in self.epochs:
-            seen = (epoch.get("images_per_second") or 0.0) * (epoch.get("seconds") or 0.0)
-            samples += seen
-            millijoules += 1e-9 * seen * epoch.get("measures", {}).get("picojoules", math.nan)
-            if epoch.get("val_accuracy", 0.0) >= accuracy:
-                return samples, millijoules
-        return None
-
-    @property
-    def top5(self) -> float | None:
-        """The top-5 accuracy, where there are classes enough for it to say much."""
-        return self.result.test_accuracy_top5 if self.net.get("num_classes", 0) > FEW_CLASSES else None
-
-    def choices(self) -> dict[str, Any]:
-        """All that was chosen for it besides rule and seed, what was left to the rule included."""
-        s, others = self.settings, ("rule", "seed", "rule_settings")
-        chosen = [f.name for f in fields(s) if f.metadata["identity"] and f.name not in others]
-        own = {name: self.net.get(name) for name in ("activation", "pool", "init")}
-        tables = {"net_settings": _named(s.net_settings), "devices": spoken(s.devices)}
-        return {**{name: getattr(s, name) for name in chosen}, **own, **tables}
 
 
 @dataclass(frozen=True)
@@ -167,7 +70,7 @@ class Report:
         sizes = "-".join(map(str, s.hidden or ()))
         parts = {
             ("data",): s.data,
-            ("net", "hidden", "net_settings"): " ".join(filter(None, (s.net, sizes, _named(s.net_settings)))),
+            ("net", "hidden", "net_settings"): " ".join(filter(None, (s.net, sizes, assignments(s.net_settings)))),
             ("loss",): s.loss,
             ("devices",): f"on devices ({spoken(s.devices)}) in training and test" if s.devices else "",
             ("optimizer", "lr"): f"{s.optimizer} {s.lr:g}",
@@ -228,18 +131,18 @@ class Report:
         for name, values in _values(self.records).items():
             if len(values) > 1:
                 having = self._who([record.choices()[name] for record in self.records])
-                words = (f"{_shown(value)} for {_listed(who)}" for value, who in having.items())
+                words = (f"{shown(value)} for {_listed(who)}" for value, who in having.items())
                 lines.append(f"{name}: {'; '.join(words)}")
         for rule, records in self.rules.items():
             if own := records[0].settings.rule_settings:
-                lines.append(f"{rule} has {_named(own)}")
+                lines.append(f"{rule} has {assignments(own)}")
         for rule, records in self.rules.items():
-            shown = {"products", *_costs.COLUMNS}
-            measured = {name: value for name, value in _means(records).items() if name not in shown}
+            columns = {"products", *_costs.COLUMNS}
+            measured = {name: value for name, value in _means(records).items() if name not in columns}
             if measured:
-                lines.append(f"{rule} measured, in the mean over its batches, {_named(measured)}")
+                lines.append(f"{rule} measured, in the mean over its batches, {assignments(measured)}")
         if self.energy:
-            lines += [_costs.NOTE, f"energy, in pJ: {_named(self.energy)}"]
+            lines += [_costs.NOTE, f"energy, in pJ: {assignments(self.energy)}"]
         lines += [f"{name} diverged: {why}" for name, why in self.diverged.items()]
         return lines + [f"{rule} left out: {why}" for rule, why in self.left_out.items()]
 
@@ -290,85 +193,12 @@ class Report:
         """
         write_text(folder / "table.md", self.markdown())
         write_text(folder / "table.csv", self.table().csv())
-        self._draw_errors(folder / "learning-curves.png")
+        draw_errors(folder / "learning-curves.png", self.title, self.rules)
         if all(epoch.get("cosine") for r in self.records for epoch in r.epochs):
-            self._draw_angles(folder / "alignment.png", "cosine", "bp's gradient", self.rules)
+            draw_angles(folder / "alignment.png", self.title, self.rules, "cosine", "bp's gradient")
         own = {rule: records for rule, records in self.rules.items() if all(r.cosine("own") for r in records)}
         if own:
-            self._draw_angles(folder / "alignment-own.png", "own", "the rule's own true gradient", own)
-
-    @styled
-    def _draw_errors(self, path: Path) -> None:
-        """The error of every rule by epoch, or its loss where targets are numbers."""
-        epochs = [epoch for record in self.records for epoch in record.epochs]
-        what = "accuracy" if all("accuracy" in epoch for epoch in epochs) else "loss"
-        validated = all(f"val_{what}" in epoch for epoch in epochs)
-        key, name = (f"val_{what}", "validation") if validated else (what, "training")
-
-        def error(epoch: Mapping[str, Any]) -> float:
-            return 100 * (1 - epoch[key]) if what == "accuracy" else float(epoch[key])
-
-        errors = {
-            rule: [[error(epoch) for epoch in record.epochs] for record in records]
-            for rule, records in self.rules.items()
-        }
-        apart = len(errors) > MANY
-        figure, grid = panels(len(errors), (2.6, 2.1), 4) if apart else panels(1, (6.2, 4.4), 1)
-        for n, (rule, runs) in enumerate(errors.items()):
-            axes = grid[n if apart else 0]
-            if apart:
-                axes.set_title(printable(rule), parse_math=False)
-                if rule != "bp" and "bp" in errors:
-                    reference(axes, "bp", errors["bp"])
-            curves(axes, rule, runs)
-        for axes in grid:
-            errors_axis(axes, [error for runs in errors.values() for run in runs for error in run])
-        unit = f"{name} error, %" if what == "accuracy" else f"{name} loss"
-        if apart:
-            dotted = "; dotted: bp" if "bp" in errors else ""
-            figure.supylabel(f"{unit}{dotted}", fontsize="medium")
-        else:
-            grid[0].set_ylabel(unit)
-            legend(figure, grid[0])
-        figure.suptitle(printable(self.title), parse_math=False)
-        save(figure, path)
-
-    @styled
-    def _draw_angles(self, path: Path, to: str, name: str, rules: Mapping[str, list[Record]]) -> None:
-        """The angle to a true gradient by epoch: a panel for each layer; of many rules, for each rule."""
-        layers = max(len(r.epochs[0][to]) for records in rules.values() for r in records)
-        shown = range(0, layers, math.ceil(layers / MOST_PANELS))
-
-        def angles(records: Sequence[Record], k: int) -> list[list[float]]:
-            having = [r for r in records if k < len(r.epochs[0][to])]  # other nets have fewer layers
-            return [[angle(epoch[to][k]) for epoch in r.epochs] for r in having]
-
-        if len(rules) > MANY:
-            figure, grid = panels(len(rules), (2.6, 2.1), 4)
-            for axes, (rule, records) in zip(grid, rules.items(), strict=True):
-                kept = [(f"layer {k + 1}", runs) for k in shown if (runs := angles(records, k))]
-                by_layer(axes, [(label, _mean_by_epoch(runs)) for label, runs in kept])
-                axes.set_title(printable(rule), parse_math=False)
-        else:
-            figure, grid = panels(len(shown), (2.6, 2.5), 4)
-            for k, axes in zip(shown, grid, strict=True):
-                for rule, records in rules.items():
-                    if runs := angles(records, k):
-                        curves(axes, rule, runs)
-                axes.set_title(f"layer {k + 1}")
-        figure.supylabel(f"angle to {name}, degrees", fontsize="medium")
-        legend(figure, max(grid, key=lambda axes: len(axes.lines)))
-        figure.suptitle(printable(self.title), parse_math=False)
-        save(figure, path)
-
-
-def _mean_by_epoch(runs: Sequence[Sequence[float]]) -> list[float]:
-    return [statistics.fmean(column) for column in zip(*runs, strict=True)]
-
-
-def _layers(epoch: Mapping[str, Any]) -> list[int]:
-    """How many layers were compared with each of the true gradients."""
-    return [len(epoch.get(to) or ()) for to in TRUTHS]
+            draw_angles(folder / "alignment-own.png", self.title, own, "own", "the rule's own true gradient")
 
 
 def _values(records: Sequence[Record]) -> dict[str, set[Any]]:
@@ -411,15 +241,3 @@ def _cosine(cosines: Sequence[float | None]) -> str:
 def _listed(names: Sequence[str]) -> str:
     """Names as one says them."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _named(values: Mapping[str, Any]) -> str:
-    """Names and values as one would type them."""
-    return ", ".join(f"{name}={_shown(value)}" for name, value in values.items())
-
-
-def _shown(value: object) -> str:
-    """A value as one would type it, rounded to what a reader wants to know."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(list(value) if isinstance(value, tuple) else value)
