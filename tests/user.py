@@ -28,6 +28,17 @@ with dp.counting() as counts:
     rule.backward(x, y)
 products: int = counts.total.products
 
+noise = dp.devices.Noise(0.1)
+noisy = dp.DualProp(
+    net, states=noise, weights=[dp.devices.Clipped((-1, 1)), dp.devices.Quantised(4)], device_seed=1
+)
+hep = dp.HolomorphicEP(net, T1=5, states=noise, drives={1: noise, 2: [noise]}, feedback_signal={"layer2": noise})
+chl = dp.ContrastiveHebbian(net, weights={"channel": "noise", "sigma": 0.1}, feedback_weights=None)
+bp = dp.Backprop(net, states=noise, device_seed=2)
+dp.DualProp(net, states=0.1)  # wrong
+dp.DualProp(net, stats=noise)  # wrong
+dp.Backprop(net, device_seed="one")  # wrong
+
 g = dp.Graph()
 inputs = g.input("x")
 hidden = g.layer("h", {inputs: dp.Dense(4, 8)}, "tanh")
@@ -39,6 +50,11 @@ unlike: str = g.net(outputs=[output])  # wrong
 model: nn.Sequential = dp.convert(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), beta=1.0)
 other: nn.Linear = dp.convert(nn.Sequential(nn.Linear(4, 8)))  # wrong
 found: dp.Conversion = dp.conversion(model)
+of_model = dp.alignment(model, nn.functional.cross_entropy, x, y)
+by_name: dict[str, float] = of_model.cosine
+by_layer: dict[str, float] = dp.alignment(rule, x, y).cosine  # wrong
+dp.alignment(model, x, y)  # wrong
+dp.alignment(rule, nn.functional.cross_entropy, x, y)  # wrong
 with dp.scaled_loss(times=2.0):
     model(x)
 plain: nn.Sequential = dp.unconvert(model)
@@ -52,6 +68,7 @@ settings = dp.Settings(rule="dp", hidden=(8,), epochs=2)
 result: dp.Result = dp.train(settings, "runs/mine", data=(x, y), progress=False)
 accuracy: float | None = result.test_accuracy
 accuracy_is_float: float = result.test_accuracy  # wrong
+settings_of_words = dp.Settings(rule="dp", hidden="8")  # wrong
 again: dp.Result = dp.resume("runs/mine", {"epochs": 3}, data=(x, y))
 loaded: dp.Net = dp.load_net("runs/mine")
 loaded_is_int: int = dp.load_net("runs/mine")  # wrong
@@ -93,3 +110,16 @@ dp.RULES["mine"] = dp.Method(Mine, "mine")
 dp.RULES["wrong"] = Mine  # wrong
 dp.POTENTIALS["shrink"] = Shrink()
 dp.Trainer(net, Mine(net), torch.optim.SGD(net.parameters(), 0.1), [(x, y)], [Watched()]).fit(1)
+
+figures = [dp.plot_dyads(state), dp.plot_alignment({"a rule": dp.alignment(rule, x, y), "a model": of_model})]
+closeness: tuple[float, ...] = dp.feedback_cosines(net)
+potentials: dict[str, dp.Potential] = dp.POTENTIALS
+potential_is_word: str = dp.POTENTIALS["tanh"]  # wrong
+order: dp.Schedule = dp.Order([2, [1, 3]], 4)
+with dp.devices.Trace(net) as trace:
+    rule.backward(x, y)
+pulsed = dp.devices.PulsedSGD(net.parameters(), lr=0.1, device="EcRam")
+recipe: dp.Settings = dp.recipes.load("mnist-mlp", rule="dp")
+recipe_is_rule: dp.Rule = dp.recipes.load("mnist-mlp")  # wrong
+report = dp.resume_comparison("runs/both", data=(x, y))
+table: str = report.markdown()

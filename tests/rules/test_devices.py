@@ -260,7 +260,7 @@ REFUSED = {
     "weights: edge x -> h is of Local": lambda: dp.DualProp(local(), weights=D.Noise(0.1)),
     "device_seed=-1: must be": refused(states=D.Noise(0.1), device_seed=-1),
     "compile: not with channels": lambda: refused(states=D.Noise(0.1))().compile(),
-    "stats: DualProp has no such": refused(stats=D.Noise(0.1)),
+    "stats: DualProp has no such argument; did you mean 'states'": refused(stats=D.Noise(0.1)),
 }
 
 
@@ -270,3 +270,25 @@ def test_what_cannot_be_attached_is_refused_in_one_line(says):
         REFUSED[says]()
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_channels_reach_the_rule_whatever_constructors_lie_between():
+    """Some of one's own have no place for them, some take everything, some hand them on by name."""
+
+    class Silent(dp.DualProp):
+        def __init__(self, net, *, scale=1.0):
+            super().__init__(net, beta=scale)
+
+    class All(Silent):
+        def __init__(self, net, **others):
+            super().__init__(net, **others)
+
+    class Named(All):
+        def __init__(self, net, *, states=None, weights=None):
+            super().__init__(net, states=[states, D.Sign()], scale=0.5)
+
+    for kind, own in ((Silent, {"scale": 0.5}), (All, {"scale": 0.5}), (Named, {})):
+        rule = kind(double_net(SIZES, "tanh"), states=D.Noise(0.1), device_seed=3, **own)
+        assert rule.devices.used == {"states"}
+        assert rule.devices.seed == 3
+        assert rule.nudge.beta == (0.5,) * (len(SIZES) - 1)

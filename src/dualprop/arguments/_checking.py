@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, Unpack, cast, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, validate_call
 
@@ -161,9 +161,17 @@ def per_layer(name: str, value: PerLayer[T], count: int, what: str = "layers") -
 
 
 def declared(function: Callable[..., Any]) -> dict[str, Any]:
-    """What every argument of a function or constructor may be, `Any` where it is not said."""
-    parameters = inspect.signature(function, eval_str=True).parameters
-    return {name: Any if p.annotation is p.empty else p.annotation for name, p in parameters.items()}
+    """What every argument of a function or constructor may be, `Any` where it is not said.
+
+    Of `**others: Unpack[Others]` these are the entries of `Others`.
+    """
+    kinds: dict[str, Any] = {}
+    for name, p in inspect.signature(function, eval_str=True).parameters.items():
+        if get_origin(p.annotation) is Unpack:
+            kinds |= get_type_hints(get_args(p.annotation)[0], include_extras=True)
+        else:
+            kinds[name] = Any if p.annotation is p.empty else p.annotation
+    return kinds
 
 
 @functools.cache
@@ -189,7 +197,7 @@ def _refused(
     place = first["loc"][0] if first["loc"] else first["input"]  # a name that is no Unicode has no place
     if first["type"].startswith("missing"):
         return DualpropError(f"{place}: missing; {what} needs it")
-    if first["type"] == "unexpected_keyword_argument" or not first["loc"]:
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden") or not first["loc"]:
         known = [name for name in kinds if name != "self"]
         return DualpropError(f"{place}: {what} has no such argument; {near(place, known)}")
     if first["type"] == "unexpected_positional_argument":

@@ -7,7 +7,7 @@ import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Inputs, Net
 from dualprop.nets.synapses import buffers_kept, has_hooks, one_step, without_hooks
 from dualprop.rules.batch import BatchReader, in_order
-from dualprop.rules.standing import Standing
+from dualprop.rules.standing import Channels, Standing
 from dualprop.rules.state import restored, saved
 from dualprop.rules.step import Step
 
@@ -66,11 +66,11 @@ class Rule(Standing):
     updates_per_batch: int | None = None  # how many `updates` yields, where that is known
 
     @checked
-    def __init__(self, net: Net, *, loss: AnyLoss = "mse") -> None:
+    def __init__(self, net: Net, *, loss: AnyLoss = "mse", **channels: Unpack[Channels]) -> None:
         self._check_wiring(net)
         self.net = net.ideal
         self._kept: list[str] = []  # the attributes that are state
-        self.devices = self._on_devices(net, **vars(self).pop("_channels", {}))
+        self.devices = self._on_devices(net, **channels)
         outputs = len(net.wiring.outputs)
         given = [loss] * outputs if isinstance(loss, str | Loss) else loss
         if len(given) != outputs:

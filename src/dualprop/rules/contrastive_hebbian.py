@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Unpack
 
 import torch
 
@@ -22,6 +23,7 @@ from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.rules.base import AnyLoss
 from dualprop.rules.relaxing import Order, Relaxing
+from dualprop.rules.standing import Channels
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,9 @@ class ContrastiveHebbian(Relaxing):
         order: Order = "forward",
         warm: bool = False,
         tolerance: NotNegative = 0.0,
+        **channels: Unpack[Channels],
     ) -> None:
-        super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance)
+        super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, **channels)
         logits, losses = self.logits, self.by_output
         neurons = {k: each.link for k, each in losses.items() if k in logits and each.link is not None}
         hopfield = HopfieldNet(self.net, logits, neurons, gain=gamma)

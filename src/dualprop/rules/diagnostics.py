@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 
 import torch
 from torch import Tensor, nn
 
+from dualprop.arguments import check
 from dualprop.errors import DivergenceError
-from dualprop.nets.net import Net
+from dualprop.nets.net import Inputs, Net
 from dualprop.nets.synapses import buffers_kept, one_step, parameters_of
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import Rule
 
+if TYPE_CHECKING:  # torch's compiler comes along, which takes a second
+    from dualprop.convert.alignment import ConvertedAlignment
+
 ByLayer = tuple[float, ...]
+Average = Callable[[Iterable[Tensor]], None]
 
 
 class _ToBackprop(NamedTuple):
@@ -50,10 +55,30 @@ class Alignment(_ToBackprop):
         return f"{super().__repr__()[:-1]}, own={self.own!r})"
 
 
-@singledispatch
-def alignment(
-    rule: Rule, x: Tensor, y: Tensor, average: Callable[[Iterable[Tensor]], None] = lambda gradients: None
-) -> Alignment:
+class _Aligns(Protocol):
+    @overload
+    def __call__(self, rule: Rule, /, x: Inputs, y: Inputs, average: Average = ...) -> Alignment: ...
+    @overload
+    def __call__(
+        self, module: nn.Module, /, loss_fn: Callable[[Any, Any], Tensor], x: Any, y: Any
+    ) -> ConvertedAlignment: ...
+
+
+def _of_modules_too(of_rule: Callable[..., Alignment]) -> _Aligns:
+    """The same for a converted module, by what the first argument is."""
+    either = singledispatch(of_rule)
+    either.register(nn.Module)(_of_converted)
+    return cast("_Aligns", either)
+
+
+def _of_converted(*arguments: Any, **options: Any) -> Any:
+    from dualprop.convert.alignment import converted_alignment
+
+    return converted_alignment(*arguments, **options)
+
+
+@_of_modules_too
+def alignment(rule: Rule, x: Inputs, y: Inputs, average: Average = lambda gradients: None) -> Alignment:
     """Compare the gradient that `rule.backward(x, y)` would add with back-propagation's, and with the rule's own.
 
     Touches no `.grad`, no parameter and none of the rule's kept states. Feedback weights, which have no
@@ -77,6 +102,7 @@ def alignment(
         >>> len(cosine), min(cosine) > 0.99
         (3, True)
     """
+    check("rule", rule, Rule)
     found = rule.gradients(x, y)
     average(found.values())
     layers, reference = _parameters_by_layer(rule.net), rule.reference()
@@ -119,14 +145,6 @@ def _compared(
         cosines.append(float(ours @ theirs) / (norms[0] * norms[1]) if all(norms) else float("nan"))
         ratios.append(norms[0] / norms[1] if norms[1] else float("nan"))
     return tuple(cosines), tuple(ratios)
-
-
-@alignment.register(nn.Module)
-def _of_converted(*arguments: Any, **options: Any) -> Any:  # type: ignore[misc]
-    # torch's compiler comes along, which takes a second
-    from dualprop.convert.alignment import converted_alignment
-
-    return converted_alignment(*arguments, **options)
 
 
 def feedback_cosines(net: Net) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from dualprop.nets.net import Inputs, Net
 from dualprop.rules.base import AnyLoss, Rule
 from dualprop.rules.batch import in_order
 from dualprop.rules.recurrent_backprop import of_net
+from dualprop.rules.standing import Channels
 from dualprop.rules.step import Step
 
 
@@ -91,8 +92,9 @@ class DualProp(Rule):
         damped: bool = False,
         lazy: bool = False,
         rounds: Count = 1,
+        **channels: Unpack[Channels],
     ) -> None:
-        super().__init__(net, loss=loss)
+        super().__init__(net, loss=loss, **channels)
         depth = len(net)
         self.nudge = Nudge(alpha, per_layer("beta", beta, depth), transpose)
         for k, each in zip(net.wiring.outputs, self.losses, strict=True):

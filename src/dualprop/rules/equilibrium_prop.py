@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import torch
 
@@ -24,6 +24,7 @@ from dualprop.nets.potentials import Linear
 from dualprop.registry import Registry
 from dualprop.rules.base import AnyLoss
 from dualprop.rules.relaxing import Order, Relaxing
+from dualprop.rules.standing import Channels
 
 Variant = Callable[[float, torch.Generator], tuple[float, float]]
 """From β to the two nudges whose equilibria are contrasted, the higher first."""
@@ -138,8 +139,11 @@ class EquilibriumProp(Relaxing):
         warm: bool = False,
         tolerance: NotNegative = 0.0,
         seed: Seed = 0,
+        **channels: Unpack[Channels],
     ) -> None:
-        super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed)
+        super().__init__(
+            net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed, **channels
+        )
         self.beta, self.variant = beta, VARIANTS[variant]
         hopfield, points = read_out(self, beta), partial(_two_points, self.variant, self.beta)
         nudged = self.phase("nudged", T2, hopfield)

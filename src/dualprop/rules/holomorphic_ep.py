@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import torch
 from pydantic import Field
@@ -40,6 +40,7 @@ from dualprop.nets.synapses import Pool, Synapse
 from dualprop.rules.base import AnyLoss
 from dualprop.rules.equilibrium_prop import read_out
 from dualprop.rules.relaxing import Order, Relaxing
+from dualprop.rules.standing import Channels
 
 
 def _circle(beta: float, N: int) -> list[WeightedNudge]:
@@ -161,8 +162,11 @@ class HolomorphicEP(Relaxing):
         warm: bool = False,
         tolerance: NotNegative = 0.0,
         seed: Seed = 0,
+        **channels: Unpack[Channels],
     ) -> None:
-        super().__init__(net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed)
+        super().__init__(
+            net, loss=loss, T1=T1, T2=T2, order=order, warm=warm, tolerance=tolerance, seed=seed, **channels
+        )
         self.beta, self.N, self.noise = beta, N, noise
         hopfield = read_out(self, beta)
         self._check_holomorphic(hopfield)

@@ -8,7 +8,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 from pydantic import Field
 from torch import Tensor
@@ -24,6 +24,7 @@ from dualprop.nets.net import Net
 from dualprop.nets.synapses import frozen_weights
 from dualprop.rules.base import AnyLoss, Rule
 from dualprop.rules.batch import in_order
+from dualprop.rules.standing import Channels
 from dualprop.rules.step import Step
 
 
@@ -86,8 +87,9 @@ class LiftedProximal(Rule):
         beta: PerLayer[Positive] = 0.1,
         tolerance: Positive = 1e-3,
         max_iterations: Count = 100,
+        **channels: Unpack[Channels],
     ) -> None:
-        super().__init__(net, loss=loss)
+        super().__init__(net, loss=loss, **channels)
         self.nudge = Nudge(alpha, per_layer("beta", beta, len(net)))
         self.tolerance, self.max_iterations = tolerance, max_iterations
         for k, each in zip(net.wiring.outputs, self.losses, strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, Unpack
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from dualprop.nets.net import Net
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import AnyLoss, Rule
 from dualprop.rules.equilibrium_prop import VARIANTS
+from dualprop.rules.standing import Channels
 from dualprop.rules.step import Step
 
 T = TypeVar("T")
@@ -86,8 +87,9 @@ class PredictiveCoding(Rule):
         beta: Positive = 0.05,
         T2: Count | None = None,
         seed: Seed = 0,
+        **channels: Unpack[Channels],
     ) -> None:
-        super().__init__(net, loss=loss)
+        super().__init__(net, loss=loss, **channels)
         self.variant, self.beta, self.steps = VARIANTS[variant], beta, T2 or len(net)
         self.add_state("generator", torch.Generator().manual_seed(seed))
         self.loss.check(net.chain[-1].potential, 0.0)

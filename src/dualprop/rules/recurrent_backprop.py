@@ -8,7 +8,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from dualprop.arguments import CountOrZero, Positive, checked
 from dualprop.engines.equilibria import Equilibrium, Linearised, OfGraph, OfHopfield
@@ -20,6 +20,7 @@ from dualprop.nets.net import Net
 from dualprop.rules.backprop import Backprop
 from dualprop.rules.base import AnyLoss, Rule
 from dualprop.rules.batch import in_order
+from dualprop.rules.standing import Channels
 from dualprop.rules.step import Step
 
 
@@ -61,9 +62,15 @@ class RecurrentBackprop(Rule):
 
     @checked
     def __init__(
-        self, net: Net, *, loss: AnyLoss = "mse", steps: CountOrZero | None = None, tolerance: Positive = 1e-6
+        self,
+        net: Net,
+        *,
+        loss: AnyLoss = "mse",
+        steps: CountOrZero | None = None,
+        tolerance: Positive = 1e-6,
+        **channels: Unpack[Channels],
     ) -> None:
-        super().__init__(net, loss=loss)
+        super().__init__(net, loss=loss, **channels)
         self.steps, self.tolerance = steps, tolerance
         self.equilibrium: Equilibrium = OfGraph(self.net)
 

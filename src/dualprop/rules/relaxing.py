@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from dualprop.nets.synapses import Local, frozen_weights
 from dualprop.rules.base import AnyLoss, Rule
 from dualprop.rules.batch import in_order
 from dualprop.rules.recurrent_backprop import RecurrentBackprop
+from dualprop.rules.standing import Channels
 from dualprop.rules.step import Step
 
 Order = Annotated[str, In(ORDERS)]
@@ -77,8 +78,9 @@ class Relaxing(Rule):
         warm: bool,
         tolerance: NotNegative,
         seed: Seed = 0,
+        **channels: Unpack[Channels],
     ) -> None:
-        super().__init__(net, loss=loss)
+        super().__init__(net, loss=loss, **channels)
         self.T1, self.T2, self.warm, self.tolerance = T1, T2, warm, tolerance
         for k, each in self.by_output.items():
             each.check(net.stack[k - 1].potential, 0.0)

@@ -6,37 +6,49 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, get_args
+
+from pydantic import with_config
 
 from dualprop.arguments import Seed
 from dualprop.errors import DualpropError
 from dualprop.nets.devices.channels import Channel
-from dualprop.nets.devices.places import QUANTITIES
+from dualprop.nets.devices.places import Quantities
 
 P = ParamSpec("P")
 
-CHANNELS = dict.fromkeys(QUANTITIES) | {"device_seed": 0}
-"""What every constructor of a rule takes besides its own arguments, with its defaults."""
+
+@with_config(strict=True, extra="forbid", arbitrary_types_allowed=True)
+class Channels(Quantities, total=False):
+    """What every constructor of a rule takes besides its own arguments."""
+
+    device_seed: Seed
+
+
+CHANNELS = {name: 0 if name == "device_seed" else None for name in Channels.__annotations__}
+"""That with its defaults."""
 
 
 def _remembered(init: Callable[Concatenate[Standing, P], None]) -> Callable[Concatenate[Standing, P], None]:
     """A constructor after which the rule knows the settings that it was given, and they stand.
 
-    Those of `CHANNELS` it keeps to itself.
+    What is in `CHANNELS` goes past a constructor that has no place for it, to the next one that it calls.
     """
+    signature = _read(init)
+    takes_all = any(map(_is_channels, signature.parameters.values()))
+    past = [name for name in CHANNELS if not takes_all and name not in signature.parameters]
 
     @functools.wraps(init)
     def constructor(self: Standing, /, *args: P.args, **settings: P.kwargs) -> None:
         outermost = vars(self).setdefault("_given", settings) is settings  # the one that was called
-        own: Any = settings
-        if not CHANNELS.keys().isdisjoint(settings):
-            own = {name: value for name, value in settings.items() if name not in CHANNELS}
-            vars(self)["_channels"] = {name: settings[name] for name in CHANNELS if name in settings}
+        own: Any = {**vars(self).pop("_passed_on", {}), **settings}
+        if passed_on := {name: own.pop(name) for name in past if name in own}:
+            vars(self)["_passed_on"] = passed_on
         init(self, *args, **own)
         if outermost:
             self._standing = frozenset(inspect.signature(type(self)).parameters)
 
-    vars(constructor)["__signature__"] = _with_channels(init)
+    vars(constructor)["__signature__"] = _with_channels(signature)
     return constructor
 
 
@@ -47,13 +59,21 @@ def _as_table(setting: Any) -> dict[str, Any]:
     raise TypeError(f"a {type(setting).__name__} is no number, word or list")
 
 
-def _with_channels(init: Callable[..., None]) -> inspect.Signature:
-    """The signature of a constructor that takes what is in `CHANNELS`, too."""
+def _read(init: Callable[..., None]) -> inspect.Signature:
     try:
-        signature = inspect.signature(init, eval_str=True)
+        return inspect.signature(init, eval_str=True)
     except NameError:  # of a class that is defined where its annotations mean nothing
-        signature = inspect.signature(init)
-    own, KEYWORD = signature.parameters, inspect.Parameter.KEYWORD_ONLY
+        return inspect.signature(init)
+
+
+def _is_channels(parameter: inspect.Parameter) -> bool:
+    return parameter.kind is parameter.VAR_KEYWORD and get_args(parameter.annotation) == (Channels,)
+
+
+def _with_channels(signature: inspect.Signature) -> inspect.Signature:
+    """That of a constructor that takes what is in `CHANNELS`, each by its name."""
+    KEYWORD = inspect.Parameter.KEYWORD_ONLY
+    own = {name: p for name, p in signature.parameters.items() if not _is_channels(p)}
     ours = {
         name: inspect.Parameter(name, KEYWORD, default=default, annotation=Seed if default == 0 else Any)
         for name, default in CHANNELS.items()

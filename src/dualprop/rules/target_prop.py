@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from dualprop.nets.losses import LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Weighted, frozen_weights, product_dtype
 from dualprop.rules.base import Rule
+from dualprop.rules.standing import Channels
 from dualprop.rules.step import Step
 
 
@@ -98,8 +99,9 @@ class DifferenceTargetProp(Rule):
         feedback_momentum: Fraction = 0.9,
         feedback: Annotated[str, In(FEEDBACK_LOSSES)] = "l-drl",
         seed: Seed = 0,
+        **channels: Unpack[Channels],
     ) -> None:
-        super().__init__(net, loss=loss)
+        super().__init__(net, loss=loss, **channels)
         self.loss.check(net.chain[-1].potential, 0.0)
         reversed_layers = net.chain[1:]
         for k, layer in enumerate(reversed_layers, 2):

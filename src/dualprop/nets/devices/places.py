@@ -7,10 +7,12 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import SkipValidation
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from dualprop.arguments import check
 from dualprop.errors import DualpropError
@@ -23,8 +25,26 @@ from dualprop.registry import near
 
 logger = logging.getLogger("dualprop")
 
-QUANTITIES = ("states", "drives", "feedback_signal", "weights", "feedback_weights")
-"""What a channel can be attached to."""
+Table = Mapping[str, Any]
+
+Given = Annotated[
+    Channel | Sequence[Channel | Table] | Mapping[int, Any] | Table | None,
+    SkipValidation,  # `read` says what is wrong
+]
+"""One channel or several, or a table of one, for all layers; or these by the number or name of a layer."""
+
+
+class Quantities(TypedDict, total=False):
+    """What a channel can be attached to; see `Devices`."""
+
+    states: Given
+    drives: Given
+    feedback_signal: Given
+    weights: Given
+    feedback_weights: Given
+
+
+QUANTITIES = tuple(Quantities.__annotations__)
 
 CALIBRATION = 20
 """Batches that a channel without a range of its own looks at."""
