@@ -663,6 +663,30 @@ SABOTAGES = {
         "except KeyError as error:",
         "training/workers/test_faults.py -k disk",
     ),
+    "workers: the virtual clock charges the first layer a way down": Sabotage(
+        "training/workers/worker.py",
+        "self.down = sum(work[part.takes_inputs :]) / (sum(work) or 1.0)",
+        "self.down = 1.0",
+        "training/workers/test_simulated.py",
+    ),
+    "workers: what is open at the end is forgotten": Sabotage(
+        "training/workers/simulated.py",
+        "worker.finish()",
+        "pass",
+        "training/workers/test_simulated.py -k end",
+    ),
+    "workers: on a cluster all listen on the driver's address": Sabotage(
+        "training/workers/zeromq.py",
+        "self._listening = zeromq.host if here is None else HERE",
+        "self._listening = zeromq.host or here",
+        "training/workers/test_faults.py -k cluster",
+    ),
+    "devices: pulses without the closure that Lightning steps by": Sabotage(
+        "nets/devices/optimizer.py",
+        "loss = closure()",
+        "loss = None",
+        "nets/test_pulsed.py -k closure",
+    ),
     "records: pictures of another sample": Sabotage(
         "training/callbacks/pictures.py",
         "_thinned(layers[k][0], room)",

@@ -32,6 +32,7 @@ def test_wrong_words_are_one_line(dualprop):
         assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_comparison_says_what_it_was_made_on_and_what_hardware_would_pay(dualprop, tmp_path):
     words = ["--data", "digits", "--hidden", "8", "--epochs", "2", "--no-alignment", "--noise", "0.1"]
     paid = ["--energy", "multiply_add=1;bit=0;write=0", "--to-accuracy", "0.05", "--out", "c"]
@@ -66,6 +67,7 @@ def test_constants_that_there_are_not_are_one_line(dualprop):
         assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_tested_again_on_its_own_devices_or_on_others(dualprop, tmp_path):
     words = ["--data", "digits", "--hidden", "24", "--epochs", "1", "--lr", "0.01", "--no-alignment"]
     words += ["--loss", "cross_entropy", "--beta", "5"]

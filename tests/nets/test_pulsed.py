@@ -146,6 +146,36 @@ def test_what_is_taken_back_goes_on_bit_for_bit(device):
         assert torch.equal(p, r)
 
 
+def test_a_closure_makes_the_gradients_and_later_weights_are_on_devices_too():
+    """As PyTorch's optimizers have it: Lightning steps by closures, fine-tuning adds groups."""
+    nets = []
+    for closed in (False, True):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Linear(5, 3))
+        opt = D.PulsedSGD(net[0].parameters(), lr=0.5, device="EcRam")
+        opt.add_param_group({"params": net[1].parameters(), "lr": 0.25})
+        x = torch.randn(9, 7)
+
+        def made(net=net, opt=opt, x=x):
+            opt.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            return loss
+
+        before = [p.detach().clone() for p in net.parameters()]
+        if closed:
+            assert float(opt.step(made)) > 0
+        else:
+            made()
+            assert opt.step() is None
+        assert all(not torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+        pulses = (net[1].weight - before[2]) / opt.state[net[1].weight]["scale"] / opt.device.dw_min
+        assert 0 < float(pulses.abs().max()) < 32, "by pulses, at most 31 of them"
+        nets.append(net)
+    for p, q in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.equal(p, q)
+
+
 REFUSED = {
     "unknown device 'ReRamEs': did you mean 'ReRamES'": lambda: D.PulsedSGD([torch.zeros(2, 2)], device="ReRamEs"),
     "lr=0": lambda: D.PulsedSGD([torch.zeros(2, 2)], lr=0),

@@ -79,6 +79,15 @@ def test_an_address_with_one_process(tmp_path):
     refused(tmp_path, "address='local': not with Simulated", address="local")
 
 
+@pytest.mark.parametrize("address", ["192.0.2.1:6379", "a.cluster:6379"])
+def test_a_loopback_address_that_workers_elsewhere_could_not_reach(address):
+    pytest.importorskip("zmq")
+    with pytest.raises(dp.DualpropError, match=f"host='127.0.0.1': the workers of {address} could not reach it"):
+        dp.distributed.ZeroMQ(host="127.0.0.1").check(2, address)
+    for near in (None, "local", "auto", "127.0.0.1:6379", "localhost:6379"):
+        dp.distributed.ZeroMQ(host="127.0.0.1").check(2, near)
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [

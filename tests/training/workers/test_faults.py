@@ -16,7 +16,7 @@ from dualprop.training.workers import zeromq
 from dualprop.training.workers.held import Held
 from dualprop.training.workers.in_flight import InFlight
 from dualprop.training.workers.message import Kind, Message
-from dualprop.training.workers.placement import Placement
+from dualprop.training.workers.placement import HERE, Placement
 from dualprop.training.workers.process import versions
 from dualprop.training.workers.processes import ProcessCrew
 from dualprop.training.workers.simulated import Simulated, Simulation
@@ -206,3 +206,22 @@ def test_a_key_where_others_can_reach_the_sockets(tmp_path):
     with pytest.raises(dp.DualpropError, match=r"tcp://0.0.0.0:\*: others can reach it; it needs a key"):
         sockets.bound("PULL", 1, "tcp://0.0.0.0:*")
     sockets.close()
+
+
+class Cluster(Nobody):
+    """Machines of which this one is known by some address."""
+
+    def host(self):
+        return "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", [None, "127.0.0.1", "0.0.0.0"])
+def test_on_a_cluster_each_worker_listens_on_its_own_machine_and_there_is_a_key(host):
+    pytest.importorskip("zmq")
+    hub = zeromq.ZeroMQ(host=host).hub(Cluster())
+    try:
+        assert hub.order["control"].startswith(f"tcp://{host or '127.0.0.1'}:")
+        assert len(hub.order["key"]) == 40
+        assert hub.listen(1) == f"tcp://{HERE}:*"
+    finally:
+        hub.close()

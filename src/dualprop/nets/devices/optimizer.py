@@ -122,15 +122,23 @@ class PulsedSGD(torch.optim.Optimizer):
         seed: Seed = 0,
     ) -> None:
         self.device = PRESETS[device] if isinstance(device, str) else device
-        self.seed, self.pulses = seed, pulses
+        self.seed, self.pulses, self.full_scale = seed, pulses, full_scale
         self._arrays: dict[Tensor, _Array] = {}
         super().__init__(params, {"lr": lr})
-        with torch.no_grad():
-            for p in (p for group in self.param_groups for p in group["params"] if p.ndim > 1):
-                most = float(p.abs().max())
-                scale = full_scale or (most / 0.6 if most else 1.0)
-                self.state[p] = {"step": torch.zeros(()), "scale": torch.tensor(scale)}
-                self._put(p)
+
+    @torch.no_grad()
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Put further weights on devices.
+
+        Args:
+            param_group: as of PyTorch's optimizers.
+        """
+        super().add_param_group(param_group)
+        for p in (p for p in self.param_groups[-1]["params"] if p.ndim > 1):
+            most = float(p.abs().max())
+            scale = self.full_scale or (most / 0.6 if most else 1.0)
+            self.state[p] = {"step": torch.zeros(()), "scale": torch.tensor(scale)}
+            self._put(p)
 
     def _array(self, p: Tensor) -> _Array:
         if p not in self._arrays:
@@ -164,8 +172,19 @@ class PulsedSGD(torch.optim.Optimizer):
         p.copy_((w * state["scale"].to(p)).view_as(p))
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Pulse every weight that has a gradient."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Pulse every weight that has a gradient.
+
+        Args:
+            closure: makes the gradients anew, and returns the loss.
+
+        Returns:
+            What the closure does.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -174,6 +193,7 @@ class PulsedSGD(torch.optim.Optimizer):
                     p.add_(p.grad, alpha=-group["lr"])
                 else:
                     self._pulse(p, group["lr"])
+        return loss
 
     def _pulse(self, p: Tensor, lr: float) -> None:
         state = self.state[p]
@@ -188,5 +208,5 @@ class PulsedSGD(torch.optim.Optimizer):
         self._write(p, w, pulsed, generator)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"device": self.device, "seed": self.seed, "pulses": self.pulses, "_arrays": {}}
-        return {**super().__getstate__(), **own}
+        own = {name: getattr(self, name) for name in ("device", "seed", "pulses", "full_scale")}
+        return {**super().__getstate__(), **own, "_arrays": {}}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.nets.shapes import Shape
+from dualprop.nets.synapses import Synapse
 
 Group = tuple[int, int]
 """The numbers of a worker's first and last layer."""
@@ -26,17 +27,22 @@ def costs(net: Net, in_shape: Shape) -> list[float]:
     shapes = net.shapes(in_shape)
     return [
         work * (2 if k == 1 else 3) + math.prod(shapes[k])
-        for k, work in enumerate(multiply_adds(net, in_shape), 1)
+        for k, work in enumerate(multiply_adds(net.synapses, shapes), 1)
     ]
 
 
-def multiply_adds(net: Net, in_shape: Shape) -> list[float]:
-    """Those of each layer's drive for one sample: |W_k| at each place that W_k is applied at."""
-    shapes, made = net.shapes(in_shape), []
-    for k, synapse in enumerate(net.synapses, 1):
+def multiply_adds(synapses: Iterable[Synapse], shapes: Iterable[Shape]) -> list[float]:
+    """Those of each layer's drive for one sample: |W_k| at each place that W_k is applied at.
+
+    Args:
+        synapses: into consecutive layers.
+        shapes: of one sample of what is below each of them.
+    """
+    made = []
+    for synapse, shape in zip(synapses, shapes, strict=False):
         mapping = synapse if synapse.behind is None else synapse.core
         weights = [p for p in mapping.parameters() if p.ndim > 1]
-        out = math.prod(mapping.out_shape(shapes[k - 1]))
+        out = math.prod(mapping.out_shape(shape))
         made.append(out * weights[0].numel() / len(weights[0]) if weights else 0.0)
     return made
 

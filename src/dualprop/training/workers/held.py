@@ -92,7 +92,7 @@ class Holding:
         part, size = self._part, self._part.size(batch)
         self._counts.skipped += not self._learnt
         self._counts.seen += 1
-        self._worker.effort += 1
+        self._worker.effort += size / part.batch_size
         self.batch, self.next, self._begun = batch, max(self.next, batch + 1), now
         self._heard, self._ready, self._learnt = part.takes_inputs, 0, False
         segment = self._segment
@@ -193,7 +193,7 @@ class Holding:
             output = segment.neurons[-1]
             self._worker.judge(output.said, self._blocks.batch.tasks[part.depth].y, self.batch)
         self._worker.learn(segment.links, self.batch)
-        self._worker.effort += 2
+        self._worker.effort += (self._worker.down + 1) * part.size(self.batch) / part.batch_size
         self._learnt = True
         for link in segment.links:  # the weights are others
             link.operand = link.sent = None

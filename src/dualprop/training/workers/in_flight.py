@@ -149,7 +149,7 @@ class _Flight:
         mean = mean[: self._share.rows(len(mean))]
         taken = len(mean) / part.size(batch)
         self._share.begin(taken)
-        self._worker.effort += taken
+        self._worker.effort += len(mean) / part.batch_size
         self._counts.seen += 1
         flown = self._spare.pop() if self._spare else _Flown(part.layers, part.first)
         flown.updates, flown.size, flown.below.mean = self._counts.updates, len(mean), mean
@@ -219,7 +219,7 @@ class _Flight:
         learns = self._share.learns()
         made = flown.neurons[0].total
         assert made is not None
-        self._worker.effort += (1 + learns) * len(made) / self._part.size(batch)
+        self._worker.effort += (self._worker.down + learns) * len(made) / self._part.batch_size
         self._counts.skipped += not learns
         if learns:
             for n in flown.neurons:

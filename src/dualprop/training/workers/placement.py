@@ -105,7 +105,7 @@ class Local(Placement):
             [sys.executable, "-m", "dualprop.cli.worker", *order["folders"]],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            preexec_fn=os.setpgrp,
+            process_group=0,
             env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
         )
 

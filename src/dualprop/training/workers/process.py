@@ -89,8 +89,6 @@ class Server:
         try:
             while not self._stopped:
                 self._turn()
-            self._worker.finish()
-            self._report(time.monotonic())
         except DualpropError as error:
             self._say(Kind.FAILED, {"error": str(error), "diverged": isinstance(error, ArithmeticError)})
         finally:

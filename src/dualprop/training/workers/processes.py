@@ -213,6 +213,7 @@ class ProcessCrew(Crew):
     def _greet(self, number: int, words: Mapping[str, Any]) -> None:
         """A worker has started: it is told where to go on, and all who is where."""
         line = self.lines[number]
+        again, line.state = line.state == "falls", "works"
         if words["versions"] != versions():
             raise DualpropError(
                 f"worker {number + 1} ({line.name}): versions {words['versions']}, "
@@ -222,16 +223,13 @@ class ProcessCrew(Crew):
         for near in (number - 1, number, number + 1):
             if 0 <= near < len(self.groups):
                 self._say(near, Message.of(Kind.NEIGHBOURS, self._neighbours(near)))
-        if line.state == "falls":
+        if again:
             before = self._told[number].get("counts", {}).get("updates", words["updates"])
             seconds, lost = time.monotonic() - self._fell[number], max(0, before - words["updates"])
             self.recoveries.append((number, seconds, lost))
             logger.warning(
                 "worker %d (%s): goes on after %.1f s; %d updates lost", number + 1, line.name, seconds, lost
             )
-            again = line.state == "falls"
-        again, line.state = line.state == "falls", "works"
-        if again:
             self._start(number)
 
     def _start(self, number: int) -> None:

@@ -68,7 +68,8 @@ class Simulation:
     Args:
         workers: from the input up.
         carrier: what becomes of messages.
-        work: multiply-adds of one sample in each worker, on the way up; down takes as many, learning again.
+        work: multiply-adds of one sample in each worker, on the way up; learning takes as many, and the way down
+            but for the first layer of the net.
 
     Attributes:
         now: the virtual time, in seconds.
@@ -92,7 +93,8 @@ class Simulation:
 
         Args:
             until: the number of the first batch that is not to begin yet.
-            total: the batches of the whole run; where it ends with them, all come back or are given up.
+            total: the batches of the whole run; where it ends with them, all come back or are given up, and what
+                is open then counts as skipped.
         """
         first = self.workers[0]
         for worker in self.workers:
@@ -115,6 +117,8 @@ class Simulation:
                     continue
                 self._act(number)
                 yield
+        for worker in self.workers:
+            worker.finish()
 
     def free_from(self, now: float) -> None:
         """All workers are free from a time on."""

@@ -15,8 +15,11 @@ from dualprop.training.workers.message import Message, RefusedError, unpacked
 
 
 def outer(host: str) -> bool:
-    """Whether others than this machine can reach an address of it."""
-    return host != "localhost" and not ipaddress.IPv4Address(host).is_loopback
+    """Whether others than this machine can reach an address of it; a name counts as one that they can."""
+    try:
+        return host != "localhost" and not ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        return True
 
 
 def zmq() -> Any:

@@ -146,7 +146,8 @@ def resume(
         run: its folder.
         changes: settings that do not change what has been computed, as of `dualprop.resume`.
         workers: how many from now on; as before by default.
-        carrier: what carries messages from now on.
+        carrier: what carries messages from now on; of a run on the virtual clock `Simulated(...)`, by default as
+            before, else `ZeroMQ()`.
         address: where workers are from now on.
         imports: as of `train`.
         callbacks: as of `train`.
@@ -164,8 +165,8 @@ def resume(
     if result is not None and settings.epochs == before.epochs:
         return result
     kept = _kept(used, opened)
+    way, carrier = parsed(kept["way"]), _carrier(kept["carrier"], carrier, opened)
     placement = _placement(carrier, address)
-    way, carrier = parsed(kept["way"]), carrier or ZeroMQ()
     carrier.check(workers or len(kept["groups"]), address)
     placement.check()
     check_settings(settings)
@@ -217,6 +218,31 @@ def _kept(used: Resolved, run: Run) -> Mapping[str, Any]:
     return used.workers
 
 
+def _carrier(before: Mapping[str, Any], given: Carrier | None, run: Run) -> Carrier:
+    """What carries messages of a run that goes on.
+
+    Args:
+        before: what has, as it is recorded.
+        given: what is asked for.
+        run: the run.
+
+    Raises:
+        DualpropError: for processes in place of the virtual clock, or the other way round: they keep other things.
+    """
+    simulated = before.get("kind") == Simulated.__name__
+    if given is None and simulated:
+        try:
+            return Simulated(**{name: value for name, value in before.items() if name != "kind"})
+        except DualpropError as error:
+            raise CheckpointError(f"{run.path / 'resolved.json'}: damaged ({error})") from None
+    if given is not None and isinstance(given, Simulated) is not simulated:
+        raise DualpropError(
+            f"carrier={type(given).__name__}(...): the run was made by {before.get('kind')}, whose checkpoints are "
+            "others; leave it out"
+        )
+    return given or ZeroMQ()
+
+
 def _manned(
     experiment: Experiment,
     resolved: Resolved,
@@ -230,7 +256,8 @@ def _manned(
     """The experiment with a trainer that waits for workers."""
     if isinstance(carrier, Simulated):
         workers = [Worker(part_of(experiment, group, groups), way) for group in groups]
-        work = multiply_adds(experiment.trainer.net, experiment.dataset.in_shape)
+        net = experiment.trainer.net
+        work = multiply_adds(net.synapses, net.shapes(experiment.dataset.in_shape))
         crew: Crew = SimulatedCrew(workers, carrier, [sum(work[first - 1 : last]) for first, last in groups])
     else:
         crew = ProcessCrew(experiment, resolved, groups, way, path, carrier, placement, imports)

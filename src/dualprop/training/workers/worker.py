@@ -26,6 +26,7 @@ from dualprop.nets.synapses import one_step
 from dualprop.rules.state import restored, saved
 from dualprop.training.optim.optimizers import set_lr
 from dualprop.training.workers.differences import Difference
+from dualprop.training.workers.grouping import multiply_adds
 from dualprop.training.workers.message import Message
 from dualprop.training.workers.pairs import Pairs
 
@@ -187,7 +188,9 @@ class Worker:
 
     Attributes:
         counts: what it has done.
-        effort: the products that it has made: one for each batch on the way up, one down, one to learn.
+        effort: the products of all its layers that it has made, of as many samples as a batch has: one for each
+            batch on the way up, one to learn, and `down`.
+        down: what of them is made on the way down: all but that of the first layer of the net.
     """
 
     part: Part
@@ -203,6 +206,8 @@ class Worker:
             for k, layer in enumerate(part.layers, part.first)
             if (parameters := [p for p in layer.parameters() if p.requires_grad])
         }
+        work = multiply_adds(self.synapses, part.shapes[part.first - 1 :])
+        self.down = sum(work[part.takes_inputs :]) / (sum(work) or 1.0)
         self._pace: Pace = self.way.begun(self)
 
     @property

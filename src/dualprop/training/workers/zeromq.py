@@ -32,7 +32,8 @@ class ZeroMQ:
     for every run, and workers are given it as they are started.
 
     Args:
-        host: the address to listen on, for TCP; None for Unix sockets, or on a cluster each machine's own.
+        host: the address to listen on, for TCP; None for Unix sockets. On a cluster it is the driver's, by default
+            the one that the cluster knows; there each worker listens on its own machine's.
         port: the first of the ports to listen on, one for the driver and one for each worker; 0 for any.
         timeout: seconds in which workers must have started and answered.
         snapshot_every: seconds between two snapshots of a worker.
@@ -77,6 +78,8 @@ class ZeroMQ:
             DualpropError: for an address that cannot be listened on.
         """
         zmq()
+        if self.host is not None and not self.outer and outer((address or "").rpartition(":")[0] or "localhost"):
+            raise DualpropError(f"host={self.host!r}: the workers of {address} could not reach it; leave it out")
         if self.host is not None:
             for port in range(self.port, self.port + workers + 1) if self.port else (0,):
                 check_free(self.host, port)
@@ -94,12 +97,13 @@ class _Hub:
     """See `Hub`."""
 
     def __init__(self, zeromq: ZeroMQ, here: str | None) -> None:
-        self._zeromq, self._host = zeromq, zeromq.host or here
-        self._folder = folder() if self._host is None else None
-        key = new_key() if self._host is not None and (zeromq.host is None or zeromq.outer) else None
+        self._port, host = zeromq.port, zeromq.host or here
+        self._listening = zeromq.host if here is None else HERE
+        self._folder = folder() if host is None else None
+        key = new_key() if here is not None or zeromq.outer else None
         self._sockets = Sockets(key, zeromq.largest)
         try:
-            self._control, control = self._sockets.bound("ROUTER", 10_000, self._at(0, self._host))
+            self._control, control = self._sockets.bound("ROUTER", 10_000, self._at(0, host))
         except DualpropError:
             self.close()
             raise
@@ -116,12 +120,12 @@ class _Hub:
         return self._sockets.refused
 
     def listen(self, number: int) -> str:
-        return self._at(number + 1, self._zeromq.host or (HERE if self._host else None))
+        return self._at(number + 1, self._listening)
 
     def _at(self, number: int, host: str | None) -> str:
         if host is None:
             return f"ipc://{self._folder}/{number}"
-        return f"tcp://{host}:{self._zeromq.port + number if self._zeromq.port else '*'}"
+        return f"tcp://{host}:{self._port + number if self._port else '*'}"
 
     def say(self, number: int, message: Message) -> None:
         self._sockets.send(self._control, message, f"worker{number}".encode())
