@@ -46,6 +46,8 @@ def refused(tmp_path, said, way="in-flight", workers=2, carrier=None, address=No
         ("ema=0.9: not with workers", {"ema": 0.9}),
         ("precision='bf16': not with workers", {"precision": "bf16"}),
         ("fused_update=True: not with workers", {"fused_update": True}),
+        ("devices: not with workers", {"devices": {"states": {"channel": "noise", "sigma": 0.1}}}),
+        ("optimizer='pulsed-sgd': not with workers: they run on ideal", {"optimizer": "pulsed-sgd"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -15,6 +15,7 @@ from dualprop.engines.dyads.states import Nudge
 from dualprop.errors import DualpropError
 from dualprop.rules import Backprop, DualProp, Rule
 from dualprop.runs.settings import Settings
+from dualprop.training.devices import PULSED
 from dualprop.training.experiment import Experiment
 from dualprop.training.optim.optimizers import FACTOR, LR_SCHEDULES, OPTIMIZERS
 from dualprop.training.workers.differences import Derivative, Difference, Finite
@@ -39,6 +40,9 @@ def check_settings(settings: Settings) -> None:
     ):
         if getattr(settings, name) != left:
             raise DualpropError(f"{name}={getattr(settings, name)!r}: not with workers: {why}")
+    if settings.devices or settings.optimizer == PULSED:
+        name = "devices" if settings.devices else f"optimizer={PULSED!r}"
+        raise DualpropError(f"{name}: not with workers: they run on ideal devices alone")
     if settings.device not in ("auto", "cpu"):
         raise DualpropError(f"device={settings.device!r}: workers compute on cpu")
 
@@ -50,8 +54,6 @@ def check_rule(rule: Rule, way: Way) -> None:
         DualpropError: saying why.
     """
     name = type(rule).__name__
-    if rule.devices is not None:
-        raise DualpropError("devices: workers run on ideal ones alone; leave the channels out")
     if not rule.net.wiring.is_chain:
         raise DualpropError(f"net: workers run chains, but {rule.net.wiring.unlike_a_chain}")
     owners: dict[int, int] = {}
