@@ -207,7 +207,7 @@ class Worker:
             if (parameters := [p for p in layer.parameters() if p.requires_grad])
         }
         work = multiply_adds(self.synapses, part.shapes[part.first - 1 :])
-        self.down = sum(work[part.takes_inputs :]) / (sum(work) or 1.0)
+        self.down = sum(work[1:] if part.takes_inputs else work) / (sum(work) or 1.0)
         self._pace: Pace = self.way.begun(self)
 
     @property
