@@ -152,7 +152,7 @@ def test_a_closure_makes_the_gradients_and_later_weights_are_on_devices_too():
     for closed in (False, True):
         torch.manual_seed(0)
         net = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Linear(5, 3))
-        opt = D.PulsedSGD(net[0].parameters(), lr=0.5, device="EcRam")
+        opt = D.PulsedSGD(net[0].parameters(), lr=0.5, device=D.PulsedDevice(0.001))
         opt.add_param_group({"params": net[1].parameters(), "lr": 0.25})
         x = torch.randn(9, 7)
 
@@ -164,13 +164,13 @@ def test_a_closure_makes_the_gradients_and_later_weights_are_on_devices_too():
 
         before = [p.detach().clone() for p in net.parameters()]
         if closed:
-            assert float(opt.step(made)) > 0
+            assert float(opt.step(made).detach()) > 0
         else:
             made()
             assert opt.step() is None
         assert all(not torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
-        pulses = (net[1].weight - before[2]) / opt.state[net[1].weight]["scale"] / opt.device.dw_min
-        assert 0 < float(pulses.abs().max()) < 32, "by pulses, at most 31 of them"
+        pulses = (net[1].weight.detach() - before[2]) / opt.state[net[1].weight]["scale"] / 0.001
+        torch.testing.assert_close(pulses, pulses.round(), atol=1e-3, rtol=0)
         nets.append(net)
     for p, q in zip(*(net.parameters() for net in nets), strict=True):
         assert torch.equal(p, q)

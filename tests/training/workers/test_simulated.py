@@ -1,4 +1,4 @@
-"""The virtual clock: how long a worker takes follows from the products that it makes, and all batches are accounted."""
+"""The virtual clock: how long a worker takes follows from its products, and all batches are accounted for."""
 
 import pytest
 
@@ -33,13 +33,13 @@ def test_in_flight_the_time_is_that_of_the_products_that_were_made(groups):
 @GROUPS
 def test_held_a_batch_is_one_way_up_one_down_and_one_update(groups):
     """Nothing goes down below the first layer, 5 x 7; the others are 7 x 6, 6 x 4, 4 x 3."""
-    simulation, workers, _ = ran(Held(), groups, Simulated(speed=100.0), batches_of(5, last=3))
+    simulation, workers, _ = ran(Held(), groups, Simulated(speed=1e6), batches_of(5, last=3))
     work = [5 * 7, 7 * 6, 6 * 4, 4 * 3]
     for (first, last), worker, busy in zip(groups, workers, simulation.busy, strict=True):
         own = work[first - 1 : last]
         down = sum(own) - (work[0] if first == 1 else 0)
         assert worker.counts.updates == worker.counts.seen == 5
-        assert busy * 100.0 == pytest.approx((2 * sum(own) + down) * 19)
+        assert busy * 1e6 == pytest.approx((2 * sum(own) + down) * 19)
 
 
 @pytest.mark.parametrize("way", [InFlight(3), Held(patience=0.1)], ids=["in flight", "held"])

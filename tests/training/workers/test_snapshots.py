@@ -72,7 +72,7 @@ def test_a_run_on_the_virtual_clock_goes_on(tmp_path):
     dp.distributed.train(settings, tmp_path / "run", workers=3, carrier=carrier, progress=False)
     first = Run.open(tmp_path / "run").metrics("epoch")[-1]
     with pytest.raises(dp.DualpropError, match=r"carrier=ZeroMQ\(...\): the run was made by Simulated") as error:
-        dp.distributed.resume(tmp_path / "run", carrier=dp.distributed.ZeroMQ(), progress=False)
+        dp.distributed.resume(tmp_path / "run", {"epochs": 3}, carrier=dp.distributed.ZeroMQ(), progress=False)
     assert "\n" not in str(error.value)
     dp.distributed.resume(tmp_path / "run", {"epochs": 3}, workers=2, progress=False)  # by what it was begun by
     epochs = Run.open(tmp_path / "run").metrics("epoch")

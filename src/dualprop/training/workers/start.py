@@ -237,8 +237,8 @@ def _carrier(before: Mapping[str, Any], given: Carrier | None, run: Run) -> Carr
             raise CheckpointError(f"{run.path / 'resolved.json'}: damaged ({error})") from None
     if given is not None and isinstance(given, Simulated) is not simulated:
         raise DualpropError(
-            f"carrier={type(given).__name__}(...): the run was made by {before.get('kind')}, whose checkpoints are "
-            "others; leave it out"
+            f"carrier={type(given).__name__}(...): the run was made by {before.get('kind')}, "
+            "whose checkpoints are others; leave it out"
         )
     return given or ZeroMQ()
 
