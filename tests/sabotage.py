@@ -743,20 +743,20 @@ SABOTAGES = {
     ),
     "streams: an error learns with what is below now": Sabotage(
         "engines/dyads/circuit.py",
-        "link = self._links[(slot - self._lags[number + 1]) % self.slots][number]",
-        "link = self._links[slot][number]",
+        "link = self._links[own][e]",
+        "link = self._links[slot][e]",
         "training/stream/test_learner.py -k reverse",
     ),
     "streams: a difference is taken at the drive of now": Sabotage(
         "engines/dyads/circuit.py",
-        "own = self._neurons[(slot - self._lags[k]) % self.slots][k].total",
-        "own = a",
+        "met = own.total",
+        "met = a",
         "training/stream/test_learner.py -k reverse",
     ),
     "streams: feedback through pools as they are now": Sabotage(
         "engines/dyads/circuit.py",
-        "seen = self._links[(slot - ago) % self.slots][number]",
-        "seen = self._links[slot][number]",
+        "link, beside = self._links[self._above(e, slot)][e], self._sent[e]",
+        "link, beside = self._links[slot][e], self._sent[e]",
         "training/stream/test_nets.py -k pools",
     ),
     "streams: what comes down is looked at after the update above": Sabotage(
@@ -764,6 +764,30 @@ SABOTAGES = {
         "if instruction.do is Do.UPDATE and not latched:",
         "if instruction.do is Do.LEARN and not latched:",
         "training/stream/test_learner.py",
+    ),
+    "streams: a short cut does not wait for the long way up": Sabotage(
+        "engines/dyads/circuit.py",
+        "self._neurons[(slot - self._ages[k] + self._ages[j]) % self.slots][j], above)",
+        "self._neurons[slot if j == 0 else slot - 1][j], above)",
+        "training/stream/test_graphs.py -k reverse",
+    ),
+    "streams: a short cut does not wait for the long way down": Sabotage(
+        "engines/dyads/circuit.py",
+        "return (self._own(j, slot) + self._ages[k] - self._ages[j]) % self.slots",
+        "return (slot - 1 - self._lags[k]) % self.slots",
+        "training/stream/test_graphs.py -k reverse",
+    ),
+    "streams: a module sends down by the weights that it went up by": Sabotage(
+        "nets/synapses/local.py",
+        "lasting = False",
+        "lasting = True",
+        "training/stream/test_graphs.py -k module",
+    ),
+    "streams: an output is nudged while it is not": Sabotage(
+        "engines/dyads/circuit.py",
+        "label if instruction.nudged else None",
+        "label or next(iter(self.labels.values()))",
+        "training/stream/test_learner.py -k any_schedule",
     ),
     "streams: a label acts a tick late": Sabotage(
         "training/stream/learner.py",
@@ -790,7 +814,7 @@ SABOTAGES = {
         "training/stream/test_nets.py -k at_once",
     ),
     "streams: a line without a place is not counted": Sabotage(
-        "training/stream/pipe.py",
+        "training/stream/sources/pipe.py",
         "self.dropped += 1",
         "pass",
         "training/stream/test_pipe.py -k dropped",
@@ -802,7 +826,7 @@ SABOTAGES = {
         "training/stream/test_growth.py",
     ),
     "streams: a folder that has changed is gone on with": Sabotage(
-        "training/stream/sources.py",
+        "training/stream/sources/images.py",
         "return self._digest(-(-items // self._settings.hold))",
         "return self._digest(0)",
         "cli/test_stream.py -k had_of_a_folder",

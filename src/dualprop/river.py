@@ -20,7 +20,7 @@ from dualprop.engines.dyads.schedules import Sweep
 from dualprop.extras import extra
 from dualprop.nets.zoo import mlp
 from dualprop.training.stream import Delayed, Learner
-from dualprop.training.stream.names import Classes, Features
+from dualprop.training.stream.sources.names import Classes, Features
 
 with extra("river"):
     from river import base

@@ -35,7 +35,7 @@ class StreamSettings:
         places: lines that may wait for the learner; whoever writes more waits, too.
         drop: leave out, and count, lines that find no place to wait, in place of making their writer wait.
         strict: stop at the first line or frame that cannot be read; else it is counted and left out.
-        net: the net: a name in `dualprop.NETS` that is a chain.
+        net: the net: a name in `dualprop.NETS`; one with cycles goes with pairing=present.
         hidden: neurons in each hidden layer, as 256,256; else 128,128, or the net's own.
         net_settings: the net's own settings, by name; else its defaults.
         activation: the hidden layers' potential.

@@ -120,12 +120,3 @@ def test_an_optimizer_has_a_rate_of_its_own():
         dp.stream.Learner(net, step=torch.optim.SGD(net.parameters(), lr=0.1), lr=0.1)
     with pytest.raises(dp.DualpropError, match=r"^late=-1"):
         dp.stream.Delayed(-1)
-
-
-def test_a_net_that_is_no_chain_is_refused():
-    g = dp.Graph()
-    x = g.input("x")
-    h = g.layer("h", {x: dp.Dense(3, 4)}, "tanh")
-    y = g.layer("y", {h: dp.Dense(4, 2), x: dp.Dense(3, 2)}, "linear")
-    with pytest.raises(dp.DualpropError, match=r"^net: must be a chain"):
-        dp.stream.Learner(g.net(outputs=[y]))

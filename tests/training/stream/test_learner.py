@@ -75,16 +75,19 @@ def test_present_on_a_held_frame_settles_where_the_schedule_does():
         learner.tick(x[0], y[0])
     state, memory = rule.infer(x, torch.tensor(y)), learner.memory
     for k in range(1, 4):
-        close(memory.differences[k - 1], state.difference[k].numpy(), 1e-14)
+        close(memory.differences[k - 1][0], state.difference[k].numpy(), 1e-14)
         if k < 3:
             close(memory.means[k][0], state.mean[k].numpy(), 1e-14)
     fixed = dp.DualProp(learner.net, loss="cross_entropy", beta=0.5, schedule=dp.Sweep(200)).infer(
         x, torch.tensor(y)
     )
-    close(memory.differences[0], fixed.difference[1].numpy(), 1e-10)
+    close(memory.differences[0][0], fixed.difference[1].numpy(), 1e-10)
 
 
-@pytest.mark.parametrize("schedule", [dp.Parallel(1), dp.Parallel(2), dp.Parallel(4), dp.Sweep(), dp.Sweep(2)])
+@pytest.mark.parametrize(
+    "schedule",
+    [dp.Parallel(1), dp.Parallel(2), dp.Parallel(4), dp.Sweep(), dp.Sweep(2), dp.EvenOdd(2), dp.Backward(2)],
+)
 def test_present_in_any_schedule_is_a_lazy_rule_that_is_nudged_when_its_frame_is_there(schedule):
     """On a held frame with its label; a lazy `Parallel` is nudged from its L-th update on, a learner alike."""
     learner, _ = pair(f="relu", delayed=False, step="torch", lr=0.05, schedule=schedule)
@@ -115,7 +118,7 @@ def test_the_centred_step_of_several_samples_is_their_mean(delayed):
         step = dp.stream.Centred(0.3)
         learner = dp.stream.Learner(net, step=step, samples=len(rows), pairing=pairing)
         if kept is not None:
-            step._means, step._seen = {1: kept.clone()}, {1: 7}
+            step._means, step._seen = {"0-1": kept.clone()}, {"0-1": 7}
         learner.tick(rows if len(rows) > 1 else rows[0], labels if len(rows) > 1 else labels[0])
         return [p.detach().clone() for p in net.parameters()], step
 
@@ -126,7 +129,7 @@ def test_the_centred_step_of_several_samples_is_their_mean(delayed):
     singles = [stepped(x[None], [y], kept)[0] for x, y in zip(xs, ys, strict=True)]
     for k, p in enumerate(together):
         close(p - start[k], sum(single[k] - start[k] for single in singles).numpy() / 3)
-    close(step._means[1], (kept + (xs.mean(0) - kept) * 3 / 10).numpy())
+    close(step._means["0-1"], (kept + (xs.mean(0) - kept) * 3 / 10).numpy())
 
 
 def test_a_frame_without_a_label_changes_no_weight_when_its_turn_comes():

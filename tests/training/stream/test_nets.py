@@ -38,7 +38,7 @@ def test_calls_into_given_memory_do_what_the_ordinary_ones_do(feedback, delayed,
             part = slice(t * samples, (t + 1) * samples)
             learner.tick(xs[t] if samples == 1 else xs[part], ys[t] if samples == 1 else ys[part])
         learners.append(learner)
-    assert [learner._circuit.fixed for learner in learners] == [True, False]
+    assert [learner._dyads.circuit.fixed for learner in learners] == [True, False]
     start = double_net(SIZES, "relu", feedback=feedback).state_dict()
     for (name, p), q in zip(learners[0].net.named_parameters(), learners[1].net.parameters(), strict=True):
         close(p, q.detach().numpy())

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from dualprop.training.stream import pipe
-from dualprop.training.stream.pipe import Pipe
+from dualprop.training.stream.sources import pipe
+from dualprop.training.stream.sources.pipe import Pipe
 
 
 class Writer(io.StringIO):

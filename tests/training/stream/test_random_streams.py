@@ -78,9 +78,10 @@ class Streams(RuleBasedStateMachine):
             frame = len(self.twin.x) - 1
             memory = self.learner.memory
             for k in range(1, len(self.sizes)):
+                slot = (frame - self.learner._lags[k - 1]) % len(memory.differences[k - 1])
                 difference = (
-                    memory.differences[k - 1].numpy()[0]
-                    if memory.erring[k - 1].open
+                    memory.differences[k - 1].numpy()[slot, 0]
+                    if memory.erring[k - 1][slot].open
                     else 0 * self.twin.d[k][frame]
                 )
                 np.testing.assert_allclose(difference, self.twin.d[k][frame], atol=1e-9)

@@ -12,10 +12,11 @@ from PIL import Image
 
 import dualprop as dp
 from dualprop.runs.streams import StreamSettings
-from dualprop.training.stream.follow import Stream
-from dualprop.training.stream.lines import Lines, Sample, Unread
-from dualprop.training.stream.names import Features
-from dualprop.training.stream.sources import SHIFT, Named, made
+from dualprop.training.stream.follower import Stream
+from dualprop.training.stream.sources import Named, made
+from dualprop.training.stream.sources.lines import Lines, Sample, Unread
+from dualprop.training.stream.sources.names import Features
+from dualprop.training.stream.sources.views import SHIFT
 
 
 def items(settings, start=0, count=50, text=""):
@@ -142,7 +143,11 @@ def test_unknown_sources(settings, words, tmp_path, monkeypatch):
         ("cat", Unread(2, "no JSON (Expecting value)")),
         ("[1, 2]", Unread(2, "no JSON object")),
         ('{"a": 1', Unread(2, "no JSON (Expecting ',' delimiter)")),
-        ('{"y": [1]}', Unread(2, "y=[1]: must be a word or a number")),
+        ('{"y": [1]}', Unread(2, "y=[1]: must be a word or a finite number")),
+        ('{"a": 1, "y": NaN}', Unread(2, "y=nan: must be a word or a finite number")),
+        ('{"a": 1, "y": -Infinity}', Unread(2, "y=-inf: must be a word or a finite number")),
+        ('{"frame": 7, "y": 1, "a": null}', Sample(2, None, 1, 7)),
+        ('{"frame": [7], "y": 1}', Unread(2, "frame=[7]: must be a whole number or a word")),
         ('{"frame": 1.5, "y": 1}', Unread(2, "frame=1.5: must be a whole number or a word")),
         ("", None),
     ],
@@ -164,10 +169,29 @@ def test_lines_that_go_too_deep_or_hold_too_much_are_one_line():
 
 def test_lines_of_csv():
     lines = Lines("kind")
-    read = [lines.read(line) for line in ("a, b,kind", '1,"x, y",k', "2,,", "3,4", '"a')]
+    read = [lines.read(line) for line in ("a, b,kind", '1,"x, y",k', "2,,", "3,4", '"a', "1,2,nan")]
     assert read[:3] == [None, Sample(2, {"a": 1.0, "b": "x, y"}, "k"), Sample(3, {"a": 2.0, "b": None}, None)]
     assert read[3] == Unread(4, "2 values, but the header has 3 names")
     assert isinstance(read[4], Unread)
+    assert read[5] == Unread(6, "kind=nan: must be a word or a finite number")
+
+
+def test_lines_of_csv_may_name_frames_and_bring_labels_that_come_late():
+    lines = Lines("y")
+    read = [lines.read(line) for line in ("frame,a,y", "3,0.5,", "3,,p", "x,0.5,q", "2.5,1,p")]
+    assert read == [
+        None,
+        Sample(2, {"a": 0.5}, None, 3),
+        Sample(3, None, "p", 3),
+        Sample(4, {"a": 0.5}, "q", "x"),
+        Unread(5, "frame=2.5: must be a whole number or a word"),
+    ]
+
+
+def test_a_header_without_the_target_is_told_and_what_follows_is_read():
+    lines = Lines("kind")
+    assert lines.read("a,b") == Unread(1, "the header has no 'kind', so no line has a label")
+    assert lines.read("1,2") == Sample(2, {"a": 1.0, "b": 2.0})
 
 
 def test_lines_as_samples_with_names_that_come_later():
@@ -206,9 +230,10 @@ def test_numbers_are_scaled_by_all_that_have_been():
     before = features.state_dict()
     assert features.of({"a": 3.5, "new": 1.0}, learn=False).shape == (2,)
     assert features.state_dict() == before
-    for bad in ({"c": 1.0, "a": float("nan")}, {"c": [1]}):
-        with pytest.raises(dp.DualpropError):
+    for bad in ({"c": 1.0, "a": float("nan")}, {"c": [1]}, {"c": 10**400}, {"c": {"d": ["e"] * 999}}):
+        with pytest.raises(dp.DualpropError) as error:
             features.of(bad)
+        assert len(str(error.value)) < 120
         assert features.state_dict() == before
     other = Features()
     other.load_state_dict(before)

@@ -33,11 +33,13 @@ class Synapse(nn.Module, ABC):
         behind: the pooling behind the map, if there is any.
         feedback_kind: what the feedback goes through, a name in `FEEDBACK`.
         aliases: whether its drive and its feedback may be the very tensors that it was given.
+        lasting: whether a linearisation serves on once the weights have moved.
     """
 
     behind: Pool | None = None
     feedback_kind = "symmetric"
     aliases = False
+    lasting = True
 
     @property
     @abstractmethod

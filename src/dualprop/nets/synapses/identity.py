@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from dualprop.nets.synapses.base import AffineMap
+from dualprop.nets.synapses.base import AffineMap, Call
 
 
 class Identity(AffineMap):
@@ -37,6 +41,18 @@ class Identity(AffineMap):
 
     def hebbian(self, delta: Tensor, p: Tensor) -> None:
         """There is nothing to learn."""
+
+    @override
+    def driving(self, z: Tensor, out: Tensor) -> Call | None:
+        return partial(out.copy_, z) if self.pool is None else None
+
+    @override
+    def sending(self, delta: Tensor, out: Tensor) -> Call | None:
+        return partial(out.copy_, delta) if self.pool is None else None
+
+    @override
+    def moving(self, delta: Tensor, z: Tensor) -> Callable[[float], object] | None:
+        return (lambda rate: None) if self.pool is None else None
 
     def plain(self) -> list[nn.Module]:
         """The pool, if there is any."""

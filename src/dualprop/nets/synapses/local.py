@@ -36,6 +36,7 @@ class Local(Synapse):
     """
 
     aliases = True  # its graph may need the drive that it has made, and what comes back may be what was sent
+    lasting = False  # the graph goes through the weights
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

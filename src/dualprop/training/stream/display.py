@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from dualprop.training.callbacks.display import REFRESHES, stderr
-from dualprop.training.stream.follow import Stream
+from dualprop.training.stream.follower import Stream
 
 EVERY = 30.0
 """Seconds between two lines where nobody watches."""

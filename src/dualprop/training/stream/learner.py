@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from dualprop.arguments import Count, NotNegative, PerLayer, Portion, Positive, check, checked, per_layer
-from dualprop.engines.dyads.circuit import Circuit, Memory, arrivals
+from dualprop.engines.dyads.circuit import Circuit
+from dualprop.engines.dyads.frames import arrivals
+from dualprop.engines.dyads.memory import Memory
 from dualprop.engines.dyads.neurons import Link
 from dualprop.engines.dyads.schedules import Parallel, Schedule, Update, parse
 from dualprop.engines.dyads.states import Nudge
@@ -20,11 +22,13 @@ from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.shapes import Shape
 from dualprop.nets.synapses import buffers_kept, one_step
+from dualprop.nets.wiring import Wiring
 from dualprop.rules.state import restored, saved
+from dualprop.training.stream.dyads import Dyads
 from dualprop.training.stream.growth import Growth
 from dualprop.training.stream.labels import Book, Encoder
-from dualprop.training.stream.pairing import Delayed, Pairing
-from dualprop.training.stream.steps import STEPS, Gradients, WeightStep
+from dualprop.training.stream.pairing import Delayed, Pairing, Present
+from dualprop.training.stream.steps import WeightStep, chosen
 from dualprop.training.stream.tick import Tick
 
 
@@ -32,15 +36,17 @@ class Learner:
     """Continuous dual propagation on a stream: a frame at each tick, every layer updated once, no resets.
 
     At a tick every layer of dyads moves on from where it is, by its neighbours as the tick before left them, and
-    the weights move by the errors that have arrived. A frame is at the output L - 1 ticks after it came in. It is
-    judged there, before its label acts; then its label nudges the output, and its error goes down a layer a tick.
+    the weights move by the errors that have arrived. A frame is at the output L - 1 ticks after it came in, L
+    layers being the longest way. It is judged there, before its label acts; then its label nudges the output, and
+    its error goes down a layer a tick.
 
     Args:
-        net: a chain. Its weights are changed in place.
+        net: of one input and one output, a chain or a graph. Its weights are changed in place.
         loss: a name in `LOSSES` or a `Loss`.
         alpha: α in [0, 1].
         beta: the strength of the nudges, positive: one number, or one for each layer.
-        pairing: what an error is paired with: `Delayed()`, or `Present()`.
+        pairing: what an error is paired with: `Delayed()`, or `Present()`, which alone takes graphs with cycles
+            and is their default.
         step: "normalised", "centred" or "sgd" with the rate `lr`, an optimizer over the net's parameters, or a
             `WeightStep`.
         lr: the rate of the first three, 0.3 by default.
@@ -48,7 +54,7 @@ class Learner:
             whole sweep at every tick. Any that draws nothing, with `Present()`.
         samples: how many samples come in at a tick, side by side; more than one have a batch dimension.
         grow: whether a class that follows the known ones adds an output neuron, and features behind the known ones
-            add columns, with weights of zero; features that are missing at the end read as zero. For nets whose
+            add columns, with weights of zero; features that are missing at the end read as zero. For chains whose
             first and last synapses are dense.
 
     Attributes:
@@ -94,24 +100,24 @@ class Learner:
         samples: Count = 1,
         grow: bool = False,
     ) -> None:
-        depth = len(net.chain)
+        wiring = net.wiring
+        self._output = _output(wiring)
         self.net, self.samples, self.grow = net, samples, grow
         self._growth = Growth(net, samples) if grow else None
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
-        self.pairing = pairing or Delayed()
-        self.step = _step(step, lr)
+        self.pairing = pairing or (Present() if wiring.cyclic else Delayed())
+        self.step = chosen(step, lr)
         self.step.check(net)
-        self._nudge = Nudge(alpha, per_layer("beta", beta, depth))
-        self.loss.check(net.stack[-1].potential, self._nudge.at(depth)[1])
-        self._updates = _updates(schedule, net)
-        self._lags = self.pairing.lags(self._updates, depth)
-        backs = arrivals(self._updates, depth)
+        self._nudge = Nudge(alpha, per_layer("beta", beta, wiring.depth))
+        self.loss.check(net.stack[self._output - 1].potential, self._nudge.at(self._output)[1])
+        self._updates = _updates(schedule, wiring)
+        self._lags = self.pairing.lags(self._updates, wiring)
+        backs = list(arrivals(self._updates, wiring).values())
         if not backs:
             raise DualpropError(f"schedule={schedule!r}: does not update the output layer")
-        self.latency, self.turn = list(backs.values())[-1], max(backs.values()) + self.pairing.late
+        self.latency, self.turn = backs[-1], max(backs) + self.pairing.late
         self._book, self.ticks = Book(), 0
-        self._owned = [module._parameters for module in net.modules() if module._parameters]
-        self._ground: list[Any] = []
+        self._dyads = Dyads(net, self._made)
         self._begin(None)
 
     def tick(self, x: Tensor | None, y: Any = None) -> Tick:
@@ -131,20 +137,20 @@ class Learner:
         """
         if x is not None:
             x = self._checked(x)
-        elif self._shape is None:
+        elif self._dyads.shape is None:
             raise DualpropError("x=None: the first frame cannot be dropped")
         if self._growth is not None:
             self._grow(self._growth, x, y)
             x = None if x is None else self._growth.fitted(x)
         if x is not None:
             shape = x.shape if self.samples == 1 else x.shape[1:]
-            if shape != self._shape:
+            if shape != self._dyads.shape:
                 self._take(tuple(shape))
         label = None if y is None else self._encoder(y)
         tick = self.ticks
         if label is not None:
             self._book[tick] = label
-        circuit = self._circuit
+        circuit = self._dyads.circuit
         for back, slot in circuit.labels.items():
             known = self._book.get(tick - back)
             slot.gate.open = known is not None
@@ -197,7 +203,7 @@ class Learner:
             return None
         self._book[frame] = label
         at_output = frame + self.latency
-        return self._seen(self._circuit, frame, at_output) if at_output < self.ticks else None
+        return self._seen(self._dyads.circuit, frame, at_output) if at_output < self.ticks else None
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
@@ -228,9 +234,9 @@ class Learner:
         Raises:
             DualpropError: before the first frame, whose shape they have.
         """
-        if self._shape is None:
+        if self._dyads.shape is None:
             raise DualpropError("memory: there is none before the first frame")
-        return self._circuit.memory
+        return self._dyads.circuit.memory
 
     @property
     def missed(self) -> int:
@@ -239,13 +245,14 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next tick depends on: weights, step, states, delay lines, labels that wait."""
+        shape = self._dyads.shape
         return {
             "ticks": self.ticks,
-            "shape": None if self._shape is None else list(self._shape),
+            "shape": None if shape is None else list(shape),
             "net": saved(self.net),
             "step": self.step.state_dict(),
             "labels": self._book.state_dict(),
-            "memory": None if self._shape is None else self._circuit.memory.state_dict(),
+            "memory": None if shape is None else self.memory.state_dict(),
         }
 
     @torch.no_grad()
@@ -271,10 +278,10 @@ class Learner:
         restored(self.net, state["net"], "state: net")
         self.step.load_state_dict(state["step"])
         self._begin(None if state["shape"] is None else tuple(state["shape"]))
-        if self._shape is not None:
-            memory = self._circuit.memory
+        if self._dyads.shape is not None:
+            memory = self.memory
             memory.load_state_dict(restored(memory.state_dict(), state["memory"], "state: memory"))
-            self._circuit.see()
+            self._dyads.circuit.see()
         self._book.load_state_dict(state["labels"])
         self.ticks = int(restored(self.ticks, state["ticks"], "state: ticks"))
 
@@ -283,58 +290,33 @@ class Learner:
         features, classes = growth.wanted(x, y)
         if features or classes:
             if y is not None:
-                Encoder(self.loss, self.samples, (growth.classes + classes,), self._like)(y)  # or an error
+                Encoder(self.loss, self.samples, (growth.classes + classes,), self._dyads.like)(y)  # or an error
             self._widen(features, classes)
 
     def _take(self, shape: Shape) -> None:
         """Frames of this shape come in."""
-        if self._shape is not None:
-            raise DualpropError(f"x: shape {shape}, but the frames before had {self._shape}")
+        if self._dyads.shape is not None:
+            raise DualpropError(f"x: shape {shape}, but the frames before had {self._dyads.shape}")
         self.net.shapes(shape)
         self._begin(shape)
 
     def _widen(self, inputs: int, outputs: int) -> None:
         """Further features and classes; weights, optimizer, states and labels that wait are kept."""
-        kept, shape = self._states(), self._shape
+        kept, shape = self._dyads.states(), self._dyads.shape
         self.net.widen(inputs=inputs, outputs=outputs)
         self.step.widened()
         self._book.widen(outputs)
         self._begin(None if shape is None else (shape[0] + inputs,), kept)
 
     def _begin(self, shape: Shape | None, kept: dict[str, Any] | None = None) -> None:
-        """Dyads for frames of this shape: as they were kept, otherwise at zero."""
-        self._shape, self._kept = shape, kept
-        self._bound: Circuit | None = None
-        out = () if shape is None else self.net.shapes(shape)[-1]
-        self._encoder = Encoder(self.loss, self.samples, out, self._like)
+        """Dyads and labels for frames of this shape."""
+        self._dyads.begin(shape, kept)
+        out = () if shape is None else self.net.shapes(shape)[self._output]
+        self._encoder = Encoder(self.loss, self.samples, out, self._dyads.like)
 
-    @property
-    def _circuit(self) -> Circuit:
-        """The dyads, bound to the weights as they lie in memory now."""
-        ground = [
-            None if p is None else (p.data_ptr(), p.requires_grad) for own in self._owned for p in own.values()
-        ]
-        if self._bound is None or ground != self._ground:
-            self._bound, self._ground, self._kept = self._made(), ground, None
-        return self._bound
-
-    def _states(self) -> dict[str, Any] | None:
-        """What the dyads are to go on from."""
-        return self._kept if self._bound is None else self._bound.memory.state_dict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without calls that are bound to these tensors, for copies and pickles."""
-        return {**vars(self), "_bound": None, "_ground": [], "_kept": self._states()}
-
-    @property
-    def _like(self) -> Tensor:
-        """A tensor of the parameters' type, where they are."""
-        return next(p for own in self._owned for p in own.values() if p is not None)
-
-    def _made(self) -> Circuit:
-        assert self._shape is not None
-        kept = self._states()
-        circuit = Circuit(
+    def _made(self, shape: Shape, like: Tensor) -> Circuit:
+        """Dyads at zero."""
+        return Circuit(
             self.net,
             self._nudge,
             self.loss,
@@ -342,14 +324,10 @@ class Learner:
             lags=self._lags,
             forward=self.pairing.forward,
             learns=self._learns,
-            shapes=self.net.shapes(self._shape),
+            shapes=self.net.shapes(shape),
             samples=self.samples,
-            like=self._like,
+            like=like,
         )
-        if kept is not None:
-            circuit.memory.load_state_dict(kept)
-            circuit.see()
-        return circuit
 
     def _learns(self, link: Link) -> Any:
         return self.step.bind(link, 1 / (self._nudge.beta[link.above.number - 1] * self.samples))
@@ -365,7 +343,7 @@ class Learner:
         """A frame, or an error."""
         if type(x) is not Tensor:
             check("x", x, Tensor)
-        like = self._like
+        like = self._dyads.like
         if x.dtype is not like.dtype or x.device != like.device:
             raise DualpropError(
                 f"x: {x.dtype} on {x.device}, but the net's parameters are {like.dtype} on {like.device}"
@@ -380,23 +358,29 @@ class Learner:
         return x.detach() if x.requires_grad else x
 
 
-def _step(step: WeightStep | torch.optim.Optimizer | str, lr: float | None) -> WeightStep:
-    """What moves the weights."""
-    if isinstance(step, str):
-        return STEPS[step](0.3 if lr is None else lr)
-    if lr is not None:
-        raise DualpropError(f"lr={lr:g}: the step that is given has a rate of its own")
-    return step if isinstance(step, WeightStep) else Gradients(step)
+def _output(wiring: Wiring) -> int:
+    """The number of the output layer."""
+    if len(wiring.inputs) > 1 or len(wiring.outputs) > 1:
+        ends = {"inputs": wiring.inputs, "outputs": tuple(map(wiring.name, wiring.outputs))}
+        several = "; ".join(f"{what} {', '.join(names)}" for what, names in ends.items() if len(names) > 1)
+        raise DualpropError(f"net: a learner takes one with one input and one output, but this one has {several}")
+    output = wiring.outputs[0]
+    if further := wiring.out_of[output]:
+        raise DualpropError(
+            "net: a learner takes one whose output leads nowhere else, "
+            f"but this one has {wiring.arrow(further[0])}"
+        )
+    return output
 
 
-def _updates(schedule: Schedule | str | None, net: Net) -> Sequence[Update]:
-    """The updates of a tick, the same for each."""
+def _updates(schedule: Schedule | str | None, wiring: Wiring) -> Sequence[Update]:
+    """The updates of a tick, the same for each, once there is a frame everywhere."""
     order = parse(schedule) if isinstance(schedule, str) else schedule or Parallel(1)
     if order.tolerance or order.damping:
         raise DualpropError(f"schedule={order!r}: a tick settles nothing; give no tolerance and no damping")
     generator = torch.Generator().manual_seed(order.seed)
     before = generator.get_state()
-    updates = order.plan(net.wiring, generator)
+    updates = order.plan(wiring, generator, done=wiring.depth)
     if not torch.equal(before, generator.get_state()):
         raise DualpropError(f"schedule={order!r}: draws its order, but that of a tick must stand")
     return updates

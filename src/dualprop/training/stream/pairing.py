@@ -1,7 +1,8 @@
 """Which drive and which state below an error is paired with: those of now, or those of its own frame.
 
 A frame is at layer k after k - 1 ticks, at the output after L - 1, and its error comes to layer k 2(L - k) ticks
-after the frame was there.
+after the frame was there. In a net that is no chain k is the length of the longest way to a layer, and L that to
+the output.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from typing_extensions import override
 
 from dualprop.arguments import CountOrZero, checked
-from dualprop.engines.dyads.schedules import Update
+from dualprop.engines.dyads.frames import ages
+from dualprop.engines.dyads.schedules import Sweep, Update
 from dualprop.errors import DualpropError
+from dualprop.nets.wiring import Wiring
 
 
 class Pairing(ABC):
@@ -29,15 +33,15 @@ class Pairing(ABC):
     forward: bool = False
 
     @abstractmethod
-    def lags(self, updates: Sequence[Update], depth: int) -> list[int]:
+    def lags(self, updates: Sequence[Update], wiring: Wiring) -> list[int]:
         """How many ticks ago each layer 1..L saw the frame whose error comes to it now.
 
         Args:
             updates: those of one tick.
-            depth: L.
+            wiring: how the layers are connected.
 
         Raises:
-            DualpropError: if it cannot say that of these updates.
+            DualpropError: if it cannot say that of these updates, or of this net.
         """
 
 
@@ -55,8 +59,8 @@ class Present(Pairing):
     """
 
     @override
-    def lags(self, updates: Sequence[Update], depth: int) -> list[int]:
-        return [0] * depth
+    def lags(self, updates: Sequence[Update], wiring: Wiring) -> list[int]:
+        return [0] * wiring.depth
 
 
 @checked
@@ -68,6 +72,9 @@ class Delayed(Pairing):
     error d belongs to; with frozen weights it is that frame's reverse-mode difference exactly. A neuron of layer k
     remembers its last 2(L - k) + 1 drives, a synapse into it as many states below; `late` more of each where
     labels come late. (All layers' lines are kept as long as the first one's.)
+
+    In a graph without cycles the same holds of every way: along an edge that is a short cut the state waits for
+    what comes the long way, and so does the difference on its way down, each in a line of its own.
 
     That is so where every layer is updated once a tick. In a whole sweep at every tick, `schedule=Sweep()`, an
     error meets its own frame within the tick, and nothing has to be remembered: one sample, one step.
@@ -88,13 +95,18 @@ class Delayed(Pairing):
     forward = True
 
     @override
-    def lags(self, updates: Sequence[Update], depth: int) -> list[int]:
+    def lags(self, updates: Sequence[Update], wiring: Wiring) -> list[int]:
+        if cycles := [e for e, (source, target) in enumerate(wiring.edges) if source >= target]:
+            raise DualpropError(
+                f"pairing: {wiring.arrow(cycles[0])} closes a cycle, so that states are of no single frame and "
+                "Delayed() cannot say when its error comes; Present() takes any net"
+            )
         order = [tuple(update.layers) for update in updates]
-        if order == [(k,) for k in (*range(1, depth + 1), *range(depth - 1, 0, -1))]:
-            return [self.late] * depth
-        if [sorted(layers) for layers in order] != [list(range(1, depth + 1))]:
+        sweep = [tuple(update.layers) for update in Sweep().plan(wiring, torch.Generator())]
+        if order != sweep and [sorted(layers) for layers in order] != [list(range(1, wiring.depth + 1))]:
             raise DualpropError(
                 "schedule: a delay line has one place for each tick, so Delayed() needs one update of all layers "
                 "in it, Parallel(1), or one sweep, Sweep(); Present() takes any schedule"
             )
-        return [2 * (depth - k) + self.late for k in range(1, depth + 1)]
+        age, (output,) = ages(updates, wiring)[-1], wiring.outputs
+        return [2 * max(0, age[output] - age[k]) + self.late for k in range(1, wiring.depth + 1)]

@@ -182,14 +182,19 @@ class Centred(Normalised):
     def __init__(self, lr: NotNegative, memory: Count = 1000) -> None:
         super().__init__(lr)
         self.memory = memory
-        self._means: dict[int, Tensor] = {}  # by the number of the layer above
-        self._seen: dict[int, int] = {}
+        self._means: dict[str, Tensor] = {}  # by the numbers of the layers at the ends of an edge
+        self._seen: dict[str, int] = {}
 
     def check(self, net: Net) -> None:
-        """Dense synapses without pools, with biases that are parameters and learn."""
-        for synapse in net.synapses:
+        """Dense synapses without pools, with biases that are parameters and learn; or what has no parameters."""
+        edges = net.wiring.edges
+        for e, synapse in enumerate(net.synapses):
+            if not any(True for part in synapse.parts for _ in part.parameters()):
+                continue
             if not isinstance(synapse, Dense) or synapse.pool is not None or not _learns(synapse.bias):
                 raise DualpropError(f"step='centred': takes dense synapses with a bias that learns, not {synapse}")
+            if edges[e] in edges[:e]:
+                raise DualpropError(f"step='centred': takes one edge {net.wiring.arrow(e)}, but there are several")
 
     def bind(self, link: Link, scale: float) -> Call:
         """What is bound to one synapse shares its mean."""
@@ -198,7 +203,7 @@ class Centred(Normalised):
         assert synapse.bias is not None
         assert z is not None
         assert difference is not None
-        k, flat, bias = link.above.number, z.flatten(1), synapse.bias.detach()
+        k, flat, bias = f"{link.below.number}-{link.above.number}", z.flatten(1), synapse.bias.detach()
         c, m, seen, samples = torch.empty_like(flat), self._mean(k, flat), self._seen, len(flat)
         centred = Neurons(link.below.number, link.below.potential)
         centred.mean = c
@@ -219,8 +224,8 @@ class Centred(Normalised):
 
         return learn_centred
 
-    def _mean(self, k: int, z: Tensor) -> Tensor:
-        """What is below layer k on average: as it is known, zero where it has been widened."""
+    def _mean(self, k: str, z: Tensor) -> Tensor:
+        """What is below an edge on average: as it is known, zero where it has been widened."""
         known = self._means.get(k)
         if known is None or len(known) != z.shape[1]:
             self._means[k] = z.new_zeros(z.shape[1])
@@ -231,14 +236,14 @@ class Centred(Normalised):
 
     def state_dict(self) -> dict[str, Any]:
         """The learning rate and the means."""
-        means = {str(k): m.clone() for k, m in self._means.items()}
-        return {**super().state_dict(), "means": means, "seen": {str(k): n for k, n in self._seen.items()}}
+        means = {k: m.clone() for k, m in self._means.items()}
+        return {**super().state_dict(), "means": means, "seen": dict(self._seen)}
 
     def load_state_dict(self, state: Any) -> None:
         """Take it back."""
         super().load_state_dict(state)
-        self._means = {int(k): m.clone() for k, m in state["means"].items()}
-        self._seen = {int(k): int(n) for k, n in state["seen"].items()}
+        self._means = {k: m.clone() for k, m in state["means"].items()}
+        self._seen = {k: int(n) for k, n in state["seen"].items()}
 
 
 def _learns(bias: Tensor | None) -> bool:
@@ -300,3 +305,20 @@ class Gradients(WeightStep):
 
 
 STEPS: Registry[type[Local]] = Registry("step", {"normalised": Normalised, "centred": Centred, "sgd": SGD})
+
+
+def chosen(step: WeightStep | torch.optim.Optimizer | str, lr: float | None) -> WeightStep:
+    """What moves the weights.
+
+    Args:
+        step: a name in `STEPS`, an optimizer of PyTorch's, or the thing itself.
+        lr: the rate of the first, 0.3 by default.
+
+    Raises:
+        DualpropError: for a rate beside one of the others, or an unknown name.
+    """
+    if isinstance(step, str):
+        return STEPS[step](0.3 if lr is None else lr)
+    if lr is not None:
+        raise DualpropError(f"lr={lr:g}: the step that is given has a rate of its own")
+    return step if isinstance(step, WeightStep) else Gradients(step)

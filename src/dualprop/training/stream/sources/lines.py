@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from typing import Any, NamedTuple
 
 from dualprop.errors import DualpropError
 from dualprop.files import parse_json
+from dualprop.training.stream.sources.names import shortened
 
 
 class Sample(NamedTuple):
@@ -42,8 +44,9 @@ class Lines:
     """Reads line after line: JSON objects, or CSV if the first is no object; that is then its header.
 
     An object's numbers and words are features by their names, and those of a list are named by name and place. A
-    line of `frame` and the target alone brings the label of a frame that came before: the one that a line has
-    called so, or, where lines have no `frame`, the one of that number, counted from 0 without those left out.
+    line of `frame` and the target alone, all other cells empty, brings the label of a frame that came before: the
+    one that a line has called so, or, where lines have no `frame`, the one of that number, counted from 0 without
+    those left out.
 
     Args:
         target: the name of the label.
@@ -81,7 +84,8 @@ class Lines:
             self._header = _cells(line)
         except (ValueError, csv.Error) as error:
             return Unread(self.number, str(error))
-        return None
+        known = self.target in self._header
+        return None if known else Unread(self.number, f"the header has no {self.target!r}, so no line has a label")
 
 
 def _of_json(number: int, line: str, target: str) -> Sample:
@@ -91,27 +95,32 @@ def _of_json(number: int, line: str, target: str) -> Sample:
         raise DualpropError(f"no JSON ({error.msg})") from None
     if not isinstance(values, dict):
         raise DualpropError("no JSON object")
-    label, frame = values.pop(target, None), values.pop("frame", None)
-    if isinstance(label, list | dict):
-        raise DualpropError(f"{target}={label!r}: must be a word or a number")
-    if frame is not None and type(frame) not in (int, str):
-        raise DualpropError(f"frame={frame!r}: must be a whole number or a word")
-    if frame is not None and not values:
-        return Sample(number, None, label, frame)
-    features: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        parts = {f"{name}.{i}": each for i, each in enumerate(value)} if isinstance(value, list) else {name: value}
-        features |= parts
-    return Sample(number, features, label, frame)
+        listed = isinstance(value, list) and name not in (target, "frame")
+        flat |= {f"{name}.{i}": each for i, each in enumerate(value)} if listed else {name: value}
+    return _sample(number, flat, target)
 
 
 def _of_csv(number: int, header: list[str], line: str, target: str) -> Sample:
     cells = _cells(line)
     if len(cells) != len(header):
         raise DualpropError(f"{len(cells)} values, but the header has {len(header)} names")
-    values = {name: _value(cell) for name, cell in zip(header, cells, strict=True)}
-    label = values.pop(target, None)
-    return Sample(number, values, label)
+    values: dict[str, Any] = {name: _value(cell) for name, cell in zip(header, cells, strict=True)}
+    if isinstance(frame := values.get("frame"), float) and frame.is_integer():
+        values["frame"] = int(frame)
+    return _sample(number, values, target)
+
+
+def _sample(number: int, values: dict[str, Any], target: str) -> Sample:
+    """A line's values as features, label and frame."""
+    label, frame = values.pop(target, None), values.pop("frame", None)
+    if isinstance(label, list | dict) or (isinstance(label, float) and not math.isfinite(label)):
+        raise DualpropError(f"{target}={shortened(label)}: must be a word or a finite number")
+    if frame is not None and type(frame) not in (int, str):
+        raise DualpropError(f"frame={shortened(frame)}: must be a whole number or a word")
+    alone = frame is not None and all(value is None for value in values.values())
+    return Sample(number, None if alone else values, label, frame)
 
 
 def _cells(line: str) -> list[str]:

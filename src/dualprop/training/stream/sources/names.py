@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import reprlib
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -113,8 +114,16 @@ def _read(name: Hashable, value: Any) -> tuple[str, float]:
     if isinstance(value, str):
         return f"{name}={value}", 1.0
     if not isinstance(value, int | float | numbers.Real) and not hasattr(value, "__float__"):
-        raise DualpropError(f"{name}={value!r}: must be a number or a word")
-    number = float(value)
+        raise DualpropError(f"{name}={shortened(value)}: must be a number or a word")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise DualpropError(f"{name}={number}: NaN or infinite")
     return str(name), number
+
+
+def shortened(value: Any) -> str:
+    """A value in a message, whatever a line has in it."""
+    return reprlib.repr(value)
