@@ -225,3 +225,39 @@ def test_two_processes_are_one(kind, tmp_path):
     for ours in two:
         torch.testing.assert_close(ours, one, rtol=1e-4, atol=1e-6)
     assert all(float(grad.norm()) > 1e-3 for step in one["gradients"] for grad in step)
+
+
+def test_several_inputs_and_outputs_of_a_loader_that_collates(tmp_path):
+    """Which makes lists of tuples; losses add up, the accuracy is that of the first output."""
+
+    def graph():
+        g = dp.Graph()
+        x, z = g.input("x"), g.input("z")
+        make = torch.Generator().manual_seed(1)
+        h = g.layer("h", {x: dp.Dense(5, 6, generator=make), z: dp.Dense(4, 6, generator=make)}, "tanh")
+        outputs = [g.layer(n, {h: dp.Dense(6, k, generator=make)}, "linear") for n, k in (("a", 3), ("b", 2))]
+        return dp.DualProp(g.net(outputs), loss="cross_entropy", beta=0.1)
+
+    make = torch.Generator().manual_seed(0)
+    x, z = torch.randn(6, 5, generator=make), torch.randn(6, 4, generator=make)
+    y = torch.arange(6) % 3, torch.arange(6) % 2
+    samples = [((x[k], z[k]), (y[0][k], y[1][k])) for k in range(6)]
+    loader = torch.utils.data.DataLoader(samples, batch_size=6)
+    ours, theirs = graph(), graph()
+    module = DualPropModule(ours, sgd)
+    options = {**QUIET, "enable_checkpointing": False, "accelerator": "cpu", "default_root_dir": tmp_path}
+    trainer = lightning.Trainer(max_epochs=1, **options)
+    trainer.fit(module, loader)
+    theirs.backward((x, z), y)
+    sgd(theirs.net.parameters()).step()
+    same(ours.net, theirs.net)
+    (scores,) = trainer.test(module, loader, verbose=False)
+    outputs = ours.predict((x, z))
+    losses = [float(torch.nn.functional.cross_entropy(o, t)) for o, t in zip(outputs, y, strict=True)]
+    assert scores["test_loss"] == pytest.approx(sum(losses), rel=1e-5)
+    assert scores["test_accuracy"] == pytest.approx(float((outputs[0].argmax(1) == y[0]).float().mean()))
+
+
+def test_a_rule_that_is_none_is_refused():
+    with pytest.raises(dp.DualpropError, match="rule='dp': must be a"):
+        DualPropModule("dp", sgd)

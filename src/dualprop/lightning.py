@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Optimizer
 
+from dualprop.arguments import check
 from dualprop.errors import DualpropError
 from dualprop.extras import extra
 from dualprop.nets.synapses import without_hooks
 from dualprop.rules import Rule
+from dualprop.rules.batch import in_order, pair_of
 
 with extra("lightning"):
     from lightning import LightningModule
@@ -54,14 +55,15 @@ class DualPropModule(LightningModule):  # type: ignore[misc]
 
     Args:
         rule: bound to the net that is trained. It makes one weight update a batch.
-        optimizer: makes the optimizer of the net's parameters.
+        optimizer: makes the optimizer of the net's parameters, or what else `configure_optimizers` may return.
 
     Raises:
         DualpropError: for a rule that makes several weight updates a batch, which Lightning's loop does not.
     """
 
-    def __init__(self, rule: Rule, optimizer: Callable[[Iterable[Parameter]], Optimizer]) -> None:
+    def __init__(self, rule: Rule, optimizer: Callable[[Iterable[Parameter]], Any]) -> None:
         super().__init__()
+        check("rule", rule, Rule)
         if rule.updates_per_batch not in (None, 1):
             raise DualpropError(
                 f"rule: makes {rule.updates_per_batch} weight updates a batch, but Lightning makes one"
@@ -72,32 +74,44 @@ class DualPropModule(LightningModule):  # type: ignore[misc]
         """The rule's own prediction."""
         return self.rule.predict(x)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int = 0) -> Tensor:
+    def training_step(self, batch: tuple[Any, Any], _: int = 0) -> Tensor:
         """The loss of a batch, whose backward pass gives the rule's gradients."""
         parameters = list(self.net.parameters())
         kept = [p.grad for p in parameters]
         for p in parameters:
             p.grad = None
+        x, y = pair_of(batch)
         with without_hooks(parameters, *HOOKS):  # autograd will call them
-            step = self.rule.backward(*batch)
+            step = self.rule.backward(x, y)
         gradients = [p.grad for p in parameters]
         for p, grad in zip(parameters, kept, strict=True):
             p.grad = grad
-        self.log("train_loss", step.loss.detach(), batch_size=len(batch[0]))
+        self.log("train_loss", step.loss.detach(), batch_size=len(in_order(x)[0]))
         loss: Tensor = _Gradients.apply(step.loss, gradients, *parameters)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int = 0) -> None:
+    def validation_step(self, batch: tuple[Any, Any], _: int = 0) -> None:
         """Log val_loss and, of class indices, val_accuracy."""
-        x, y = batch
-        output, loss = self.rule.predict(x), self.rule.loss
-        numbers = {"val_loss": loss.value(output, loss.encode(y, output.shape, output.dtype)).mean()}
-        if not y.is_floating_point():
-            numbers["val_accuracy"] = (output.argmax(1) == y).float().mean()
-        self.log_dict(numbers, batch_size=len(x), sync_dist=True, prog_bar=True)
+        self._log_scores("val", batch)
 
-    def configure_optimizers(self) -> Optimizer:
-        """The optimizer."""
+    def test_step(self, batch: tuple[Any, Any], _: int = 0) -> None:  # noqa: PT019 - no test of pytest's
+        """Log test_loss and, of class indices, test_accuracy."""
+        self._log_scores("test", batch)
+
+    def _log_scores(self, part: str, batch: tuple[Any, Any]) -> None:
+        """Of the rule's prediction: the loss summed over outputs, the accuracy at the first."""
+        x, y = pair_of(batch)
+        outputs, targets = in_order(self.rule.predict(x)), in_order(y)
+        encoded = [
+            loss.encode(t, z.shape, z.dtype) for loss, t, z in zip(self.rule.losses, targets, outputs, strict=True)
+        ]
+        numbers = {f"{part}_loss": self.rule.value(outputs, encoded)}
+        if not targets[0].is_floating_point():
+            numbers[f"{part}_accuracy"] = (outputs[0].argmax(1) == targets[0]).float().mean()
+        self.log_dict(numbers, batch_size=len(targets[0]), sync_dist=True, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """What `optimizer` makes."""
         return self.make_optimizer(self.net.parameters())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -40,8 +40,12 @@ def own_of(method):
 
 
 def described_in(thing, argument):
-    """The first line about an argument in a docstring, of which Python 3.13 keeps no common indentation."""
-    return re.search(rf"(?m)^    {argument}: (.*)", inspect.getdoc(thing))[1]
+    """The first line about an argument in a docstring, whose first word has a large letter in help.
+
+    Python 3.13 keeps no common indentation.
+    """
+    text = re.search(rf"(?m)^    {argument}: (.*)", inspect.getdoc(thing))[1]
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text
 
 
 def helped(out):
@@ -118,7 +122,7 @@ def test_the_settings_of_a_rule_that_is_named(dualprop, rule):
             described = described_in(RULES[rule].rule, each)
             assert " ".join(described.split()[:4]) in text
     both = helped(dualprop("compare", "--rules", "dp,ep", "--help")[1])["rule dp, ep"][0]
-    assert re.search(r"--beta +the strength of the nudges.*?\(dp\) β, positive.*?\(ep\)", both)
+    assert re.search(r"--beta +The strength of the nudges.*?\(dp\) β, positive.*?\(ep\)", both)
 
 
 def test_completion_knows_commands_options_and_names(dualprop):

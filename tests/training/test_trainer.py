@@ -222,3 +222,35 @@ def test_an_optimizer_of_another_net_and_a_wrong_number_of_epochs_are_refused():
     for epochs in (0, -1, True, 1.5, None, "2"):
         with refused("^epochs="):
             trainer.fit(epochs)
+
+
+def test_several_inputs_are_trained_and_evaluated_on():
+    """A loader makes lists of their tuples; the sum of two inputs' drives is that of one which holds both."""
+    one, rule, opt = parts()
+    weight, bias = one.stack[0].synapse.weight, one.stack[0].synapse.bias
+    g = dp.Graph()
+    x, z = g.input("x"), g.input("z")
+    edges = {x: dp.Dense(4, 9), z: dp.Dense(2, 9, bias=False)}
+    h = g.layer("h", edges, "tanh")
+    two = g.net([g.layer("y", {h: dp.Dense(9, 7)}, "linear")])
+    with torch.no_grad():
+        edges[x].weight.copy_(weight[:, :4])
+        edges[x].bias.copy_(bias)
+        edges[z].weight.copy_(weight[:, 4:])
+        two.stack[1].synapse.load_state_dict(one.stack[1].synapse.state_dict())
+    split = [((x[k, :4], x[k, 4:]), y[k]) for x, y in batches() for k in range(len(x))]
+    pairs = DataLoader(split, batch_size=8)
+    trainer = dp.Trainer(one, rule, opt, batches())
+    other = dp.Trainer(
+        two, dp.DualProp(two, loss="cross_entropy", beta=0.1), torch.optim.SGD(two.parameters(), lr=0.1), pairs
+    )
+    assert other.fit(2)["loss"] == pytest.approx(trainer.fit(2)["loss"], rel=1e-5)
+    assert other.evaluate(pairs) == pytest.approx(trainer.evaluate(batches()), rel=1e-5)
+
+
+def test_several_outputs_are_refused():
+    g = dp.Graph()
+    x = g.input("x")
+    net = g.net([g.layer(name, {x: dp.Dense(6, 7)}, "linear") for name in "ab"])
+    with refused("net: has 2 outputs, but metrics are of one"):
+        dp.Trainer(net, dp.DualProp(net), torch.optim.SGD(net.parameters(), lr=0.1), batches())

@@ -13,6 +13,7 @@ import warnings
 from typing import Any
 
 from cyclopts import App, CycloptsError
+from cyclopts.exceptions import UnusedCliTokensError
 
 import dualprop
 from dualprop.cli._help import Columns
@@ -113,6 +114,9 @@ def _run(words: list[str]) -> int:
         return STOPPED if _rank() else _say(str(stopped), STOPPED)  # the others say the same
     except BrokenPipeError:
         raise
+    except UnusedCliTokensError as error:
+        extra, command = (" ".join(each or ()) for each in (error.unused_tokens, error.command_chain))
+        return _say(f"error: {extra!r}: {command} takes no such word; --help says what it takes", 2)
     except (CycloptsError, DualpropError, OSError) as error:  # a disk that may not be written is no bug of ours
         return _say(f"error: {error}", 2)
     except (MemoryError, RuntimeError) as error:

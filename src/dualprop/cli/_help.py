@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 WIDEST = 100
 """Characters of a line, where the terminal has more."""
-COLUMN = 18
+COLUMN = 20
 """Of the options; a longer one has a line of its own."""
-PLAIN = (None, "none", "false", "the rule's")
+PLAIN = (None, "none", "false", "False", "the rule's")
 """Defaults that are not shown: what they mean goes without saying, or is said."""
 
 
@@ -82,7 +82,7 @@ def _show(console: Console, title: str, rows: Iterable[tuple[str, str]]) -> None
     width, lines = min(console.width, WIDEST), [title]
     for label, meaning in rows:
         beside = len(label) <= COLUMN
-        told = textwrap.wrap(meaning, width - COLUMN - 4, break_on_hyphens=False, break_long_words=False)
+        told = textwrap.wrap(_capital(meaning), width - COLUMN - 4, break_on_hyphens=False, break_long_words=False)
         if not beside:
             lines += textwrap.wrap(label, width, initial_indent="  ", subsequent_indent="  ")
         lines += [
@@ -91,6 +91,11 @@ def _show(console: Console, title: str, rows: Iterable[tuple[str, str]]) -> None
         ]
     if lines[1:]:
         _print(console, "\n".join(lines) + "\n")
+
+
+def _capital(text: str) -> str:
+    """With a large letter at its beginning, if that is none of the equations."""
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text
 
 
 def _print(console: Console, text: str) -> None:

@@ -17,7 +17,7 @@ import docstring_parser
 from cyclopts import Group, Parameter, Token
 
 from dualprop import files
-from dualprop.arguments import Count, NotNegative, declared, read
+from dualprop.arguments import Count, NotNegative, check, declared, read
 from dualprop.cli._help import ByRule
 from dualprop.data import DATASETS
 from dualprop.errors import DualpropError
@@ -189,8 +189,8 @@ else:
     RecipeOption = Annotated[
         _one_of(recipes.shipped()) | None,
         Parameter(
-            help="Settings to start from, which options override; or a TOML file. Its schedule scales with "
-            f"--epochs. Names: {', '.join(recipes.shipped())}.",
+            help="Settings to start from, which options override, by name or as a TOML file. "
+            f"Names: {', '.join(recipes.shipped())}.",
             show_choices=False,
         ),
     ]
@@ -217,7 +217,8 @@ def merged(
     """The settings that were given, a rule's own among them, and channels after those of `--devices`."""
     given = dict(settings or {})
     for name, value in (devices or {}).items():
-        _, on, argument, _ = DEVICES[name]
+        kind, on, argument, _ = DEVICES[name]
+        check(name, value, kind)
         channel = {"channel": "noise" if argument == "sigma" else "quantised", argument: value}
         table = given["devices"] = dict(given.get("devices", {}))
         before = table.get(on, [])

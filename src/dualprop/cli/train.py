@@ -28,10 +28,10 @@ def train(
     ] = None,  # torchrun takes --run for one of its own
     resume: Annotated[str | None, Parameter(show_default="a new run")] = None,
     recipe: RecipeOption = None,
-    workers: Annotated[int | None, Parameter(group=_Workers, show_default="none: one process")] = None,
+    workers: Annotated[int | None, Parameter(group=_Workers, show_default="one process")] = None,
     in_flight: Annotated[int | None, Parameter(group=_Workers, show_default="4")] = None,
     held: Annotated[bool, Parameter(group=_Workers, negative="")] = False,
-    address: Annotated[str | None, Parameter(group=_Workers, show_default="this machine, without Ray")] = None,
+    address: Annotated[str | None, Parameter(group=_Workers, show_default="without Ray")] = None,
     settings: SettingOptions | None = None,
     own: RuleOptions | None = None,
     devices: DeviceOptions | None = None,
@@ -40,12 +40,12 @@ def train(
 
     Args:
         run: The run folder to make.
-        resume: Continue this run folder; with more --epochs a finished one, too. "auto" is for a job that is
-            started again: it continues the folder of --run, or makes it.
-        workers: Group the layers onto this many workers, processes that train at their own pace.
-        in_flight: Batches that are on their way through the workers at once.
-        held: A batch stands until it has been learnt from, and states relax by whatever arrives meanwhile.
-        address: Place the workers on this Ray cluster; "local" starts one of this machine.
+        resume: Continue this run folder, with more --epochs a finished one, too; "auto" continues the folder of
+            --run or makes it, for a job that is started again.
+        workers: Group the layers onto so many processes, each at its own pace.
+        in_flight: Batches on their way through the workers at once.
+        held: A batch stands until it has been learnt from; states relax meanwhile.
+        address: Place the workers on this Ray cluster; "local" starts one here.
     """
     auto = resume == AUTO
     if auto and run is None:

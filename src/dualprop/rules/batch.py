@@ -104,3 +104,17 @@ def _shapes(inputs: Sequence[Tensor]) -> tuple[Shape, ...]:
 def in_order(tensors: Inputs) -> tuple[Tensor, ...]:
     """One tensor or several as a tuple."""
     return tensors if isinstance(tensors, tuple) else (tensors,)
+
+
+def pair_of(batch: Any) -> tuple[Any, Any]:
+    """Inputs and targets of what a loader gives, in which tuples of several have become lists.
+
+    Raises:
+        DualpropError: if it is no pair.
+    """
+    if not isinstance(batch, list | tuple) or len(batch) != 2:
+        kind = f"a {type(batch).__name__}"
+        given = f"{kind} of {len(batch)}" if isinstance(batch, list | tuple) else kind
+        raise DualpropError(f"data: a batch is {given}, but it must be a pair of inputs and targets")
+    x, y = (tuple(each) if isinstance(each, list) else each for each in batch)
+    return x, y

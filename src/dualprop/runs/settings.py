@@ -50,8 +50,8 @@ class Settings:
         label_smoothing: part of each target spread over all classes, in [0, 1); for cross_entropy.
         net_settings: the net's own, for example 'top_down=skew;strength=0.2'.
         rule_settings: the rule's own, for example 'alpha=0.5;schedule=sweep:2'.
-        devices: what the hardware is like, in training and in tests: a TOML file with channels for states, drives,
-            feedback_signal, weights and feedback_weights, and with updates for pulsed-sgd; else ideal.
+        devices: what the hardware is like, in training and in tests: a TOML file with channels by what they act
+            on, and with updates for pulsed-sgd; else ideal.
         optimizer: the optimizer.
         lr: learning rate, positive.
         lr_factors: for each layer from the input up, what multiplies lr, as 1,0.6,0.4.
@@ -74,15 +74,14 @@ class Settings:
         std_scale: multiplies the deviations that standardise divides by.
         image_size: side to which the images of a folder are brought.
         background: grey level, 0..255, behind transparent images of a folder.
-        verify_data: read all data before training, also imagenet32's pixels on disk and every sample of a torch
-            Dataset.
+        verify_data: read all data before training, imagenet32's pixels and all samples of a torch Dataset, too.
         precision: of the products; bf16 by autocast.
         channels_last: keep images and their weights in channels-last order.
         compile: let torch.compile speed up what the rule can have compiled.
         seed: of initial weights, split, order of the data and augmentation.
         alignment: compare gradients with back-propagation's after each epoch.
         device: auto, cpu, cuda or mps.
-        threads: of the products on a CPU: a number, or auto (1 if all of them are small).
+        threads: of the products on a CPU: a number, or auto (1 if all are small).
         data_root: where the data is; else DUALPROP_DATA, else your cache folder.
         log_every: steps between two lines of training metrics.
         checkpoint_every: seconds between checkpoints, besides every epoch's.

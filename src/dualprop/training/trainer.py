@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 from dualprop.arguments import Count, CountOrZero, NotNegative, check
 from dualprop.data import batched, own_part
 from dualprop.errors import DivergenceError, DualpropError
-from dualprop.nets.net import Net
+from dualprop.nets.net import Inputs, Net
 from dualprop.rules import Rule
+from dualprop.rules.batch import in_order, pair_of
 from dualprop.rules.diagnostics import first_nonfinite
 from dualprop.rules.state import astray, restored, saved
 from dualprop.training.callbacks.base import Callback
@@ -44,7 +45,7 @@ STATE = ("net", "optimizer", "rule", "rng", "counters", "meter")
 EXPLODED = 1e8
 """Times the first batch's loss (or times 1, where that is less): what has grown so far does not come back."""
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Inputs, Tensor]
 Batches = Iterable[Batch]
 
 
@@ -126,6 +127,11 @@ class Trainer:
         batch_size: int = 100,
     ) -> None:
         check("net", net, Net)
+        if len(net.wiring.outputs) > 1:
+            raise DualpropError(
+                f"net: has {len(net.wiring.outputs)} outputs, but metrics are of one; in a loop of your own "
+                "rule.backward takes several"
+            )
         check("rule", rule, Rule)
         if rule.net.ideal is not net.ideal:
             raise DualpropError("rule: bound to another net than this one")
@@ -185,7 +191,7 @@ class Trainer:
         """The batches of this epoch that are left, and its numbers."""
         begun, before = time.perf_counter(), self.epoch_seconds
         for batch in self.data.epoch(self.epoch, self.batch):
-            self.learn(*_pair(batch))
+            self.learn(*pair_of(batch))
             self.epoch_seconds = before + time.perf_counter() - begun
             for callback in self.callbacks:
                 callback.step(self)
@@ -195,7 +201,7 @@ class Trainer:
         self.seconds, self.epoch_seconds = self.seconds + self.epoch_seconds, 0.0
         self.meter.clear()
 
-    def learn(self, x: Tensor, y: Tensor) -> None:
+    def learn(self, x: Inputs, y: Tensor) -> None:
         """Make every weight update of the rule on the next batch, and count it.
 
         The loss and the output are those before the first update. What the rule measures is the mean over the
@@ -252,10 +258,10 @@ class Trainer:
         loss, tally = self.rule.loss.smoothed(0.0), self._evaluated
         tally.clear()
         for batch in batches:
-            x, y = _pair(batch)
+            x, y = pair_of(batch)
             with self.autocast():
                 output = self.rule.predict(self.processes.shard(x, y)[0])
-            output = self.processes.gather(output.to(x.dtype), len(y))
+            output = self.processes.gather(output.to(in_order(x)[0].dtype), len(y))
             tally.add(float(loss.value(output, loss.encode(y, output.shape, output.dtype)).mean()), output, y)
         numbers = tally.means()
         if not math.isfinite(numbers["loss"]):
@@ -346,7 +352,7 @@ class Trainer:
 
     def _where(self) -> str:
         """Where the numbers went astray, or what the inference that is to show it says."""
-        x, y = self.last or _pair(next(iter(self.data.epoch(self.epoch))))
+        x, y = self.last or pair_of(next(iter(self.data.epoch(self.epoch))))
         try:
             return f"first in {first_nonfinite(self.rule, x, y)}"
         except DivergenceError as error:
@@ -360,13 +366,3 @@ class Trainer:
         except DivergenceError as error:
             epoch = self.epoch + (self.batch > 0)
             raise DivergenceError(f"at step {self.step} (epoch {epoch}) {error}") from None
-
-
-def _pair(batch: Any) -> Batch:
-    """Inputs and targets."""
-    if not isinstance(batch, list | tuple) or len(batch) != 2:
-        kind = f"a {type(batch).__name__}"
-        given = f"{kind} of {len(batch)}" if isinstance(batch, list | tuple) else kind
-        raise DualpropError(f"data: a batch is {given}, but it must be a pair of inputs and targets")
-    x, y = batch
-    return x, y

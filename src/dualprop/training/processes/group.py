@@ -18,6 +18,8 @@ from torch.nn import Parameter
 from typing_extensions import override
 
 from dualprop.errors import DualpropError
+from dualprop.nets.net import Inputs
+from dualprop.rules.batch import in_order
 from dualprop.training.processes import torchrun
 
 T = TypeVar("T")
@@ -39,8 +41,8 @@ class Alone:
         """Whether this process writes and speaks for all."""
         return self.rank == 0
 
-    def shard(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """This process's part of a batch, the same rows of every batch: x of shape (B, ...) and y (B,)."""
+    def shard(self, x: Inputs, y: Tensor) -> tuple[Inputs, Tensor]:
+        """This process's part of a batch, the same rows of every batch: x, one or several (B, ...), and y (B,)."""
         return x, y
 
     def gather(self, output: Tensor, samples: int) -> Tensor:
@@ -84,13 +86,14 @@ class Group(Alone):
         self._share = 0.0  # of the batch last cut
 
     @override
-    def shard(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def shard(self, x: Inputs, y: Tensor) -> tuple[Inputs, Tensor]:
         rows = slice(self.rank, None, self.count)
         self._share = len(y[rows]) / len(y)
         if not self._share:
             rows = slice(0, 1)
         own = y[rows]
-        return torch.empty_like(x[: len(own)]).copy_(x[rows]), own  # in the memory order of x
+        cut = tuple([torch.empty_like(z[: len(own)]).copy_(z[rows]) for z in in_order(x)])  # in their memory order
+        return (cut if isinstance(x, tuple) else cut[0]), own
 
     @override
     def gather(self, output: Tensor, samples: int) -> Tensor:
