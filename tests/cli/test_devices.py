@@ -23,7 +23,7 @@ def test_wrong_words_are_one_line(dualprop):
     for words, says in (
         (["--state-bits", "17"], "bits=17: must be a whole number in [1, 16]"),
         (["--noise", "-1"], "noise=-1"),
-        (["--noise", "nan"], "sigma='nan'"),
+        (["--noise", "nan"], "noise='nan'"),
         (["--devices", "missing.toml"], "missing.toml: no such file"),
     ):
         code, _, err = dualprop("train", "--data", "digits", *words)
