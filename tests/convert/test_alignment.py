@@ -57,6 +57,12 @@ def test_several_arguments_and_what_is_refused():
         assert dp.alignment(module, F.cross_entropy, given, y).total > 0.99
     with pytest.raises(dp.DualpropError, match="Linear is not converted"):
         dp.alignment(nn.Linear(2, 2), F.cross_entropy, x, y)
+    for wrong, says in (
+        ((x, y), "loss_fn: of type Tensor, but it must be a function"),
+        ((F.cross_entropy, x), "y: missing"),
+    ):
+        with pytest.raises(dp.DualpropError, match=says):
+            dp.alignment(module, *wrong)
     with pytest.raises(dp.DualpropError, match="no parameter gets a gradient"):
         dp.alignment(module, lambda output, y: x.clone().requires_grad_().sum(), x, y)
 

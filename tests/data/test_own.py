@@ -130,7 +130,7 @@ class Listed(torch.utils.data.Dataset):
         ((FEATURES, LABELS - 1), "labels must be classes, counted from 0, .* not -1"),
         ((FEATURES, LABELS * 10**9), "fewer than 1,000,000"),
         ((FEATURES, np.stack([LABELS, LABELS], 1)), "train y must be labels of shape"),
-        ((FEATURES, np.array(["a"] * 50)), "train y must be numbers"),
+        ((FEATURES, np.array(["a"] * 50)), "train y must be numbers, .*np.unique"),
         (([[1.0, 2.0], [3.0]], [0, 1]), "train X must be numbers, of one shape each"),
         ((FEATURES + 1j, LABELS), "train X must be real numbers"),
         ((torch.eye(50).to_sparse(), LABELS), "in a dense array"),

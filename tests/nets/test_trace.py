@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 import torch
 
 import dualprop as dp
@@ -82,3 +83,8 @@ def test_it_sees_what_crosses_devices_too():
     with D.Trace(net) as trace:
         rule.backward(torch.randn(200, 4), torch.arange(200) % 3)
     assert abs(trace.events[1].zeros - 0.5) < 0.1
+
+
+def test_another_module_is_refused():
+    with pytest.raises(dp.DualpropError, match=r"net: of type Linear, but it must be a dualprop\.Net"):
+        D.Trace(torch.nn.Linear(2, 2))

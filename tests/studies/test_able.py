@@ -66,3 +66,16 @@ def test_a_comparison_that_nobody_watches_says_one_line_a_run(tmp_path, capfd):
     assert [line.split("  ")[:2] for line in err.splitlines()] == [
         [f"{rule} on digits, seed 0", "3 epochs"] for rule in ("bp", "dp")
     ]
+
+
+@pytest.mark.parametrize(
+    ("rules", "seeds", "says"),
+    [
+        ("bp", [0], "rules='bp': must be a list of words"),
+        (["bp"], 0, "seeds=0: must be a list of whole numbers"),
+        (["bp"], [0, -1], r"seeds=\[0, -1\]: must be a list of whole numbers of at least 0"),
+    ],
+)
+def test_one_where_there_should_be_several_is_told(tmp_path, rules, seeds, says):
+    with pytest.raises(dp.DualpropError, match=says):
+        compare(rules, seeds, COMMON, tmp_path / "runs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -16,6 +16,7 @@ _OTHERS: dict[Any, tuple[str, str]] = {  # one, and several
     str: ("a word", "words"),
     types.NoneType: ("none", "none"),
     Mapping: ("a table", "tables"),
+    Callable: ("a function", "functions"),
     Any: ("anything", "anything"),
 }
 _LISTS = (list, tuple, Sequence)
@@ -64,7 +65,10 @@ def allowed(annotation: Any, *, several: bool = False) -> str:
     if origin in _NUMBERS:
         return _number(_NUMBERS[origin], info.metadata, several)
     if origin in _OTHERS:
-        return _OTHERS[origin][several]
+        of = (
+            f" of {allowed(parts[1], several=True)}" if origin is Mapping and parts and parts[1] is not Any else ""
+        )
+        return f"{_OTHERS[origin][several]}{of}"
     return f"{_package(kind)}{kind.__name__}s" if several else f"a {_package(kind)}{kind.__name__}"
 
 

@@ -71,6 +71,8 @@ def kind_of(tensor: Tensor) -> str:
 
 def _of_numpy(array: npt.NDArray[Any]) -> Tensor:
     """Without a copy, a memory map that may only be read included: nobody here writes."""
+    if array.dtype.kind in "US":
+        raise TypeError("words become whole numbers by np.unique(y, return_inverse=True)")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dualprop.arguments import Portion, Seed, check, check_entries
+from dualprop.arguments import Portion, Seed, Several, check, check_entries
 from dualprop.data.own import OWN
 from dualprop.errors import CheckpointError, DivergenceError, DualpropError, Interrupted
 from dualprop.nets.devices import Energy
@@ -51,7 +51,8 @@ def plan(
     Raises:
         DualpropError: for an unknown name, a repetition, or a setting that none of the rules has.
     """
-    for name, values in (("rules", rules), ("seeds", seeds)):
+    for name, values, kind in (("rules", rules, Several[str]), ("seeds", seeds, Several[Seed])):
+        check(name, values, kind)
         if not values or len(set(values)) != len(values):
             raise DualpropError(f"{name}={list(values)}: must name at least one, and each once")
     methods = {rule: RULES[rule] for rule in rules}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from dualprop.arguments import Count, NotNegative, checked
+from dualprop.arguments import Count, NotNegative, check, checked
 from dualprop.nets.counting import Kind, counting
 from dualprop.nets.net import Net
 from dualprop.nets.synapses import Synapse, Weighted
@@ -104,6 +104,7 @@ class Trace(counting):
 
     def __init__(self, net: Net) -> None:
         super().__init__()
+        check("net", net, Net)
         self.events = []
         wiring = net.wiring
         self._inputs = set(wiring.inputs)
