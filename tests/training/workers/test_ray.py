@@ -6,6 +6,7 @@ import pytest
 import dualprop as dp
 from dualprop.runs.folder import Run
 from dualprop.training.workers.calls import Mailbox
+from dualprop.training.workers.on_ray import OnRay
 from tests.training.workers.test_processes import SETTINGS, Kill, alive, left, sockets
 
 pytest.importorskip("ray")
@@ -38,6 +39,27 @@ def test_they_learn_where_ray_places_them_and_leave_nothing_behind(carrier, tmp_
     measures = Run.open(tmp_path / "run").metrics("epoch")[-1]["measures"]
     assert measures["updates"] > 300  # fewer the longer Ray takes to place the one that was killed
     assert measures["refused"] == 0
+
+
+@pytest.mark.parametrize(("address", "said"), [("local", "starts here"), ("auto", "answers there")])
+@pytest.mark.parametrize("kind", [Exception, ConnectionError, RuntimeError])
+def test_a_cluster_that_does_not_start_is_one_line_and_leaves_nothing_behind(
+    address, said, kind, sockets, monkeypatch
+):
+    import ray
+
+    def init(**settings):
+        raise kind("The current node\ntimed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    placement = OnRay(address)
+    with pytest.raises(dp.DualpropError) as error:
+        placement.host()
+    assert str(error.value) == (
+        f"address='{address}': no Ray cluster {said} (The current node timed out during startup.)"
+    )
+    placement.end(1.0)
+    assert left(sockets) == []
 
 
 def test_what_has_come_is_bounded_and_the_latest_stays():

@@ -61,9 +61,12 @@ class OnRay(Placement):
                 )
             else:
                 self._ray.init(address=self._address, **quiet)
-        except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+        except Exception as error:  # Ray raises that very class where what it starts is too slow
+            with suppress(Exception):
+                self._ray.shutdown()
+            what = "no Ray cluster starts here" if self._address == LOCAL else "no Ray cluster answers there"
             reason = " ".join(str(error).split())[:200]
-            raise DualpropError(f"address={self._address!r}: no Ray cluster answers there ({reason})") from None
+            raise DualpropError(f"address={self._address!r}: {what} ({reason})") from None
         self._connected = True
 
     def check(self) -> None:
