@@ -126,7 +126,7 @@ def test_frames_may_be_called_something_by_which_a_label_finds_them(dualprop, mo
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines[4:])))
     assert dualprop("stream", "--resume", "r", "--frames", "9")[0] == 0
     assert state("r")["learner"]["labels"]["frames"] == [1]
-    assert "frame=0: none of the last 3 is called so; left out" in caplog.messages
+    assert "line 2: frame=0: none of the last 3 is called so; left out" in caplog.messages
 
 
 def test_a_net_of_another_kind_follows_images(dualprop):

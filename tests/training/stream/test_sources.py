@@ -123,6 +123,9 @@ def test_an_image_that_is_gone_when_its_turn_comes_is_left_out_for_its_time(tmp_
         ({"source": "folder:missing"}, ".*missing: no such folder"),
         ({"source": "folder:."}, ".*has no image"),
         ({"source": "river:Nothing"}, "unknown data set of River's"),
+        ({"source": "river:base"}, "unknown data set of River's"),
+        ({"source": "river:TrumpApproval"}, "source=river:TrumpApproval: is for regression"),
+        ({"source": "river:Yeast"}, "source=river:Yeast: is for multi-output binary classification"),
     ],
 )
 def test_unknown_sources(settings, words, tmp_path, monkeypatch):
@@ -190,7 +193,7 @@ def test_lines_of_csv_may_name_frames_and_bring_labels_that_come_late():
 
 def test_a_header_without_the_target_is_told_and_what_follows_is_read():
     lines = Lines("kind")
-    assert lines.read("a,b") == Unread(1, "the header has no 'kind', so no line has a label")
+    assert lines.read("a,b") == Unread(1, "no column 'kind', so that no line has a label")
     assert lines.read("1,2") == Sample(2, {"a": 1.0, "b": 2.0})
 
 
@@ -238,3 +241,17 @@ def test_numbers_are_scaled_by_all_that_have_been():
     other = Features()
     other.load_state_dict(before)
     assert torch.equal(other.of({"a": 7.0}), features.of({"a": 7.0}))
+
+
+def test_a_data_set_that_cannot_be_fetched_is_one_line(monkeypatch):
+    datasets = pytest.importorskip("river.datasets")
+
+    def broken(self):
+        yield {"a": 1.0}, 0
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(datasets.Phishing, "__iter__", broken)
+    source = made(StreamSettings("river:Phishing"), io.StringIO()).items(0)
+    assert next(source).y == 0
+    with pytest.raises(dp.DualpropError, match=r"^source=river:Phishing: cannot be had \(no route to host\)$"):
+        next(source)

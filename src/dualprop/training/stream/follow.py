@@ -146,9 +146,10 @@ def _follow(
             raise
         except DualpropError as error:
             stream.counts.unread += 1
+            told = f"{item.at}: {error}" if item.at else str(error)
             if settings.strict:
-                raise DataError(f"{error} (strict; what was learnt is in {run.path})") from None
-            logger.warning("%s; left out", error)
+                raise DataError(f"{told} (strict; what was learnt is in {run.path})") from None
+            logger.warning("%s; left out", told)
         now = time.monotonic()
         if stream.learner.ticks - ticks >= settings.log_every:
             stream.speed = (stream.learner.ticks - ticks) / max(now - recorded, 1e-9)

@@ -20,6 +20,7 @@ class Item(NamedTuple):
         first: whether it is the first view of a picture, the one that is judged.
         frame: what the frame is called; of a label that comes late, its frame.
         unread: why there is nothing, where something could not be read.
+        at: where it came from, in words; "" where that goes without saying.
     """
 
     x: Tensor | None
@@ -27,6 +28,7 @@ class Item(NamedTuple):
     first: bool = True
     frame: int | str | None = None
     unread: str = ""
+    at: str = ""
 
 
 class Source(ABC):

@@ -85,7 +85,7 @@ class Lines:
         except (ValueError, csv.Error) as error:
             return Unread(self.number, str(error))
         known = self.target in self._header
-        return None if known else Unread(self.number, f"the header has no {self.target!r}, so no line has a label")
+        return None if known else Unread(self.number, f"no column {self.target!r}, so that no line has a label")
 
 
 def _of_json(number: int, line: str, target: str) -> Sample:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
-from dualprop.errors import DualpropError
+from dualprop.errors import DataError, DualpropError
 from dualprop.extras import extra
 from dualprop.registry import Registry
 from dualprop.runs.streams import StreamSettings
@@ -64,14 +64,15 @@ class Named(Source):
         sample = next(self._samples)
         if sample is None:
             return None
+        at = f"line {sample.number}"
         if isinstance(sample, Unread):
-            return Item(None, unread=f"line {sample.number}: {sample.why}")
+            return Item(None, unread=sample.why, at=at)
         try:
             x = None if sample.features is None else self._features.of(sample.features)
         except DualpropError as error:
-            return Item(None, unread=f"line {sample.number}: {error}")
+            return Item(None, unread=str(error), at=at)
         y = None if sample.label is None else self._labels.of(sample.label)
-        return Item(x, y, frame=sample.frame)
+        return Item(x, y, frame=sample.frame, at=at)
 
     def state_dict(self) -> dict[str, Any]:
         """Names and their moments, and labels."""
@@ -87,15 +88,28 @@ def of_river(settings: StreamSettings, name: str) -> Named:
     """A data set of River's.
 
     Raises:
-        DualpropError: for an unknown name, or where River is not there.
+        DualpropError: for an unknown name, one that has no class for each sample, or where River is not there.
     """
     with extra("river", f"source=river:{name}"):
         from river import datasets
-    kinds = Registry("data set of River's", {each: getattr(datasets, each) for each in datasets.__all__})
+    found = {each: getattr(datasets, each) for each in datasets.__all__}
+    kinds = Registry("data set of River's", {each: kind for each, kind in found.items() if isinstance(kind, type)})
     dataset = kinds[name]()
-    samples = (Sample(number, dict(x), _label(y)) for number, (x, y) in enumerate(dataset, 1))
-    return Named(settings, samples, dataset.n_samples, rewinds=True)
+    if dataset.task not in CLASSES:
+        raise DualpropError(
+            f"source=river:{name}: is for {dataset.task.lower()}, but a stream has a class a sample"
+        )
+    return Named(settings, _samples(dataset, name), dataset.n_samples, rewinds=True)
 
 
-def _label(y: Hashable) -> Any:
-    return y if isinstance(y, str | int | float) else str(y)
+CLASSES = ("Binary classification", "Multi-class classification")
+"""River's words for the tasks that a stream may have."""
+
+
+def _samples(dataset: Iterable[tuple[Mapping[str, Any], Hashable]], name: str) -> Iterator[Sample]:
+    """What a data set of River's has, which may have to be fetched first."""
+    try:
+        for number, (x, y) in enumerate(dataset, 1):
+            yield Sample(number, dict(x), y if isinstance(y, str | int | float) else str(y))
+    except OSError as error:
+        raise DataError(f"source=river:{name}: cannot be had ({error})") from None
