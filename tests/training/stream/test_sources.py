@@ -122,6 +122,7 @@ def test_an_image_that_is_gone_when_its_turn_comes_is_left_out_for_its_time(tmp_
         ({"source": "nothing"}, "source='nothing': must be one of"),
         ({"source": "folder:missing"}, ".*missing: no such folder"),
         ({"source": "folder:."}, ".*has no image"),
+        ({"source": "folder:"}, "source='folder:': names no folder"),
         ({"source": "river:Nothing"}, "unknown data set of River's"),
         ({"source": "river:base"}, "unknown data set of River's"),
         ({"source": "river:TrumpApproval"}, "source=river:TrumpApproval: is for regression"),

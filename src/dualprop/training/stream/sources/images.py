@@ -94,7 +94,13 @@ def of_dataset(settings: StreamSettings) -> Images:
 
 
 def of_folder(settings: StreamSettings, path: str) -> Images:
-    """The images of a folder, in the order of their names."""
+    """The images of a folder, in the order of their names.
+
+    Raises:
+        DualpropError: for no name of a folder, or one that cannot be read.
+    """
+    if not path:
+        raise DualpropError("source='folder:': names no folder; folder:. is this one")
     frames = Frames(Path(path), settings.image_size, settings.background)
     shape = tuple(frames[0][0].shape)
     return Images(settings, len(frames), frames.__getitem__, shape, len(frames.classes), frames.digest)
