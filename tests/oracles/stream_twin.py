@@ -16,6 +16,10 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+FORGOTTEN = np.empty(0)
+"""In the place of what is too long ago."""
+
+
 def cross_entropy(output: np.ndarray, y: int) -> np.ndarray:
     """∂ℓ/∂a of the logits."""
     e = np.exp(output - output.max())
@@ -90,7 +94,7 @@ class StreamTwin:
     def widen(self, inputs: int, outputs: int) -> None:
         """Features and classes that have always been there, and been zero, but for the weights' history."""
         t, L = len(self.x), self.L
-        self.x = [np.pad(x, (0, inputs)) for x in self.x]
+        self.x = [x if x is FORGOTTEN else np.pad(x, (0, inputs)) for x in self.x]
         self.W[1][t] = np.pad(self.W[1][t], ((0, 0), (0, inputs)))
         self.m[1] = np.pad(self.m[1], (0, inputs))
         self.W[L][t], self.b[L][t] = (
@@ -98,7 +102,17 @@ class StreamTwin:
             np.pad(self.b[L][t], (0, outputs)),
         )
         for history in (self.a[L], self.mean[L], self.d[L]):
-            history[:] = [np.pad(each, (0, outputs)) for each in history]
+            history[:] = [each if each is FORGOTTEN else np.pad(each, (0, outputs)) for each in history]
+
+    def forget(self, ticks: int) -> None:
+        """What was so many ticks ago, for a stream that is too long to be kept; to look there is an error."""
+        for part in (self.W, self.b, self.a, self.mean, self.d, self.step):
+            for history in part.values():
+                if len(history) > ticks:
+                    history[-1 - ticks] = FORGOTTEN  # type: ignore[call-overload]
+        if len(self.x) > ticks:
+            self.x[-1 - ticks] = FORGOTTEN
+            self.labels.pop(len(self.x) - 1 - ticks, None)
 
     def _below(self, k: int, t: int) -> np.ndarray:
         """The mean that layer k's drive of tick t is made of."""

@@ -1,11 +1,16 @@
-"""Random streams: frames that come, are dropped or held, labels in time, late or never, learners begun anew."""
+"""Random streams: frames that come, are dropped or held, labels in time, late or never, learners begun anew.
+
+`DUALPROP_TICKS=1000000 pytest tests/training/stream/test_random_streams.py -k long` takes a quarter of an hour.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -97,3 +102,40 @@ Streams.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestStreams = Streams.TestCase
+
+
+@pytest.mark.slow
+def test_a_long_stream_ends_in_the_twins_state():
+    """Frames, drops, holds, labels in time, late, too late or never, growth, a learner begun anew."""
+    draw, ticks = random.Random(0), int(os.environ.get("DUALPROP_TICKS", "4000"))
+    kind = {"late": 2, "step": "normalised", "f": "tanh", "lr": 0.02, "grow": True}
+    learner, twin = pair(**kind)
+    features, classes, x = SIZES[0], SIZES[-1], XS[0]
+    for t in range(ticks):
+        if t > 0 and draw.random() < 1 / 2000:
+            state, learner = learner.state_dict(), pair(**kind)[0]
+            learner.load_state_dict(state)
+        grown = 0
+        if max(features, classes) < 12 and draw.random() < 1 / 400:
+            grown = draw.choice([1, 2])
+            features, classes = features + grown, classes + 1
+            twin.widen(grown, 1)
+        event = draw.random()
+        if event > 0.3 or grown:
+            x = torch.nn.functional.pad(XS[draw.randrange(64)], (0, features - len(XS[0])), value=0.5)
+        y = classes - 1 if grown else draw.choice([None, draw.randrange(classes)])
+        if event < 0.1 and not grown:
+            learner.tick(None, y)
+            twin.tick(None, y)
+        else:
+            learner.tick(x, y)
+            twin.tick(np.pad(x.numpy(), (0, features - len(x))), y)
+        if draw.random() < 0.2 and t > 9:
+            frame, y = t - draw.randrange(10), draw.randrange(classes)
+            learner.label(frame, y)
+            twin.label(frame, y)
+        twin.forget(60)
+    agree(learner, twin, 1e-7)
+    assert learner.ticks == ticks
+    assert learner.missed > ticks / 20
+    assert (features, classes) > SIZES[::3]
