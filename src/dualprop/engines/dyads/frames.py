@@ -24,7 +24,10 @@ def ages(updates: Sequence[Update], wiring: Wiring) -> list[dict[int, int]]:
         >>> ages([Update((1,)), Update((2,))], Wiring.chain(2))
         [{0: 0, 1: 0, 2: 1}, {0: 0, 1: 0, 2: 0}]
     """
-    below = {k: [j for j, _ in map(wiring.edges.__getitem__, wiring.into[k]) if j < k] for k in wiring.out_of}
+    below = {
+        k: [j for j, _ in map(wiring.edges.__getitem__, wiring.into[k]) if j < k]
+        for k in range(1, wiring.depth + 1)
+    }
     frame = dict.fromkeys(wiring.out_of, 0)
     found: list[dict[int, int]] = []
     for tick in range(wiring.depth + 1):  # after so many there is a frame everywhere
