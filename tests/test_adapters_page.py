@@ -8,11 +8,11 @@ import pytest
 PAGE = Path(__file__).parents[1] / "docs" / "adapters.md"
 BLOCKS = re.findall(r"## ([^\n]*)\n|```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 NEEDS = {
-    "scikit-learn": ("sklearn", "skops", "pandas"),
+    "scikit-learn": ("sklearn", "skops"),
     "Lightning": ("lightning",),
     "The Hugging Face Hub": ("huggingface_hub",),
     "ONNX": ("onnx", "onnxscript", "onnxruntime"),
-    "Weights & Biases, MLflow": ("wandb", "mlflow"),
+    "Weights & Biases, MLflow": ("wandb", "mlflow", "alembic"),
 }
 
 
@@ -20,8 +20,7 @@ NEEDS = {
 @pytest.mark.filterwarnings("ignore")
 def test_the_page_on_adapters_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'tracked'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")  # as it is by default
     monkeypatch.setenv("WANDB_SILENT", "true")
     names: dict[str, object] = {}
     section = ""

@@ -105,7 +105,7 @@ def test_up_and_down_again(run, tmp_path, monkeypatch):
 def test_what_is_no_finished_run(run, tmp_path):
     with pytest.raises(dp.DualpropError, match="not a run folder"):
         hub.save_pretrained(tmp_path, tmp_path / "saved")
-    with pytest.raises(dp.DualpropError, match="exists"):
+    with pytest.raises(dp.DualpropError, match=r"exists; choose another folder$"):
         hub.save_pretrained(run, tmp_path)
     copy = tmp_path / "run"
     copy.mkdir()

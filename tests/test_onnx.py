@@ -66,6 +66,10 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(dp.DualpropError, match="cycles"):
         export(dp.nets.hopfield_mlp([6, 9, 3]), tmp_path / "net.onnx", (6,))
     (tmp_path / "net.onnx").write_text("mine")
-    with pytest.raises(dp.DualpropError, match="exists"):
+    with pytest.raises(dp.DualpropError, match="in_shapes=6: must be a list"):
+        export(net, tmp_path / "net.onnx", 6)
+    with pytest.raises(dp.DualpropError, match="net: of type Linear"):
+        export(torch.nn.Linear(6, 3), tmp_path / "net.onnx", (6,))
+    with pytest.raises(dp.DualpropError, match="exists; choose another file"):
         export(net, tmp_path / "net.onnx", (6,))
     assert (tmp_path / "net.onnx").read_text() == "mine"

@@ -175,6 +175,7 @@ def test_cloned_pickled_and_saved_by_skops(tmp_path):
         ({"rule_settings": {"beta": -1}}, "beta=-1"),
         ({"rule_settings": {"colour": 1}}, "colour"),
         ({"rule_settings": "beta=1"}, "rule_settings="),
+        ({"rule_settings": {"loss": "mse"}}, "rule_settings: the loss is cross_entropy here"),
         ({"activation": "rleu"}, "did you mean 'relu'"),
         ({"lr": 0}, "lr=0"),
         ({"lr": float("nan")}, "lr=nan"),

@@ -42,7 +42,7 @@ def save_pretrained(run: str | Path, folder: str | Path) -> Path:
     Raises:
         DualpropError: if the run is none or not finished, or there is something at `folder`.
     """
-    opened, made = Run.open(Path(run)), check_free(Path(folder))
+    opened, made = Run.open(Path(run)), check_free(Path(folder), "choose another folder")
     settings, result = opened.settings.as_dict(), opened.result
     if result is None:
         raise CheckpointError(f"{opened.path}: not finished; dualprop train --resume goes on with it")

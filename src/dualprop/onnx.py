@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from dualprop.arguments import Count, Several, checked
 from dualprop.extras import extra
 from dualprop.nets.net import Net
 from dualprop.runs.folder import check_free
@@ -15,7 +16,8 @@ with extra("onnx"):
     import onnxscript  # noqa: F401
 
 
-def export(net: Net, file: str | Path, *in_shapes: tuple[int, ...]) -> Path:
+@checked
+def export(net: Net, file: str | Path, *in_shapes: Several[Count]) -> Path:
     """Write the forward pass of a net, net(x), for any number of samples.
 
     Args:
@@ -29,7 +31,7 @@ def export(net: Net, file: str | Path, *in_shapes: tuple[int, ...]) -> Path:
     Raises:
         DualpropError: for a net with cycles, shapes that it does not take, or a file that is there.
     """
-    path = check_free(Path(file))
+    path = check_free(Path(file), "choose another file")
     net.state_shapes(in_shapes)
     names = list(net.wiring.inputs)
     first = next(net.parameters())

@@ -26,6 +26,10 @@ class Registry(dict[str, T]):
         super().__init__(*entries, **named)
         self.kind = kind
 
+    def __repr__(self) -> str:
+        """Its names: what they stand for fills a screen."""
+        return f"<{self.kind}: {', '.join(self)}>"
+
     def __getitem__(self, name: str) -> T:
         try:
             return super().__getitem__(name)

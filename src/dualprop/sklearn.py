@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dualprop.arguments import Count, NotNegative, Positive, check
 from dualprop.data import Batches, Split
+from dualprop.errors import DualpropError
 from dualprop.extras import extra
 from dualprop.nets import NETS
 from dualprop.nets.net import Net
@@ -85,6 +86,8 @@ class _DualProp(BaseEstimator):  # type: ignore[misc]
         """Train a new net, in the precision of x."""
         for name, kind in KINDS.items():
             check(name, getattr(self, name), kind)
+        if "loss" in (self.rule_settings or {}):
+            raise DualpropError(f"rule_settings: the loss is {self.loss} here")
         seed = int(check_random_state(self.random_state).randint(2**31))
         split = Split(torch.from_numpy(x.copy()), torch.from_numpy(y.copy()))  # those given may be read-only
         dtype = split.images.dtype
@@ -109,7 +112,7 @@ class _DualProp(BaseEstimator):  # type: ignore[misc]
         )
 
     def _bound(self, net: Net) -> Rule:
-        return RULES[self.rule](net, **{**(self.rule_settings or {}), "loss": self.loss})
+        return RULES[self.rule](net, loss=self.loss, **(self.rule_settings or {}))
 
     def _outputs(self, x: Any) -> Tensor:
         """What the rule predicts, shape (N, outputs)."""

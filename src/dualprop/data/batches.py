@@ -92,6 +92,9 @@ class Batches:
         """Return the number of batches in an epoch."""
         return -(-len(self.split) // self.batch_size)
 
+    def __repr__(self) -> str:
+        return f"Batches({len(self)} of {self.batch_size} from {self.split!r})"
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over epoch 0."""
         return self.epoch(0)

@@ -76,6 +76,10 @@ class counting:
         """Products of all kinds."""
         return self.forward + self.feedback + self.gradient
 
+    def __repr__(self) -> str:
+        kinds = (f"{kind} {getattr(self, kind).products}" for kind in ("forward", "feedback", "gradient"))
+        return f"{type(self).__name__}(products: {', '.join(kinds)})"
+
     def __enter__(self) -> counting:
         others = _OPEN.get()
         self._tokens.append(_OPEN.set(others if self in others else (*others, self)))

@@ -89,6 +89,10 @@ class Graph:
         self._nodes: list[Node] = []
         self._drafts: list[_Draft] = []
 
+    def __repr__(self) -> str:
+        names = [", ".join(node.name for node in nodes) for nodes in (self._inputs, self._nodes)]
+        return f"Graph(inputs: {names[0]}; layers: {names[1]})"
+
     def input(self, name: str = "x") -> Node:
         """An input of the net.
 

@@ -306,8 +306,12 @@ def _command(path: Path) -> str:
         return ""
 
 
-def check_free(path: Path) -> Path:
-    """A place for a run folder, refused where there is something.
+def check_free(path: Path, instead: str = "choose another folder, or continue it with --resume {path}") -> Path:
+    """A place for what is to be made, refused where there is something.
+
+    Args:
+        path: the place.
+        instead: what to do then.
 
     Raises:
         CheckpointError: if there is.
@@ -317,5 +321,5 @@ def check_free(path: Path) -> Path:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be made ({reason(error)})") from None
     if taken:
-        raise CheckpointError(f"{path}: exists; choose another folder, or continue it with --resume {path}")
+        raise CheckpointError(f"{path}: exists; {instead.format(path=path)}")
     return path

@@ -157,6 +157,9 @@ class Trainer:
         self.last: Batch | None = None
         self._unset = frozenset(astray(rule.state_dict(), "rule"))  # minima of nothing yet, and the like
 
+    def __repr__(self) -> str:
+        return f"Trainer({self.rule!r}, epoch {self.epoch}, step {self.step})"
+
     def fit(self, epochs: int) -> dict[str, Any]:
         """Train until so many epochs have been trained in all.
 

@@ -243,6 +243,9 @@ class Learner:
         """Labels that came when their frames had had their turn."""
         return self._book.missed
 
+    def __repr__(self) -> str:
+        return f"Learner({len(self.net)} layers, {self.pairing!r}, {self.ticks} ticks)"
+
     def state_dict(self) -> dict[str, Any]:
         """All that the next tick depends on: weights, step, states, delay lines, labels that wait."""
         shape = self._dyads.shape
