@@ -90,6 +90,35 @@ def test_delayed_gives_the_reverse_mode_gradient_of_each_frame(name, late):
     assert met > 8 * sum(map(len, of_net)) / 2
 
 
+@pytest.mark.parametrize("late", [0, 2])
+@pytest.mark.parametrize("name", but_slow([*NAMES, "normed", "shared-weights", "autoencoder"], *SLOW))
+def test_in_a_sweep_a_tick_nothing_is_late(name, late):
+    """The gradient of one frame at each tick, also of weights that two edges have in common."""
+    net, (xs, ys) = net_of(name), frames(9)
+    ys = [y % net.shapes((4,))[-1][0] for y in ys]
+    learner = dp.stream.Learner(
+        net,
+        beta=0.3,
+        pairing=dp.stream.Delayed(late),
+        schedule=dp.Sweep(),
+        step=torch.optim.SGD(net.parameters(), lr=0.0),
+    )
+    twin = copy.deepcopy(net)
+    model = dp.convert(twin.plain(), beta=0.3)
+    for t, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        tick = learner.tick(x, y if t % 3 else None)
+        assert tick.frame == t
+        close(tick.output, net(x[None])[0].detach().numpy())
+        twin.zero_grad()
+        frame = t - late
+        if frame >= 0 and frame % 3:
+            F.cross_entropy(model(xs[frame][None]), torch.tensor([ys[frame]])).backward()
+        for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+            assert (p.grad is None) == (q.grad is None)
+            if p.grad is not None:
+                close(p.grad, q.grad.numpy(), 1e-11)
+
+
 @pytest.mark.parametrize("step", ["normalised", "sgd", "torch"])
 @pytest.mark.parametrize(("alpha", "late"), [(0.5, 0), (0.3, 0), (0.5, 3)])
 @pytest.mark.parametrize("name", but_slow([*NAMES, "residual"], *SLOW))
