@@ -14,6 +14,7 @@ from typing import Annotated
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from dualprop.arguments import Fraction, In, checked
 from dualprop.errors import DualpropError
@@ -54,6 +55,10 @@ class Loss(ABC):
         Returns:
             The losses, shape (B,).
         """
+
+    def mean(self, z: Tensor, y: Tensor) -> Tensor:
+        """The batch's mean of `value`, a number; arguments as there."""
+        return self.value(z, y).mean()
 
     def check_value(self, z: Tensor, y: Tensor) -> None:
         """Refuse a `value` that is not one number for each sample.
@@ -157,10 +162,19 @@ class Loss(ABC):
                 f"y: shape {tuple(y.shape)}, but class indices must have shape ({shape[0]},) "
                 f"for an output of shape {tuple(shape)}"
             )
-        low, high = map(int, torch.aminmax(y))
-        if low < 0 or high >= shape[1]:
-            raise DualpropError(f"y: class index {low if low < 0 else high}, but it must be in 0..{shape[1] - 1}")
-        return torch.zeros(shape, dtype=dtype, device=y.device).scatter_(1, y.unsqueeze(1), 1)
+        if y.device.type != "cpu":  # where an index out of range is told of too late
+            _check_classes(y, shape[1])
+        try:
+            return torch.zeros(shape, dtype=dtype, device=y.device).scatter_(1, y.unsqueeze(1), 1)
+        except RuntimeError:
+            _check_classes(y, shape[1])
+            raise
+
+
+def _check_classes(y: Tensor, count: int) -> None:
+    low, high = map(int, torch.aminmax(y))
+    if low < 0 or high >= count:
+        raise DualpropError(f"y: class index {low if low < 0 else high}, but it must be in 0..{count - 1}")
 
 
 class SquaredError(Loss):
@@ -176,6 +190,10 @@ class SquaredError(Loss):
         """½‖z - y‖² per sample, shape (B,)."""
         squares = (z - y).square()
         return (squares if squares.ndim == 2 else squares.flatten(1)).sum(1).mul_(0.5)
+
+    @override
+    def mean(self, z: Tensor, y: Tensor) -> Tensor:
+        return (z - y).square().sum().mul_(0.5 / len(z))
 
     def gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """The difference z - y."""

@@ -14,7 +14,7 @@ from dualprop.engines.dyads.blocks import Task
 from dualprop.engines.dyads.inference import STATES, Inference
 from dualprop.engines.dyads.plan import Planner
 from dualprop.engines.dyads.schedules import Update
-from tests.oracles.builders import assert_same, double_batch, double_net, gradient_of
+from tests.oracles.builders import assert_same, double_batch, double_net, gradient_of, gradient_twice
 
 pytestmark = pytest.mark.filterwarnings("ignore:schedule")  # not every order here lets every layer learn
 
@@ -223,7 +223,7 @@ class Late(dp.Schedule):
 def test_the_loss_may_come_while_the_drive_stands_still(alpha, monkeypatch):
     net, (x, y) = double_net((4,) * 5, "tanh"), double_batch(3, 4, 4)
     rule = dp.DualProp(net, alpha=alpha, beta=0.5, schedule=Late())
-    state, ours = rule.infer(x, y), gradient_of(rule, x, y)
+    state, ours = rule.infer(x, y), gradient_twice(rule, x, y)
     assert float(state.difference[4].abs().max()) > 0
     step, ledger = counted(4, Late())
     assert step.products == ledger.products

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import dualprop as dp
 from dualprop.rules.batch import in_order
 from tests.oracles.beside_twin import drawn
-from tests.oracles.builders import gradient_of
+from tests.oracles.builders import gradient_twice
 from tests.oracles.graph_nets import GRAPHS, batch, drawn_weights, named_net
 from tests.oracles.graph_twin import GraphTwin, read
 from tests.slow import but_slow
@@ -77,7 +77,7 @@ def compare(rule: dp.DualProp, twin: GraphTwin, x: object, y: object) -> None:
         ):
             seen = ours[name].flatten(1).numpy()
             np.testing.assert_allclose(seen, theirs, rtol=1e-10, atol=1e-10 * scale, err_msg=name)
-    gradient, expected = gradient_of(rule, x, y), twin.gradient()
+    gradient, expected = gradient_twice(rule, x, y), twin.gradient()
     assert set(gradient) == set(expected)
     for name, value in expected.items():
         atol = 1e-10 * scale * max(1.0, float(np.abs(value).max()))

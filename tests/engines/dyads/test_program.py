@@ -92,6 +92,10 @@ def check(wiring: Wiring, listed: Program, states: bool) -> None:
         there |= each.writes
         assert set(each.frees) <= there, each
         there -= set(each.frees)
+        if each.do is Do.UPDATE and each.spend:  # a sum of one part is that part
+            parts = [("driven", e) for e in wiring.into[each.number]]
+            parts += [("sent", e) for e in wiring.out_of[each.number]]
+            assert not there & {Register(*part) for part in parts}, each
     asked = {Register("output", k) for k in wiring.outputs}
     asked |= {Register("states", k) for k in wiring.out_of if states}
     assert there <= asked

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import dualprop as dp
 from tests.oracles.beside_twin import assert_gradients, assert_states, close, drawn, same_settings
-from tests.oracles.builders import double_batch, double_net, follow_rounds, gradient_of
+from tests.oracles.builders import double_batch, double_net, follow_rounds, gradient_twice
 from tests.oracles.twin import ACTIVATIONS, Twin
 
 pytestmark = pytest.mark.filterwarnings("ignore:schedule")  # not every order here lets every layer learn
@@ -48,7 +48,7 @@ def compare(rule: dp.DualProp, activations: Sequence[str], loss: str, schedule: 
     twin.start(x.numpy())
     SCHEDULES[schedule][1](twin, one_hot(y))
     assert_states(rule.infer(x, y), twin)
-    assert_gradients(gradient_of(rule, x, y), twin)
+    assert_gradients(gradient_twice(rule, x, y), twin)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -97,7 +97,7 @@ def test_passes(alpha: float, transpose: bool, loss: str, schedule: str) -> None
     twin.start(x.numpy())
     PASSES[schedule](twin, one_hot(y))
     assert_states(rule.infer(x, y), twin)
-    assert_gradients(gradient_of(rule, x, y), twin)
+    assert_gradients(gradient_twice(rule, x, y), twin)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
@@ -236,7 +236,7 @@ def follow_batches(
         infer(twin, one_hot(y), slots.recall(twin))
         slots.remember(twin, updates)
         assert_states(rule.infer(x, y), twin)
-        assert_gradients(gradient_of(rule, x, y), twin)
+        assert_gradients(gradient_twice(rule, x, y), twin)
         optimizer.step()
         twin.descend(lr=0.05)
 
@@ -253,5 +253,5 @@ def test_a_random_order_is_drawn_on_from_batch_to_batch() -> None:
         slots.recall(twin)
         twin.in_order(orders[-1], one_hot(y))
         slots.remember(twin)
-        assert_gradients(gradient_of(rule, x, y), twin)
+        assert_gradients(gradient_twice(rule, x, y), twin)
     assert orders[0] != orders[1] != orders[2]

@@ -22,7 +22,14 @@ class Bound:
         calls: what does each instruction.
         owners: the links and the layers whose attributes the registers are, by the names that they have here.
         name: says which of these a register's is.
+
+    Attributes:
+        program: the program.
+        needs: the registers that must be there before.
+        products: how many the inference makes, without those that edges learn from; None until it has been done.
     """
+
+    products: int | None
 
     def __init__(
         self,
@@ -31,8 +38,8 @@ class Bound:
         owners: Mapping[str, object],
         name: Callable[[Register], str],
     ) -> None:
-        self.needs = program.needs
-        self._instructions, self._calls = program.instructions, calls
+        self.program, self.needs, self.products = program, program.needs, None
+        self._calls = calls
         self._frees = [[(owners[name(r)], r.name) for r in each.frees] for each in program.instructions]
         lines = [
             f"    call{n}()" + "".join(f"; {name(r)}.{r.name} = None" for r in each.frees)
@@ -41,20 +48,19 @@ class Bound:
         scope = {**owners, **{f"call{n}": call for n, call in enumerate(calls)}}
         exec("\n".join(["def run():", *lines, "    pass"]), scope)
         self._run: Call = scope["run"]  # type: ignore[assignment]
-        self._products: int | None = None
 
     def __call__(self) -> int:
         """Do it, and say how many products the inference has made; the same at every call."""
-        if self._products is None:
-            self._products = self._count()
+        if self.products is None:
+            self.products = self._count()
         else:
             self._run()
-        return self._products
+        return self.products
 
     def _count(self) -> int:
         """Do it, and count the products that are not what edges learn from."""
         counts = counting()
-        for instruction, call, frees in zip(self._instructions, self._calls, self._frees, strict=True):
+        for instruction, call, frees in zip(self.program.instructions, self._calls, self._frees, strict=True):
             with nullcontext() if instruction.do is Do.LEARN else counts:
                 call()
             for owner, name in frees:

@@ -106,16 +106,17 @@ class Blocks:
 
     def scaling(self, n: Neurons, spend: bool) -> Call:
         """(1/β_k) (z_k^- - z_k^+) for the batch mean; what the edges learn from."""
-        beta = self._nudge.beta[n.number - 1]
-
         def scale() -> None:
             if n.difference is None:
                 n.delta = self.zeros(n.number)
             else:
-                scale = -1 / (beta * self.batch.samples)
+                scale = self._scale(n)
                 n.delta = n.difference.mul_(scale) if spend else n.difference.mul(scale)
 
         return scale
+
+    def _scale(self, n: Neurons) -> float:
+        return -1 / (self._nudge.beta[n.number - 1] * self.batch.samples)
 
     def pair(self, n: Neurons) -> tuple[Tensor, Tensor]:
         """z^+ and z^- in full precision; one tensor where nothing has nudged the layer."""

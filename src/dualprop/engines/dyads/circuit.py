@@ -324,10 +324,7 @@ class Circuit:
         exact = torch.finfo(a.dtype).bits >= 32 and not suits_blocks(a)
         update = partial(f.dyad if exact else partial(dyad, f), d=d, up=up, down=down, share=share)
 
-        def rest() -> None:
-            z = f.over(mean.copy_(a))
-            if z is not mean:
-                mean.copy_(z)
+        rest = partial(f.put, a, mean)
 
         def err() -> None:
             difference.copy_(update(met)[1])

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from torch import Tensor
 
 from dualprop.engines.dyads.binding import Binding, Bound
 from dualprop.engines.dyads.blocks import Batch, Blocks, Task
+from dualprop.engines.dyads.fixed import Fixed, NotFixed
 from dualprop.engines.dyads.neurons import Link, Neurons
 from dualprop.engines.dyads.plan import Planner
 from dualprop.engines.dyads.program import Register, every_register
 from dualprop.engines.dyads.schedules import Update
 from dualprop.engines.dyads.settling import Settling
+from dualprop.engines.dyads import states
 from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
 from dualprop.engines.states import ByLayer
+from dualprop.nets import crossing
+from dualprop.nets.counting import listeners
 from dualprop.nets.net import Net, zeros
 from dualprop.nets.synapses import Synapse, frozen_weights
 
@@ -36,6 +41,16 @@ LASTING = Names({"mean", "difference"})
 """What is kept to start from."""
 
 NOTHING = Names()
+
+
+class Kept(NamedTuple):
+    """A program that is bound to memory, if it can be, and the weights that it is bound to."""
+
+    weights: list[tuple[object, ...]]
+    fixed: Fixed | None
+
+
+_BINDINGS = 4  # shapes of batches: the last of an epoch is smaller
 
 
 class Inference:
@@ -67,6 +82,7 @@ class Inference:
         self.net, self.wiring, self.nudge = net, net.wiring, nudge
         self._synapses, self._potentials = net.synapses, [layer.potential for layer in net.stack]
         self.neurons = {k: Neurons(k, self._potentials[k - 1] if k > 0 else None) for k in net.wiring.out_of}
+        self._entries = [self.neurons[-number] for number in range(len(net.wiring.inputs))]
         self._in_order = [self.neurons[k] for k in range(net.wiring.depth + 1)]
         self.links = [self._link(e, synapse) for e, synapse in enumerate(self._synapses)]
         self._linear = [link.synapse.linear for link in self.links]
@@ -77,6 +93,8 @@ class Inference:
         self._every = every_register(net.wiring)
         self._forget = self._binding.freeing(self._every)
         self._planned = lru_cache(maxsize=64)(self._plan)
+        self._compiled = dyad is not states.dyad
+        self._bindings: dict[tuple[object, ...], Kept] = {}
         self.products = self.updates = 0
 
     def _link(self, e: int, synapse: Synapse) -> Link:
@@ -109,9 +127,9 @@ class Inference:
         batch = Batch(inputs, tasks)
         self._blocks.begin(batch)
         self.products = self.updates = 0
-        for number, x in enumerate(inputs):
-            neurons = self.neurons[-number]
-            neurons.mean, neurons.states = x.to(batch.low), (x, x)
+        for neurons, x in zip(self._entries, inputs, strict=True):
+            neurons.mean = x if batch.low is x.dtype else x.to(batch.low)
+            neurons.states = x, x
         for k, (mean, difference) in enumerate(start or (), 1):
             neurons = self.neurons[k]
             neurons.mean = mean.to(batch.low)
@@ -137,7 +155,14 @@ class Inference:
         updates = tuple(updates)
         self.updates += len(updates)
         different = tuple([n.difference is not None for n in self._in_order])
-        self._follow(self._planned(updates, different, learn, keep))
+        bound = self._planned(updates, different, learn, keep)
+        fixed = None if "states" in keep else self._fixed(bound)
+        if fixed is None:
+            self._follow(bound)
+        else:
+            fixed.run(self._blocks.batch, self.neurons)
+            fixed.give(self.neurons, lasting=bool(keep))
+            self.products += bound.products or 0
 
     def settle(
         self, rounds: Iterable[Sequence[Update]], tolerance: float, *, learn: bool, keep: Names
@@ -210,6 +235,27 @@ class Inference:
                 self.neurons[register.number].mean = self._zeros(register.number)
         with frozen_weights(self._synapses):
             self.products += bound()
+
+    def _fixed(self, bound: Bound) -> Fixed | None:
+        """What does the same on memory that stays, where there is such, from its second batch on."""
+        batch = self._blocks.batch
+        if bound.products is None or self._damped or self._compiled or listeners() or crossing.OPEN:
+            return None
+        if not all([x.is_contiguous() for x in batch.inputs]):  # their products round otherwise
+            return None
+        weights = [synapse.bound_to() for synapse in self._synapses]
+        key = bound, batch.full, batch.low, *[(x.device, x.shape) for x in batch.inputs]
+        known = self._bindings.get(key)
+        if known is None or known.weights != weights:
+            shapes = self.net.state_shapes([tuple(x.shape[1:]) for x in batch.inputs])
+            try:
+                made = Fixed(bound.program, self.net, self.nudge, batch, shapes)
+            except NotFixed:
+                made = None
+            while len(self._bindings) >= _BINDINGS:
+                del self._bindings[next(iter(self._bindings))]
+            known = self._bindings[key] = Kept(weights, made)
+        return known.fixed
 
     def _pairs(self) -> dict[int, tuple[Tensor, Tensor]]:
         """z^+ and z^- of layers 1..L."""

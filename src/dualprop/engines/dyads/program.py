@@ -92,6 +92,23 @@ class Instruction(NamedTuple):
         names = ("total", "pull") if self.fed else ("total",)
         return {Register(name, self.number) for name in names}
 
+    def spends(self, wiring: Wiring, alive: Collection[Register]) -> bool:
+        """Whether nobody reads afterwards what an update or a scaling may write over.
+
+        A sum of one part is that part.
+
+        Args:
+            wiring: the graph.
+            alive: the registers that will be read after it.
+        """
+        k = self.number
+        if self.do is Do.SCALE:
+            return Register("difference", k) not in alive
+        if self.do is not Do.UPDATE or k in wiring.outputs:
+            return False
+        parts = [("driven", e) for e in wiring.into[k]] + [("sent", e) for e in wiring.out_of[k]]
+        return not any(register in alive for register in (*self.summed, *(Register(*part) for part in parts)))
+
     def reads(self, wiring: Wiring, *, damped: bool = False) -> set[Register]:
         """The registers that it reads.
 
@@ -167,10 +184,8 @@ def assembled(
     alive, done = set(keep), list[Instruction]()
     for each in reversed(instructions):
         reads, writes = each.reads(wiring, damped=damped), each.writes
-        update = each.do is Do.UPDATE and each.number not in wiring.outputs and not alive & each.summed
-        spend = update or (each.do is Do.SCALE and not alive & reads)
         frees = tuple(sorted((reads | writes) - alive))
-        done.append(each._replace(spend=spend, frees=frees))
+        done.append(each._replace(spend=each.spends(wiring, alive), frees=frees))
         alive = (alive - writes) | reads
     return Program(tuple(reversed(done)), frozenset(alive))
 

@@ -54,7 +54,7 @@ class Nudge:
         return self.alpha * self.beta[k - 1], (1 - self.alpha) * self.beta[k - 1]
 
 
-_EXACT = (torch.float32, torch.float64)
+EXACT = (torch.float32, torch.float64)
 """The types in which the difference of two states is taken as they are."""
 
 
@@ -92,12 +92,13 @@ def dyad(
     Returns:
         z̄ and z^+ - z^-, in the type of a.
     """
-    exact = a.dtype in _EXACT or f.stable(up, down, share)
+    exact = a.dtype in EXACT or f.stable(up, down, share)
     if exact and not (spend and f.elementwise and suits_blocks(a)):
-        return f.dyad(a, d if d.dtype is a.dtype else d.to(a.dtype), up, down, share, a if spend else None)
+        d = d if d.dtype is a.dtype else d.to(a.dtype)
+        return f.dyad(a, d, up, down, share, (a, d) if spend else None)
 
     def both(a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        return f.dyad(a, d, up, down, share, a)
+        return f.dyad(a, d, up, down, share, (a, d))
 
     if f.elementwise:
         dtype = a.dtype if exact else None

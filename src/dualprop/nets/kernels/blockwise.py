@@ -7,6 +7,7 @@ through main memory too, and needs room there; block by block, only the tensor i
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -33,11 +34,12 @@ def blockwise(
 
     Args:
         f: from tensors of one shape, in `dtype`, to a tuple of `outputs` tensors of that shape. It may overwrite
-            what it is given: its arguments are always copies.
+            what it is given: copies, or what nobody reads afterwards.
         tensors: of one shape and device. The first one's type and memory format are those of the results; dense
             tensors of its strides are read as they lie, others are brought to its strides first.
         outputs: how many tensors f makes.
-        out: where they may be put, for example over `tensors`; used for large ones of the first one's strides.
+        out: where they may be put; used for large ones of the first one's strides. Where they are `tensors` and
+            f computes in their type, it gets blocks of them, not copies.
         dtype: the type that f computes in: by default float32, or float64 where the first tensor is.
 
     Returns:
@@ -62,11 +64,13 @@ def blockwise(
     if out is None or any(t.stride() != dense or t.dtype != first.dtype for t in out):
         out = tuple(torch.empty_like(first) for _ in range(outputs))
     order = sorted(range(first.ndim), key=dense.__getitem__, reverse=True)
-    flat = [t.permute(order).contiguous().view(-1) for t in (*tensors, *out)]
+    over = all(map(is_, out, tensors)) and first.dtype is full
+    flat = [t.permute(order).contiguous().view(-1) for t in (tensors if over else (*tensors, *out))]
     for blocks in zip(*(torch.split(t, BLOCK) for t in flat), strict=True):
-        made = f(*(block.to(full, copy=True) for block in blocks[: len(tensors)]))
-        for result, block in zip(made, blocks[len(tensors) :], strict=True):
-            block.copy_(result)
+        made = f(*(blocks if over else (block.to(full, copy=True) for block in blocks[: len(tensors)])))
+        for result, block in zip(made, blocks if over else blocks[len(tensors) :], strict=True):
+            if result is not block:
+                block.copy_(result)
     return out
 
 

@@ -30,7 +30,7 @@ def total(delta: Tensor) -> Tensor:
     if delta.dtype is torch.bfloat16 and delta.device.type == "cpu" and delta.ndim == 4:
         pixels = _as_pixels(delta)
         return torch.mm(pixels.new_ones(1, len(pixels)), pixels)[0]  # 0.15 ms for 0.38 ms on 100 x 64 x 32 x 32
-    return delta.sum([0, *range(2, delta.ndim)])
+    return delta.sum(0) if delta.ndim == 2 else delta.sum([0, *range(2, delta.ndim)])
 
 
 class Geometry(NamedTuple):

@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+Places = tuple[Tensor, Tensor]
+"""Memory for a mean and a difference."""
+
 
 class Potential(ABC):
     """A convex function G of the states of one layer, with its activation and its conjugate.
@@ -55,6 +58,12 @@ class Potential(ABC):
         """f(a), possibly written over a, which the caller gives up."""
         return self(a)
 
+    def put(self, a: Tensor, out: Tensor) -> None:
+        """f(a), written into `out`; there is no graph."""
+        z = self.over(out.copy_(a))
+        if z is not out:
+            out.copy_(z)
+
     def over_parts(self, re: Tensor, im: Tensor) -> None:
         """f of the complex drives re + i im, written over their parts. Of `holomorphic` potentials."""
         z = self(torch.complex(re, im))
@@ -62,7 +71,7 @@ class Potential(ABC):
         im.copy_(z.imag)
 
     def dyad(
-        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
+        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Places | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean and difference of the two states z^+ = f(a + up d) and z^- = f(a - down d).
 
@@ -72,14 +81,15 @@ class Potential(ABC):
             up: α r_k, at least 0.
             down: ᾱ r_k, at least 0.
             share: that of z^+ in the mean.
-            out: memory that may be written over, for example a itself.
+            out: where the results may be put, for example over a and d; there is no graph then. They need not be.
 
         Returns:
             share z^+ + (1 - share) z^-, and z^+ - z^-.
         """
+        first, second = out or (None, None)
         plus = self.over(torch.add(a, d, alpha=up))
-        minus = self.minus.over(torch.sub(a, d, alpha=down, out=out))
-        difference = plus - minus
+        minus = self.minus.over(torch.sub(a, d, alpha=down, out=first))
+        difference = torch.sub(plus, minus, out=second)
         return minus.lerp_(plus, share), difference
 
     def raised(self, a: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from dualprop.nets.potentials.base import Potential, total
+from dualprop.nets.potentials.base import Places, Potential, total
 
 
 class Projection(Potential):
@@ -27,16 +27,17 @@ class Projection(Potential):
     elementwise = True
 
     def dyad(
-        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
+        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Places | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean and difference; where both states are inside, the difference is (up + down) d itself.
 
         So no nudge is too small: plus minus minus would lose it in the rounding of a.
         """
-        plus, minus = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down, out=out)
+        first, second = out or (None, None)
+        plus, minus = torch.add(a, d, alpha=up), torch.sub(a, d, alpha=down, out=first)
         inside = (plus >= self.low) & (plus <= self.high) & (minus >= self.low) & (minus <= self.high)
         plus, minus = self.over(plus), self.over(minus)
-        difference = torch.where(inside, (up + down) * d, plus - minus)
+        difference = torch.where(inside, (up + down) * d, plus - minus, out=second)
         return minus.lerp_(plus, share), difference
 
     def raised(self, a: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,15 +76,16 @@ class HalfLine(Projection):
 
     @override
     def dyad(
-        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
+        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Places | None = None
     ) -> tuple[Tensor, Tensor]:
         if not self.stable(up, down, share):
             return super().dyad(a, d, up, down, share, out)
         nudge = torch.abs(d)
         if up != 0.5:
             nudge.mul_(2 * up)
-        higher, fall = self.fall(torch.add(a, nudge, alpha=0.5, out=out), nudge)
-        return higher.sub_(fall, alpha=0.5), fall.copysign_(d)
+        first, second = out or (None, nudge)
+        higher, fall = self.fall(torch.add(a, nudge, alpha=0.5, out=first), nudge)
+        return higher.sub_(fall, alpha=0.5), torch.copysign(fall, d, out=second)
 
     @abstractmethod
     def fall(self, a: Tensor, nudge: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,10 @@ class ReLU(HalfLine):
         return a.relu_()
 
     @override
+    def put(self, a: Tensor, out: Tensor) -> None:
+        torch.clamp_min(a, 0, out=out)
+
+    @override
     def fall(self, a: Tensor, nudge: Tensor) -> tuple[Tensor, Tensor]:
         return fall(a, nudge, out=nudge)
 

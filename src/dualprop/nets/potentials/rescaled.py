@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from dualprop.arguments import Number, Positive, checked
-from dualprop.nets.potentials.base import Potential, total
+from dualprop.nets.potentials.base import Places, Potential, total
 
 
 @checked
@@ -56,10 +56,12 @@ class Rescaled(Potential):
 
     @override
     def dyad(
-        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
+        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Places | None = None
     ) -> tuple[Tensor, Tensor]:
-        inner = self.inner(a, out=out)
-        return self.base.dyad(inner, d, self.slope * up, self.slope * down, share, inner)
+        first, second = out or (None, None)
+        inner = self.inner(a, out=first)
+        places = (inner, torch.empty_like(d) if second is None else second)
+        return self.base.dyad(inner, d, self.slope * up, self.slope * down, share, places)
 
     @override
     def piece(self, z: Tensor) -> Tensor | None:

@@ -74,8 +74,8 @@ class Synapse(nn.Module, ABC):
     def driving(self, z: Tensor, out: Tensor) -> Call | None:
         """A call that writes A(z) into `out`, whatever z holds then; None if nothing is quicker than `affine`.
 
-        Such a call and those of `sending` and `moving` serve as long as the weights are the same tensors. A
-        synapse has all three for the same z, or none.
+        Such a call and those of `sending`, `moving` and `learning` serve as long as `bound_to` is the same. A
+        synapse has the first three for the same z, or none.
 
         Args:
             z: shape (B, *in_shape), contiguous.
@@ -100,6 +100,19 @@ class Synapse(nn.Module, ABC):
             z: shape (B, *in_shape), contiguous.
         """
         return None
+
+    def learning(self, delta: Tensor, z: Tensor) -> Call | None:
+        """A call that does what `add_grad` does; see `driving`. None where weights do not learn, too.
+
+        Args:
+            delta: shape (B, *out_shape), contiguous.
+            z: shape (B, *in_shape), contiguous.
+        """
+        return None
+
+    def bound_to(self) -> tuple[object, ...]:
+        """What the weights are that such calls read: which, where, and whether they learn."""
+        return ()
 
     def shifting(self, delta: Tensor) -> Callable[[Tensor, Tensor | None], object] | None:
         """A call that moves the weights at once by the gradient of `add_grad`; None if it has to go by `.grad`.

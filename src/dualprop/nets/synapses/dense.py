@@ -19,7 +19,7 @@ from dualprop.nets.synapses.base import Call
 from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import Pool
 from dualprop.nets.synapses.weighted import Feedback, Weighted
-from dualprop.nets.synapses.weights import is_computed
+from dualprop.nets.synapses.weights import add_to_grad, is_computed
 
 
 class Dense(Weighted):
@@ -134,6 +134,25 @@ class Dense(Weighted):
                 bias.add_(delta.sum(0) if only is None else only, alpha=rate)
 
         return reporting("gradient", len(z), len(z) * self.weight.numel(), move) if weights else move
+
+    @override
+    def learning(self, delta: Tensor, z: Tensor) -> Call | None:
+        W, b, B = self.weight, self.bias, self.feedback
+        if not self._plain(z) or not W.requires_grad or not W.is_contiguous():
+            return None
+        p, turned = z.flatten(1), delta.t()
+        follows = B is not None and B.requires_grad
+        biased = b is not None and b.requires_grad
+
+        def learn() -> None:
+            if biased:
+                add_to_grad(b, products.total(delta))
+            gradient = torch.mm(turned, p)
+            if follows:
+                add_to_grad(B, gradient.clone())  # clipping scales them in place
+            add_to_grad(W, gradient)
+
+        return reporting("gradient", len(z), len(z) * W.numel(), learn)
 
     def _plain(self, z: Tensor) -> bool:
         """Whether it reads z itself, and its weights are parameters of that type without hooks."""

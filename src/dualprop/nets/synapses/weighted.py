@@ -116,6 +116,24 @@ class Weighted(AffineMap):
         hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in own)
         return not (is_computed(self) or hooked or any(p.dtype != dtype for p in own))
 
+    @override
+    def bound_to(self) -> tuple[object, ...]:
+        return tuple(
+            [
+                (
+                    id(p),
+                    p.data_ptr(),
+                    p.shape,
+                    p.is_contiguous(),
+                    p.dtype,
+                    p.requires_grad,
+                    bool(p._backward_hooks or p._post_accumulate_grad_hooks),
+                )
+                for p in self._parameters.values()
+                if p is not None
+            ]
+        )
+
     @property
     @abstractmethod
     def width_below(self) -> int:

@@ -353,14 +353,20 @@ def _hooked(parameter: Tensor, gradient: Tensor) -> Tensor:
     return gradient
 
 
+def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:
+    """Add to `.grad` of a parameter that lies in memory as the gradient does, which becomes it if there is none."""
+    grad = parameter.grad
+    if grad is None:
+        parameter.grad = gradient
+    else:
+        grad.add_(gradient)
+
+
 def _accumulate(parameter: Tensor, gradient: Tensor) -> None:
     """Add to `.grad`, and call the hooks for that."""
     if gradient.stride() != parameter.stride():  # fused optimizers read both as they lie in memory
         gradient = torch.empty_like(parameter).copy_(gradient)
-    if parameter.grad is None:
-        parameter.grad = gradient
-    else:
-        parameter.grad.add_(gradient)
+    add_to_grad(parameter, gradient)
     if parameter._post_accumulate_grad_hooks:
         for hook in list(parameter._post_accumulate_grad_hooks.values()):
             hook(parameter)

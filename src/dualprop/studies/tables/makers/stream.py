@@ -21,6 +21,7 @@ from dualprop.engines.dyads.schedules import Sweep
 from dualprop.errors import DualpropError
 from dualprop.nets.counting import counting
 from dualprop.nets.net import Layer, Net
+from dualprop.nets.potentials.base import Places
 from dualprop.nets.potentials.relu import ReLU
 from dualprop.nets.synapses import Dense
 from dualprop.runs.settings import Settings
@@ -44,7 +45,7 @@ class TrueSlope(ReLU):
     """A ReLU whose two states differ by f'(a) e, as back-propagation has it."""
 
     def dyad(
-        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Tensor | None = None
+        self, a: Tensor, d: Tensor, up: float, down: float, share: float, out: Places | None = None
     ) -> tuple[Tensor, Tensor]:
         """f(a), and (up + down) f'(a) d."""
         return torch.relu(a), (up + down) * d * (a > 0)

@@ -1,0 +1,214 @@
+"""A program bound to memory that stays from batch to batch.
+
+Where all is small, to ask objects what to do takes longer than to do it. So for batches of one shape every
+instruction is bound once: a synapse's products to the very tensors that they read and write, a layer's update to
+its drive and its states. The mathematics stays that of the synapses, the potentials and the losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from dualprop.engines.dyads.blocks import Batch, Blocks, Call
+from dualprop.engines.dyads.neurons import Link, Neurons
+from dualprop.engines.dyads.program import Do, Instruction, Program
+from dualprop.engines.dyads.states import EXACT, Nudge
+from dualprop.nets.kernels.blockwise import suits_blocks
+from dualprop.nets.net import Net
+from dualprop.nets.shapes import Shape
+
+T = TypeVar("T")
+
+
+class NotFixed(Exception):
+    """A program that cannot be bound so."""
+
+
+class Fixed:
+    """A program for batches of one shape and type, with the weights where they are now.
+
+    Args:
+        program: the program.
+        net: whose layers they are.
+        nudge: how states are nudged and averaged.
+        batch: one like those to come.
+        shapes: of one sample of each input and layer, by their numbers.
+
+    Attributes:
+        neurons: the layers and inputs by their numbers; their tensors stay.
+
+    Raises:
+        NotFixed: where a synapse has no calls that read and write given memory, or a state is large.
+    """
+
+    def __init__(
+        self, program: Program, net: Net, nudge: Nudge, batch: Batch, shapes: Mapping[int, Shape]
+    ) -> None:
+        self._wiring, self._nudge, self._like = net.wiring, nudge, batch.x
+        potentials = [layer.potential for layer in net.stack]
+        if batch.low is not batch.full or batch.full not in EXACT or any(f.draws for f in potentials):
+            raise NotFixed
+        self.neurons = {k: Neurons(k, potentials[k - 1] if k > 0 else None) for k in net.wiring.out_of}
+        for k, n in self.neurons.items():
+            n.mean = self._memory(shapes[k])
+            if k > 0:
+                n.difference, n.total, n.pull = (torch.empty_like(n.mean) for _ in range(3))
+        self._links = [self._link(e, net) for e in range(len(net.wiring.edges))]
+        self._blocks = FixedBlocks(net.wiring, nudge, 0.0)
+        self._blocks.begin(batch)
+        self._needs = [(n, name) for name, k in program.needs if getattr(n := self.neurons[k], name) is not None]
+        self._different = {n.number for n, name in self._needs if name == "difference"}
+        parameters = [id(p) for synapse in net.synapses for p in synapse.learnt()]
+        if len(set(parameters)) < len(parameters):
+            raise NotFixed
+        self._calls = [call for each in program.instructions for call in self._bound(each)]
+
+    def run(self, batch: Batch, before: Mapping[int, Neurons]) -> None:
+        """Do it.
+
+        Args:
+            batch: the batch.
+            before: inputs and layers as the batch finds them; what is not there is zero.
+        """
+        self._blocks.begin(batch)
+        for n, name in self._needs:
+            register, found = there(getattr(n, name)), getattr(before[n.number], name)
+            if found is None:
+                register.zero_()
+            else:
+                register.copy_(found)
+        for call in self._calls:
+            call()
+        self._blocks.end()
+
+    def give(self, neurons: Mapping[int, Neurons], *, lasting: bool) -> None:
+        """Hand on copies of what the outputs have said, and of the states that another inference begins with."""
+        for k in self._wiring.outputs:
+            said = self.neurons[k].said
+            neurons[k].output = said.clone() if said is self.neurons[k].total else said
+        for k in range(1, self._wiring.depth + 1) if lasting else ():
+            n, known = self.neurons[k], neurons[k]
+            known.mean = there(n.mean).clone()
+            known.difference = there(n.difference).clone() if k in self._different else None
+
+    def _memory(self, shape: Shape) -> Tensor:
+        memory = self._like.new_empty(self._like.shape[0], *shape)
+        if suits_blocks(memory):
+            raise NotFixed
+        return memory
+
+    def _link(self, e: int, net: Net) -> Link:
+        """An edge; where it is the only one, what it drives or sends is all there is."""
+        source, target = self._wiring.edges[e]
+        below, above = self.neurons[source], self.neurons[target]
+        link = Link(net.synapses[e], below, above, self._nudge.weight(self._wiring, source, target))
+        below.out.append(link)
+        above.into.append(link)
+        alone_above, alone_below = (len(side) == 1 for side in (self._wiring.into[target], self._wiring.out_of[source]))
+        link.driven = above.total if alone_above else torch.empty_like(there(above.total))
+        link.sent = below.pull if alone_below and source > 0 else torch.empty_like(there(below.mean))
+        return link
+
+    def _bound(self, instruction: Instruction) -> Iterator[Call]:
+        """What does an instruction."""
+        if instruction.do in _OF_EDGES:
+            yield from self._of_edge(instruction.do, self._links[instruction.number])
+            return
+        n, edges = self.neurons[instruction.number], [self._links[e] for e in instruction.edges]
+        match instruction.do:
+            case Do.GATHER:
+                yield from summing([there(link.driven) for link in edges], there(n.total))
+            case Do.COLLECT:
+                yield from summing([there(link.sent) for link in edges], there(n.pull))
+            case Do.SAY:
+                yield self._blocks.saying(n)
+            case Do.SCALE:
+                yield self._blocks.scaling(n, instruction.spend)
+            case Do.UPDATE:
+                yield self._blocks.updating(n, instruction)
+                if instruction.fed or instruction.nudged:
+                    self._different.add(n.number)
+                else:
+                    self._different.discard(n.number)
+                    unread = any(name == "difference" for name, _ in instruction.frees)
+                    yield from [] if unread else [there(n.difference).zero_]
+
+    def _of_edge(self, do: Do, link: Link) -> Iterator[Call]:
+        synapse, z = link.synapse, there(link.below.mean)
+        match do:
+            case Do.DRIVE:
+                yield there(synapse.driving(z, there(link.driven)))
+            case Do.SEND:
+                yield there(synapse.sending(there(link.above.difference), there(link.sent)))
+                if link.weight != 1:
+                    yield partial(there(link.sent).mul_, link.weight)
+            case Do.LEARN:
+                yield there(synapse.learning(there(link.above.delta), z))
+
+
+_OF_EDGES = (Do.SEE, Do.DRIVE, Do.SEND, Do.LEARN)
+
+
+class FixedBlocks(Blocks):
+    """The block updates of layers whose states, drives and feedbacks have their places."""
+
+    @override
+    def scaling(self, n: Neurons, spend: bool) -> Call:
+        scale, difference = self._scale(n), there(n.difference)
+        n.delta = difference if spend else torch.empty_like(difference)
+        return partial(torch.mul, difference, scale, out=n.delta)
+
+    @override
+    def _resting(self, n: Neurons, keep: bool) -> Call:
+        return partial(there(n.potential).put, there(n.total), there(n.mean))
+
+    @override
+    def _nudged(self, n: Neurons, spend: bool, keep: bool) -> Call:
+        return nudging(n, *self._nudge.steps(self._wiring, n.number), self._nudge.share)
+
+    @override
+    def _move(self, n: Neurons, plus: Tensor, minus: Tensor, mean: bool) -> None:
+        torch.sub(plus, minus, out=there(n.difference))
+        if mean:
+            there(n.mean).copy_(plus if plus is minus else self._nudge.mean(plus, minus))
+
+
+def nudging(n: Neurons, up: float, down: float, share: float) -> Call:
+    """Mean and difference of z^+ = f(a + up d) and z^- = f(a - down d), in their places."""
+    f, a, d, mean, difference = n.potential, there(n.total), there(n.pull), there(n.mean), there(n.difference)
+    assert f is not None
+    places = mean, difference
+
+    def nudge() -> None:
+        z, apart = f.dyad(a, d, up, down, share, places)
+        if z is not mean:
+            mean.copy_(z)
+        if apart is not difference:
+            difference.copy_(apart)
+
+    return nudge
+
+
+def summing(parts: Sequence[Tensor], total: Tensor) -> Iterator[Call]:
+    """A sum in its place; nothing where it is its one part."""
+    first, *others = parts
+    if first is not total:
+        yield partial(total.copy_, first)
+    yield from (partial(total.add_, other) for other in others)
+
+
+def there(part: T | None) -> T:
+    """What has to be there.
+
+    Raises:
+        NotFixed: if it is not.
+    """
+    if part is None:
+        raise NotFixed
+    return part
