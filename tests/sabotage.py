@@ -118,9 +118,33 @@ SABOTAGES = {
     ),
     "engine: a drive that others will read is written over": Sabotage(
         "engines/dyads/program.py",
-        "and not alive & each.summed",
-        "",
+        "(*self.summed, *(Register(*part) for part in parts))",
+        "()",
         "engines/dyads/test_twin.py",
+    ),
+    "engine: the one part of a sum is written over": Sabotage(
+        "engines/dyads/program.py",
+        "(*self.summed, *(Register(*part) for part in parts))",
+        "self.summed",
+        "engines/dyads/test_program.py",
+    ),
+    "engine: what is bound to weights does not see that they lie elsewhere": Sabotage(
+        "nets/synapses/weighted.py",
+        "                    p.data_ptr(),\n",
+        "",
+        "engines/dyads/test_fixed.py -k counts",
+    ),
+    "engine: what the net said is written over by the next batch": Sabotage(
+        "engines/dyads/fixed.py",
+        "n.said.clone() if n.said is n.total else n.said",
+        "n.said",
+        "engines/dyads/test_fixed.py -k caller",
+    ),
+    "engine: states in memory that stays begin where the last batch ended": Sabotage(
+        "engines/dyads/fixed.py",
+        "                register.zero_()",
+        "                pass",
+        "engines/dyads/test_fixed.py -k zero",
     ),
     "damped: the state before is forgotten": Sabotage(
         "engines/dyads/damped.py",

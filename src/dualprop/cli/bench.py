@@ -22,6 +22,7 @@ def bench(
     nets: str = "mlp,vgg_like,vgg16",
     precisions: str = "float32,bf16",
     batch_size: int = 100,
+    features: int = 784,
     hidden: str = "1000,1000,1000",
     repeats: int = 10,
     budget: float = 60.0,
@@ -40,6 +41,7 @@ def bench(
         nets: Names of nets without cycles, separated by commas.
         precisions: Of float32 and bf16.
         batch_size: Samples in a step.
+        features: Of a sample of the mlp.
         hidden: Neurons in each hidden layer of the mlp.
         repeats: Pairs of a rule's step and bp's.
         budget: Seconds after which a row begins no further pair.
@@ -68,6 +70,7 @@ def bench(
         nets=names("nets", nets),
         precisions=names("precisions", precisions),
         batch_size=batch_size,
+        features=features,
         hidden=read(hidden, Several[Count]),
         repeats=repeats,
         budget=budget,

@@ -9,6 +9,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from typing import Annotated
 
@@ -162,13 +163,23 @@ class Loss(ABC):
                 f"y: shape {tuple(y.shape)}, but class indices must have shape ({shape[0]},) "
                 f"for an output of shape {tuple(shape)}"
             )
-        if y.device.type != "cpu":  # where an index out of range is told of too late
+        if y.device.type != "cpu" or shape[1] > _ROWS:
             _check_classes(y, shape[1])
-        try:
             return torch.zeros(shape, dtype=dtype, device=y.device).scatter_(1, y.unsqueeze(1), 1)
-        except RuntimeError:
+        try:
+            return _rows(shape[1], dtype).index_select(0, y)
+        except IndexError:
             _check_classes(y, shape[1])
             raise
+
+
+_ROWS = 1000  # classes
+
+
+@functools.lru_cache(maxsize=8)
+def _rows(count: int, dtype: torch.dtype) -> Tensor:
+    """The one-hot rows of all classes."""
+    return torch.eye(count, dtype=dtype)
 
 
 def _check_classes(y: Tensor, count: int) -> None:
@@ -193,7 +204,7 @@ class SquaredError(Loss):
 
     @override
     def mean(self, z: Tensor, y: Tensor) -> Tensor:
-        return (z - y).square().sum().mul_(0.5 / len(z))
+        return (z - y).square().sum().mul_(0.5 / z.shape[0])
 
     def gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """The difference z - y."""

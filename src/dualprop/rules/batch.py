@@ -26,7 +26,7 @@ class BatchReader:
 
     def __init__(self, net: Net, losses: Sequence[Loss]) -> None:
         self.net, self.losses = net, losses
-        self._out_shapes: dict[tuple[Shape, ...], list[Shape]] = {}  # by the inputs'
+        self._fitting: dict[tuple[object, ...], list[Shape]] = {}  # what the inputs are: the outputs' shapes
         self._losses_checked = False
 
     def read(self, x: Inputs, y: Inputs) -> tuple[Any, Any]:
@@ -35,23 +35,23 @@ class BatchReader:
         Raises:
             DualpropError: for one that the net or the loss cannot take.
         """
-        x = self.read_inputs(x)
-        inputs, outputs = in_order(x), self.net.wiring.outputs
+        inputs, shapes = self._read(x)
+        outputs = self.net.wiring.outputs
         if len(outputs) > 1 and (not isinstance(y, tuple) or len(y) != len(outputs)):
             names = ", ".join(map(self.net.wiring.name, outputs))
             raise DualpropError(f"y: must be a tuple of {len(outputs)} targets, for the outputs {names}")
         samples, dtype = inputs[0].shape[0], inputs[0].dtype
         targets = []
-        for target, shape, loss in zip(in_order(y), self._out_shapes[_shapes(inputs)], self.losses, strict=True):
+        for target, shape, loss in zip(in_order(y), shapes, self.losses, strict=True):
             if type(target) is not Tensor:
                 check("y", target, Tensor)
             whole = torch.Size((samples, *shape))
-            targets.append(loss.encode(target.detach(), whole, dtype))
+            targets.append(loss.encode(target.detach() if target.requires_grad else target, whole, dtype))
             if not self._losses_checked:
                 loss.check_value(inputs[0].new_zeros(whole), targets[-1])
         if not self._losses_checked:
             self._losses_checked = True
-        return x, self.net.packed(targets)
+        return self.net.packed(inputs), self.net.packed(targets)
 
     def read_inputs(self, x: Inputs) -> Any:
         """The inputs, detached.
@@ -59,30 +59,41 @@ class BatchReader:
         Raises:
             DualpropError: for inputs that the net cannot take.
         """
-        inputs = [self._read_input(each) for each in in_order(x)]
-        self.net.check_inputs(inputs)
-        if len(inputs) > 1 and len({len(each) for each in inputs}) > 1:
-            raise DualpropError(
-                f"x: batches of {', '.join(str(len(each)) for each in inputs)} samples, but they must be one"
-            )
-        key = _shapes(inputs)
-        if key not in self._out_shapes:
-            shapes = self.net.state_shapes(key)
-            self._out_shapes[key] = [shapes[k] for k in self.net.wiring.outputs]
+        return self.net.packed(self._read(x)[0])
+
+    def _read(self, x: Inputs) -> tuple[list[Tensor], list[Shape]]:
+        """The inputs, detached, and the shapes of one sample of the outputs."""
+        inputs, kinds = [], [self._dtype]
+        for each in in_order(x):
+            if type(each) is not Tensor:
+                check("x", each, Tensor)
+            inputs.append(each.detach() if each.requires_grad else each)
+            kinds += each.dtype, each.shape[1:]
+        shapes = self._fitting.get(key := tuple(kinds))
+        if shapes is None:
+            shapes = self._fitting[key] = self._fit(inputs)
+        samples = inputs[0].shape[0]
         for each in inputs:
+            if not each.shape[0]:
+                raise DualpropError(_NO_BATCH.format(tuple(each.shape)))
+            if each.shape[0] != samples:
+                counts = ", ".join(str(other.shape[0]) for other in inputs)
+                raise DualpropError(f"x: batches of {counts} samples, but they must be one")
             if not math.isfinite(each.sum()) and not all(map(math.isfinite, torch.aminmax(each))):
                 raise DualpropError("x: NaN or infinite inputs")  # isfinite().all() takes ten passes
-        return self.net.packed(inputs)
+        return inputs, shapes
 
-    def _read_input(self, x: Tensor) -> Tensor:
-        if type(x) is not Tensor:
-            check("x", x, Tensor)
-        if x.ndim < 2 or not x.shape[0]:
-            raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be (batch, ...) with at least one sample")
-        dtype = self._dtype or x.dtype
-        if x.dtype is not dtype or not dtype.is_floating_point:
-            raise DualpropError(f"x: type {x.dtype}, but the net's parameters are {dtype}")
-        return x.detach()
+    def _fit(self, inputs: Sequence[Tensor]) -> list[Shape]:
+        """The shapes of one sample of the outputs, for inputs that the net takes."""
+        for x in inputs:
+            if x.ndim < 2 or not x.shape[0]:
+                raise DualpropError(_NO_BATCH.format(tuple(x.shape)))
+            dtype = self._dtype or x.dtype
+            if x.dtype is not dtype or not dtype.is_floating_point:
+                raise DualpropError(f"x: type {x.dtype}, but the net's parameters are {dtype}")
+        self.net.check_inputs(inputs)
+        shapes = self.net.state_shapes([x.shape[1:] for x in inputs])
+        return [shapes[k] for k in self.net.wiring.outputs]
 
     @property
     def _dtype(self) -> torch.dtype | None:
@@ -93,11 +104,7 @@ class BatchReader:
         return None if first is None else first.dtype
 
 
-def _shapes(inputs: Sequence[Tensor]) -> tuple[Shape, ...]:
-    """Of one sample of each."""
-    if len(inputs) == 1:
-        return (inputs[0].shape[1:],)
-    return tuple([x.shape[1:] for x in inputs])
+_NO_BATCH = "x: shape {}, but it must be (batch, ...) with at least one sample"
 
 
 def in_order(tensors: Inputs) -> tuple[Tensor, ...]:

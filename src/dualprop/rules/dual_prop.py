@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
@@ -18,9 +19,9 @@ from typing_extensions import override
 from dualprop.arguments import Count, PerLayer, Portion, Positive, checked, per_layer
 from dualprop.engines.dyads.blocks import Blocks, Task
 from dualprop.engines.dyads.damped import Damped
-from dualprop.engines.dyads.inference import LASTING, NOTHING, STATES, Inference, Lasting, Names
+from dualprop.engines.dyads.inference import LASTING, NOTHING, STATES, Inference, Names
 from dualprop.engines.dyads.schedules import Schedule, Update, parse
-from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
+from dualprop.engines.dyads.states import DyadicState, Lasting, Nudge, dyad
 from dualprop.engines.slots import Ages, Slots
 from dualprop.errors import DualpropError
 from dualprop.nets.net import Inputs, Net
@@ -162,10 +163,11 @@ class DualProp(Rule):
                 if self.lazy and start is not None:
                     self.means.keep([mean for mean, _ in start])
                     self.differences.keep([torch.zeros_like(mean) if d is None else d for mean, d in start])
-                    self.ages.add(inference.updates, len(inputs[0]))
+                    self.ages.add(inference.updates, inputs[0].shape[0])
             finally:
                 self._put_back(inference)
-            yield Step(self.value(outputs, targets), self.net.packed(outputs), products, measures)
+            loss = partial(self.value, outputs, targets)
+            yield Step.later(loss, self.net.packed(outputs), products, measures)
 
     def _taken(self) -> Inference:
         """An inference that nobody else uses meanwhile: one that is idle, if there is any."""
@@ -198,7 +200,7 @@ class DualProp(Rule):
             rounds = schedule.rounds(wiring, self.generator)
             steps, residual = inference.settle(rounds, schedule.tolerance, learn=learn, keep=keep)
             return {"steps": steps, "residual": residual}
-        inference.run(self._order(len(inputs[0])), learn=learn, keep=keep)
+        inference.run(self._order(inputs[0].shape[0]), learn=learn, keep=keep)
         return {}
 
     def _order(self, samples: int) -> tuple[Update, ...]:

@@ -178,6 +178,7 @@ class Forgetful(Inference):
     def run(self, updates, *, learn, keep):
         updates = list(updates)
         self.updates += len(updates)
+        self._enter()
         for update in updates:
             self._follow(self._binding.bind(self._knowing_nothing().plan([update]), self._every))
         self._follow(self._binding.bind(self._knowing_nothing().plan((), learn=learn), self._every))

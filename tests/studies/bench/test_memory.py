@@ -38,7 +38,7 @@ def test_a_device_without_records():
 @pytest.mark.parametrize("rule", ["bp", "dp"])
 def test_updates_at_once_save_gradients(rule):
     """Nine equal layers whose gradients are most of what a step holds: one is alive at a time, or two."""
-    workload = Workload("mlp", (256,) * 9, torch.float32, 2, CPU)
+    workload = Workload("mlp", 784, (256,) * 9, torch.float32, 2, CPU)
     late, at_once = (subjects()[name].make(workload, False) for name in (rule, f"{rule}-fused"))
     layer = 4 * 256 * 256
     assert late.gradient_bytes > 8 * layer

@@ -19,7 +19,7 @@ def test_every_rule_is_a_subject(monkeypatch):
 
 @pytest.mark.parametrize("name", ["mlp", "vgg_like", "hopfield_cnn"])
 def test_the_plain_module_is_the_same_net(name):
-    workload = Workload(name, (9, 8), torch.float32, 2, CPU)
+    workload = Workload(name, 784, (9, 8), torch.float32, 2, CPU)
     net, plain = workload.net(dp.RULES["bp"]), workload.plain()
     assert [p.shape for p in net.parameters()] == [p.shape for p in plain.parameters()]
     with torch.no_grad():
@@ -27,7 +27,7 @@ def test_the_plain_module_is_the_same_net(name):
 
 
 def test_images_are_channels_last():
-    workload = Workload("vgg_like", (), torch.float32, 2, CPU)
+    workload = Workload("vgg_like", 784, (), torch.float32, 2, CPU)
     assert workload.x.is_contiguous(memory_format=torch.channels_last)
     for weight in (next(workload.net(dp.RULES["bp"]).parameters()), next(workload.plain().parameters())):
         assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -36,7 +36,7 @@ def test_images_are_channels_last():
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_learns_and_leaves_no_gradient(name, precision):
-    workload = Workload("mlp", (16, 12), precision, 6, CPU)
+    workload = Workload("mlp", 784, (16, 12), precision, 6, CPU)
     subject = subjects()[name].make(workload, False)
     before = [p.clone() for p in subject.parameters]
     subject.step()
@@ -67,7 +67,7 @@ def test_the_products_run_in_the_precision(monkeypatch, name, precision):
         made.append(linear(*arguments))
         return made[-1]
 
-    subject = subjects()[name].make(Workload("mlp", (16,), precision, 6, CPU), False)
+    subject = subjects()[name].make(Workload("mlp", 784, (16,), precision, 6, CPU), False)
     monkeypatch.setattr(torch.nn.functional, "linear", watched)
     subject.step()
     assert [z.dtype for z in made] == [precision] * 2

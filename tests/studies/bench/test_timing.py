@@ -80,7 +80,7 @@ def test_a_step_that_takes_a_quarter_of_the_budget_is_the_only_one(monkeypatch, 
     monkeypatch.setattr(run, "peak_bytes", lambda work, device: 7)
     subject = Subject(step, lambda: (counting(), Arithmetic(11, 100))[1], [])
     plain = Subject(bp, lambda: Arithmetic(8, 50), [])
-    workload = Workload("mlp", (4,), torch.float32, 2, CPU)
+    workload = Workload("mlp", 784, (4,), torch.float32, 2, CPU)
     row = run.timed("slow", "float32", workload, subject, plain, Plan(budget=100.0, repeats=3))
     assert len(clock.done) - clock.done.count("bp") == steps
     assert len(row.seconds) == len(row.bp_seconds) == pairs

@@ -106,6 +106,7 @@ class Blocks:
 
     def scaling(self, n: Neurons, spend: bool) -> Call:
         """(1/β_k) (z_k^- - z_k^+) for the batch mean; what the edges learn from."""
+
         def scale() -> None:
             if n.difference is None:
                 n.delta = self.zeros(n.number)

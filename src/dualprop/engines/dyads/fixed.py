@@ -18,7 +18,7 @@ from typing_extensions import override
 from dualprop.engines.dyads.blocks import Batch, Blocks, Call
 from dualprop.engines.dyads.neurons import Link, Neurons
 from dualprop.engines.dyads.program import Do, Instruction, Program
-from dualprop.engines.dyads.states import EXACT, Nudge
+from dualprop.engines.dyads.states import Lasting, Nudge, dyad, is_exact
 from dualprop.nets.kernels.blockwise import suits_blocks
 from dualprop.nets.net import Net
 from dualprop.nets.shapes import Shape
@@ -52,8 +52,11 @@ class Fixed:
     ) -> None:
         self._wiring, self._nudge, self._like = net.wiring, nudge, batch.x
         potentials = [layer.potential for layer in net.stack]
-        if batch.low is not batch.full or batch.full not in EXACT or any(f.draws for f in potentials):
+        if any(f.draws for f in potentials) or any(register.of_edge for register in program.needs):
             raise NotFixed
+        self._full, self._low = batch.full, batch.low
+        self._copies = [None if batch.low is batch.full else there(s.copies(batch.low)) for s in net.synapses]
+        self._renew = [copies.renew for copies in self._copies if copies is not None]
         self.neurons = {k: Neurons(k, potentials[k - 1] if k > 0 else None) for k in net.wiring.out_of}
         for k, n in self.neurons.items():
             n.mean = self._memory(shapes[k])
@@ -62,43 +65,57 @@ class Fixed:
         self._links = [self._link(e, net) for e in range(len(net.wiring.edges))]
         self._blocks = FixedBlocks(net.wiring, nudge, 0.0)
         self._blocks.begin(batch)
-        self._needs = [(n, name) for name, k in program.needs if getattr(n := self.neurons[k], name) is not None]
-        self._different = {n.number for n, name in self._needs if name == "difference"}
+        self._inputs = [there(self.neurons[-number].mean) for number in range(len(batch.inputs))]
+        self._needs = [
+            (k, names.index(name), there(getattr(self.neurons[k], name)))
+            for name, k in program.needs
+            if k > 0 and name in (names := ("mean", "difference"))
+        ]
+        self._different = {k for k, name, _ in self._needs if name}
         parameters = [id(p) for synapse in net.synapses for p in synapse.learnt()]
         if len(set(parameters)) < len(parameters):
             raise NotFixed
         self._calls = [call for each in program.instructions for call in self._bound(each)]
 
-    def run(self, batch: Batch, before: Mapping[int, Neurons]) -> None:
+    def run(self, batch: Batch, start: Lasting) -> None:
         """Do it.
 
         Args:
             batch: the batch.
-            before: inputs and layers as the batch finds them; what is not there is zero.
+            start: mean and difference of each layer that it begins with; none is zero.
         """
         self._blocks.begin(batch)
-        for n, name in self._needs:
-            register, found = there(getattr(n, name)), getattr(before[n.number], name)
+        for z, x in zip(self._inputs, batch.inputs, strict=True):
+            z.copy_(x)
+        for k, name, register in self._needs:
+            found = start[k - 1][name] if start else None
             if found is None:
                 register.zero_()
             else:
                 register.copy_(found)
+        for call in self._renew:
+            call()
         for call in self._calls:
             call()
         self._blocks.end()
 
-    def give(self, neurons: Mapping[int, Neurons], *, lasting: bool) -> None:
-        """Hand on copies of what the outputs have said, and of the states that another inference begins with."""
-        for k in self._wiring.outputs:
-            said = self.neurons[k].said
-            neurons[k].output = said.clone() if said is self.neurons[k].total else said
-        for k in range(1, self._wiring.depth + 1) if lasting else ():
-            n, known = self.neurons[k], neurons[k]
-            known.mean = there(n.mean).clone()
-            known.difference = there(n.difference).clone() if k in self._different else None
+    def outputs(self) -> list[Tensor]:
+        """What the outputs have said, in memory of its own."""
+        outputs = [self.neurons[k] for k in self._wiring.outputs]
+        return [n.said.clone() if n.said is n.total else n.said for n in outputs]
+
+    def lasting(self) -> Lasting:
+        """Mean and difference of each layer at the end, copied."""
+        layers = [self.neurons[k] for k in range(1, self._wiring.depth + 1)]
+        return [
+            (self._wide(n.mean), self._wide(n.difference) if n.number in self._different else None) for n in layers
+        ]
+
+    def _wide(self, state: Tensor | None) -> Tensor:
+        return there(state).to(self._full, copy=True)
 
     def _memory(self, shape: Shape) -> Tensor:
-        memory = self._like.new_empty(self._like.shape[0], *shape)
+        memory = self._like.new_empty(self._like.shape[0], *shape, dtype=self._low)
         if suits_blocks(memory):
             raise NotFixed
         return memory
@@ -110,15 +127,16 @@ class Fixed:
         link = Link(net.synapses[e], below, above, self._nudge.weight(self._wiring, source, target))
         below.out.append(link)
         above.into.append(link)
-        alone_above, alone_below = (len(side) == 1 for side in (self._wiring.into[target], self._wiring.out_of[source]))
-        link.driven = above.total if alone_above else torch.empty_like(there(above.total))
-        link.sent = below.pull if alone_below and source > 0 else torch.empty_like(there(below.mean))
+        alone = len(self._wiring.into[target]) == 1
+        link.driven = above.total if alone else torch.empty_like(there(above.total))
+        alone = len(self._wiring.out_of[source]) == 1 and source > 0
+        link.sent = below.pull if alone else torch.empty_like(there(below.mean))
         return link
 
     def _bound(self, instruction: Instruction) -> Iterator[Call]:
         """What does an instruction."""
         if instruction.do in _OF_EDGES:
-            yield from self._of_edge(instruction.do, self._links[instruction.number])
+            yield from self._of_edge(instruction.do, instruction.number)
             return
         n, edges = self.neurons[instruction.number], [self._links[e] for e in instruction.edges]
         match instruction.do:
@@ -139,13 +157,14 @@ class Fixed:
                     unread = any(name == "difference" for name, _ in instruction.frees)
                     yield from [] if unread else [there(n.difference).zero_]
 
-    def _of_edge(self, do: Do, link: Link) -> Iterator[Call]:
+    def _of_edge(self, do: Do, number: int) -> Iterator[Call]:
+        link, low = self._links[number], self._copies[number]
         synapse, z = link.synapse, there(link.below.mean)
         match do:
             case Do.DRIVE:
-                yield there(synapse.driving(z, there(link.driven)))
+                yield there(synapse.driving(z, there(link.driven), low))
             case Do.SEND:
-                yield there(synapse.sending(there(link.above.difference), there(link.sent)))
+                yield there(synapse.sending(there(link.above.difference), there(link.sent), low))
                 if link.weight != 1:
                     yield partial(there(link.sent).mul_, link.weight)
             case Do.LEARN:
@@ -183,10 +202,10 @@ def nudging(n: Neurons, up: float, down: float, share: float) -> Call:
     """Mean and difference of z^+ = f(a + up d) and z^- = f(a - down d), in their places."""
     f, a, d, mean, difference = n.potential, there(n.total), there(n.pull), there(n.mean), there(n.difference)
     assert f is not None
-    places = mean, difference
+    places, exact = (mean, difference), is_exact(f, a, up, down, share)
 
     def nudge() -> None:
-        z, apart = f.dyad(a, d, up, down, share, places)
+        z, apart = f.dyad(a, d, up, down, share, places) if exact else dyad(f, a, d, up, down, share)
         if z is not mean:
             mean.copy_(z)
         if apart is not difference:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dualprop.engines.dyads import states
 from dualprop.engines.dyads.binding import Binding, Bound
 from dualprop.engines.dyads.blocks import Batch, Blocks, Task
 from dualprop.engines.dyads.fixed import Fixed, NotFixed
@@ -20,8 +21,7 @@ from dualprop.engines.dyads.plan import Planner
 from dualprop.engines.dyads.program import Register, every_register
 from dualprop.engines.dyads.schedules import Update
 from dualprop.engines.dyads.settling import Settling
-from dualprop.engines.dyads import states
-from dualprop.engines.dyads.states import DyadicState, Nudge, dyad
+from dualprop.engines.dyads.states import DyadicState, Lasting, Nudge, dyad
 from dualprop.engines.states import ByLayer
 from dualprop.nets import crossing
 from dualprop.nets.counting import listeners
@@ -30,9 +30,6 @@ from dualprop.nets.synapses import Synapse, frozen_weights
 
 Names = frozenset[str]
 """Of registers of layers."""
-
-Lasting = Sequence[tuple[Tensor, Tensor | None]]
-"""Mean and difference of layers k = 1..L, from which another inference can start; None for no difference."""
 
 STATES = Names({"states", "mean", "difference"})
 """What is kept to be looked at."""
@@ -66,6 +63,7 @@ class Inference:
         blocks: how layers are updated.
 
     Attributes:
+        neurons: the layers and inputs by their numbers.
         products: how many have been made for this batch, without those that edges make to learn.
         updates: how many the schedule has asked for.
     """
@@ -82,8 +80,6 @@ class Inference:
         self.net, self.wiring, self.nudge = net, net.wiring, nudge
         self._synapses, self._potentials = net.synapses, [layer.potential for layer in net.stack]
         self.neurons = {k: Neurons(k, self._potentials[k - 1] if k > 0 else None) for k in net.wiring.out_of}
-        self._entries = [self.neurons[-number] for number in range(len(net.wiring.inputs))]
-        self._in_order = [self.neurons[k] for k in range(net.wiring.depth + 1)]
         self.links = [self._link(e, synapse) for e, synapse in enumerate(self._synapses)]
         self._linear = [link.synapse.linear for link in self.links]
         self._blocks = blocks(net.wiring, nudge, damping, dyad)
@@ -95,6 +91,9 @@ class Inference:
         self._planned = lru_cache(maxsize=64)(self._plan)
         self._compiled = dyad is not states.dyad
         self._bindings: dict[tuple[object, ...], Kept] = {}
+        self._start: Lasting = ()
+        self._none = (False,) * (net.wiring.depth + 1)
+        self._entered, self._fixed = False, None
         self.products = self.updates = 0
 
     def _link(self, e: int, synapse: Synapse) -> Link:
@@ -124,21 +123,36 @@ class Inference:
         Returns:
             Itself.
         """
-        batch = Batch(inputs, tasks)
-        self._blocks.begin(batch)
+        self._blocks.begin(Batch(inputs, tasks))
+        self._start = start or ()
         self.products = self.updates = 0
-        for neurons, x in zip(self._entries, inputs, strict=True):
-            neurons.mean = x if batch.low is x.dtype else x.to(batch.low)
-            neurons.states = x, x
-        for k, (mean, difference) in enumerate(start or (), 1):
+        return self
+
+    def _enter(self) -> None:
+        """Give layers and inputs what the batch begins with."""
+        if self._entered:
+            return
+        batch, self._entered, self._fixed = self._blocks.batch, True, None
+        for number, x in enumerate(batch.inputs):
+            neurons = self.neurons[-number]
+            neurons.mean, neurons.states = x.to(batch.low), (x, x)
+        for k, (mean, difference) in enumerate(self._start, 1):
             neurons = self.neurons[k]
             neurons.mean = mean.to(batch.low)
             neurons.difference = None if difference is None else difference.to(batch.low)
-        return self
+
+    def _different(self) -> tuple[bool, ...]:
+        """Which of the input and the layers have a difference."""
+        if self._entered:
+            return tuple([self.neurons[k].difference is not None for k in range(self.wiring.depth + 1)])
+        return (False, *[d is not None for _, d in self._start]) if self._start else self._none
 
     def end(self) -> None:
         """Forget the batch."""
-        self._forget()
+        if self._entered:
+            self._forget()
+            self._entered = False
+        self._start = ()
         self._blocks.end()
 
     def run(self, updates: Iterable[Update], *, learn: bool, keep: Names) -> None:
@@ -154,14 +168,12 @@ class Inference:
         """
         updates = tuple(updates)
         self.updates += len(updates)
-        different = tuple([n.difference is not None for n in self._in_order])
-        bound = self._planned(updates, different, learn, keep)
-        fixed = None if "states" in keep else self._fixed(bound)
-        if fixed is None:
+        bound = self._planned(updates, self._different(), learn, keep)
+        self._fixed = None if self._entered or "states" in keep else self._bound_to_memory(bound)
+        if self._fixed is None:
             self._follow(bound)
         else:
-            fixed.run(self._blocks.batch, self.neurons)
-            fixed.give(self.neurons, lasting=bool(keep))
+            self._fixed.run(self._blocks.batch, self._start)
             self.products += bound.products or 0
 
     def settle(
@@ -181,6 +193,7 @@ class Inference:
         Raises:
             DivergenceError: if a state is not finite, or the residual still grows after the last round.
         """
+        self._enter()
         planner, settling = self._planner(), Settling(tolerance, self._blocks.batch.low)
         for updates in rounds:
             before = self._pairs()
@@ -200,6 +213,8 @@ class Inference:
     @property
     def outputs(self) -> list[Tensor]:
         """f(a) at the last update of each output layer: what the net said before a loss nudged it."""
+        if self._fixed is not None:
+            return self._fixed.outputs()
         return [self.neurons[k].said for k in self.wiring.outputs]
 
     def state(self) -> DyadicState:
@@ -210,6 +225,8 @@ class Inference:
 
     def lasting(self) -> Lasting:
         """What the next inference can start from, in full precision, if `LASTING` or `STATES` were kept."""
+        if self._fixed is not None:
+            return self._fixed.lasting()
         full, lasting = self._blocks.batch.full, []
         for k in range(1, self.wiring.depth + 1):
             n = self.neurons[k]
@@ -230,18 +247,19 @@ class Inference:
         return frozenset(outputs | {Register(name, k) for name in names for k in self.neurons})
 
     def _follow(self, bound: Bound) -> None:
+        self._enter()
         for register in bound.needs:
             if register.name == "mean" and self.neurons[register.number].mean is None:
                 self.neurons[register.number].mean = self._zeros(register.number)
         with frozen_weights(self._synapses):
             self.products += bound()
 
-    def _fixed(self, bound: Bound) -> Fixed | None:
+    def _bound_to_memory(self, bound: Bound) -> Fixed | None:
         """What does the same on memory that stays, where there is such, from its second batch on."""
         batch = self._blocks.batch
         if bound.products is None or self._damped or self._compiled or listeners() or crossing.OPEN:
             return None
-        if not all([x.is_contiguous() for x in batch.inputs]):  # their products round otherwise
+        if not all(x.is_contiguous() for x in batch.inputs):  # their products round otherwise
             return None
         weights = [synapse.bound_to() for synapse in self._synapses]
         key = bound, batch.full, batch.low, *[(x.device, x.shape) for x in batch.inputs]

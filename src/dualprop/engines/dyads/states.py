@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +12,9 @@ from dualprop.engines.states import State
 from dualprop.nets.kernels.blockwise import blockwise, suits_blocks
 from dualprop.nets.potentials import Potential
 from dualprop.nets.wiring import Wiring
+
+Lasting = Sequence[tuple[Tensor, Tensor | None]]
+"""Mean and difference of layers k = 1..L, from which an inference can start; None for no difference."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Nudge:
         return self.alpha * self.beta[k - 1], (1 - self.alpha) * self.beta[k - 1]
 
 
-EXACT = (torch.float32, torch.float64)
+_EXACT = (torch.float32, torch.float64)
 """The types in which the difference of two states is taken as they are."""
 
 
@@ -69,6 +73,11 @@ def both(f: Potential, a: Tensor, d: Tensor, up: float, down: float) -> tuple[Te
         down: ᾱ r_k.
     """
     return f.over(torch.add(a, d, alpha=up)), f.minus.over(torch.sub(a, d, alpha=down))
+
+
+def is_exact(f: Potential, a: Tensor, up: float, down: float, share: float) -> bool:
+    """Whether a potential's `dyad` may compute in the type of a; arguments as there."""
+    return a.dtype in _EXACT or f.stable(up, down, share)
 
 
 def dyad(
@@ -92,7 +101,7 @@ def dyad(
     Returns:
         z̄ and z^+ - z^-, in the type of a.
     """
-    exact = a.dtype in EXACT or f.stable(up, down, share)
+    exact = is_exact(f, a, up, down, share)
     if exact and not (spend and f.elementwise and suits_blocks(a)):
         d = d if d.dtype is a.dtype else d.to(a.dtype)
         return f.dyad(a, d, up, down, share, (a, d) if spend else None)

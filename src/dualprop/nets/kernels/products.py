@@ -20,9 +20,7 @@ _WIDE = 64  # channels, for fewer of which oneDNN is as good
 
 def forward(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W z + b for each row z, shapes (B, n), (m, n), (m,) -> (B, m)."""
-    if bias is None or bias.dtype is z.dtype:
-        return F.linear(z, weight, bias)
-    return F.linear(z, weight).add_(bias)
+    return F.linear(z, weight, bias if bias is None or bias.dtype is z.dtype else bias.to(z.dtype))
 
 
 def total(delta: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,18 @@ from dualprop.errors import DualpropError
 from dualprop.nets.synapses.pools import Linearisation, Pool, layout
 
 Call = Callable[[], object]
+
+
+class LowCopies(NamedTuple):
+    """A synapse's weights in another type.
+
+    Attributes:
+        weights: by name.
+        renew: what copies them anew.
+    """
+
+    weights: Mapping[str, Tensor]
+    renew: Call
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -71,7 +84,11 @@ class Synapse(nn.Module, ABC):
             z: shape (B, *in_shape).
         """
 
-    def driving(self, z: Tensor, out: Tensor) -> Call | None:
+    def copies(self, dtype: torch.dtype) -> LowCopies | None:
+        """Its weights in a type in which `driving`, `sending` and `learning` can be bound to them, if they can."""
+        return None
+
+    def driving(self, z: Tensor, out: Tensor, low: LowCopies | None = None) -> Call | None:
         """A call that writes A(z) into `out`, whatever z holds then; None if nothing is quicker than `affine`.
 
         Such a call and those of `sending`, `moving` and `learning` serve as long as `bound_to` is the same. A
@@ -80,15 +97,17 @@ class Synapse(nn.Module, ABC):
         Args:
             z: shape (B, *in_shape), contiguous.
             out: shape (B, *out_shape), contiguous.
+            low: the weights in the type of z, where theirs is another.
         """
         return None
 
-    def sending(self, delta: Tensor, out: Tensor) -> Call | None:
+    def sending(self, delta: Tensor, out: Tensor, low: LowCopies | None = None) -> Call | None:
         """A call that writes A^T delta into `out`; see `driving`.
 
         Args:
             delta: shape (B, *out_shape), contiguous.
             out: shape (B, *in_shape), contiguous.
+            low: as for `driving`.
         """
         return None
 

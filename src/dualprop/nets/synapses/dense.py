@@ -15,7 +15,7 @@ from dualprop.arguments import Count, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.counting import counted, reporting
 from dualprop.nets.kernels import products
-from dualprop.nets.synapses.base import Call
+from dualprop.nets.synapses.base import Call, LowCopies
 from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import Pool
 from dualprop.nets.synapses.weighted import Feedback, Weighted
@@ -100,21 +100,21 @@ class Dense(Weighted):
         return torch.mm(delta.t(), p if p.ndim == 2 else p.flatten(1))
 
     @override
-    def driving(self, z: Tensor, out: Tensor) -> Call | None:
-        if not self._plain(z):
+    def driving(self, z: Tensor, out: Tensor, low: LowCopies | None = None) -> Call | None:
+        if low is None and not self._plain(z):
             return None
-        p, W, b = z.flatten(1), self.weight.detach(), self.bias
+        p, W, b = z.flatten(1), self._bound("weight", low), self._bound("bias", low)
         product = partial(torch.mm, p, W.t(), out=out)
         if b is not None:
-            product = partial(torch.addmm, b.detach(), p, W.t(), out=out)
+            product = partial(torch.addmm, b, p, W.t(), out=out)
         return reporting("forward", len(z), len(z) * W.numel(), product)
 
     @override
-    def sending(self, delta: Tensor, out: Tensor) -> Call | None:
-        if not self._plain(out):
+    def sending(self, delta: Tensor, out: Tensor, low: LowCopies | None = None) -> Call | None:
+        if low is None and not self._plain(out):
             return None
-        down = self.weight if self.feedback is None else self.feedback
-        product = partial(torch.mm, delta, down.detach(), out=out.flatten(1))
+        down = self._bound("weight" if self.feedback is None else "feedback", low)
+        product = partial(torch.mm, delta, down, out=out.flatten(1))
         return reporting("feedback", len(delta), len(delta) * down.numel(), product)
 
     @override
@@ -138,21 +138,28 @@ class Dense(Weighted):
     @override
     def learning(self, delta: Tensor, z: Tensor) -> Call | None:
         W, b, B = self.weight, self.bias, self.feedback
-        if not self._plain(z) or not W.requires_grad or not W.is_contiguous():
+        if not self._plain(self.weight) or not W.requires_grad or not W.is_contiguous():
             return None
-        p, turned = z.flatten(1), delta.t()
+        p, turned, dtype = z.flatten(1), delta.t(), None if z.dtype is W.dtype else W.dtype
         follows = B is not None and B.requires_grad
         biased = b is not None and b.requires_grad
 
         def learn() -> None:
             if biased:
-                add_to_grad(b, products.total(delta))
+                total = products.total(delta)
+                add_to_grad(b, total if dtype is None else total.to(dtype))
             gradient = torch.mm(turned, p)
+            if dtype is not None:
+                gradient = gradient.to(dtype)
             if follows:
                 add_to_grad(B, gradient.clone())  # clipping scales them in place
             add_to_grad(W, gradient)
 
         return reporting("gradient", len(z), len(z) * W.numel(), learn)
+
+    @override
+    def copies(self, dtype: torch.dtype) -> LowCopies | None:
+        return super().copies(dtype) if self._plain(self.weight) else None
 
     def _plain(self, z: Tensor) -> bool:
         """Whether it reads z itself, and its weights are parameters of that type without hooks."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from dualprop.nets.synapses.base import AffineMap, Call
+from dualprop.nets.synapses.base import AffineMap, Call, LowCopies
 
 
 class Identity(AffineMap):
@@ -43,16 +43,24 @@ class Identity(AffineMap):
         """There is nothing to learn."""
 
     @override
-    def driving(self, z: Tensor, out: Tensor) -> Call | None:
+    def copies(self, dtype: torch.dtype) -> LowCopies | None:
+        return LowCopies({}, _nothing)
+
+    @override
+    def driving(self, z: Tensor, out: Tensor, low: LowCopies | None = None) -> Call | None:
         return partial(out.copy_, z) if self.pool is None else None
 
     @override
-    def sending(self, delta: Tensor, out: Tensor) -> Call | None:
+    def sending(self, delta: Tensor, out: Tensor, low: LowCopies | None = None) -> Call | None:
         return partial(out.copy_, delta) if self.pool is None else None
 
     @override
     def moving(self, delta: Tensor, z: Tensor) -> Callable[[float], object] | None:
         return (lambda rate: None) if self.pool is None else None
+
+    @override
+    def learning(self, delta: Tensor, z: Tensor) -> Call | None:
+        return _nothing if self.pool is None else None
 
     def plain(self) -> list[nn.Module]:
         """The pool, if there is any."""
@@ -61,3 +69,7 @@ class Identity(AffineMap):
     def affine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """That of the state."""
         return shape
+
+
+def _nothing() -> None:
+    """There is nothing to copy and nothing to learn."""

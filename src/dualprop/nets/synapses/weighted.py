@@ -16,7 +16,7 @@ from dualprop.arguments import In
 from dualprop.errors import DualpropError
 from dualprop.nets import crossing
 from dualprop.nets.kernels import products
-from dualprop.nets.synapses.base import AffineMap
+from dualprop.nets.synapses.base import AffineMap, LowCopies
 from dualprop.nets.synapses.inits import INITS
 from dualprop.nets.synapses.pools import Pool
 from dualprop.nets.synapses.weights import (
@@ -115,6 +115,24 @@ class Weighted(AffineMap):
         own = [p for p in self._parameters.values() if p is not None]
         hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in own)
         return not (is_computed(self) or hooked or any(p.dtype != dtype for p in own))
+
+    @override
+    def copies(self, dtype: torch.dtype) -> LowCopies | None:
+        own = {name: p.detach() for name, p in self._parameters.items() if p is not None}
+        if not self._simple(self.weight.dtype) or self.weight.device.type != "cpu":
+            return None
+        low = {name: torch.empty_like(p, dtype=dtype) for name, p in own.items()}
+
+        def renew() -> None:
+            for name, copy in low.items():
+                copy.copy_(own[name])
+
+        return LowCopies(low, renew)
+
+    def _bound(self, name: str, low: LowCopies | None) -> Any:
+        """A weight as calls are bound to it; None if there is none."""
+        p = self._parameters[name]
+        return None if p is None else p.detach() if low is None else low.weights[name]
 
     @override
     def bound_to(self) -> tuple[object, ...]:

@@ -354,7 +354,7 @@ def _hooked(parameter: Tensor, gradient: Tensor) -> Tensor:
 
 
 def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:
-    """Add to `.grad` of a parameter that lies in memory as the gradient does, which becomes it if there is none."""
+    """Add to `.grad`; where there is none this becomes it, and has to lie in memory as the parameter does."""
     grad = parameter.grad
     if grad is None:
         parameter.grad = gradient

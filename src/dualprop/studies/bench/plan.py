@@ -15,7 +15,7 @@ from dualprop.nets import NETS
 from dualprop.nets.devices import Energy
 from dualprop.rules import RULES
 from dualprop.studies.bench.subjects import subjects
-from dualprop.studies.bench.workload import make_net
+from dualprop.studies.bench.workload import in_shape, make_net
 from dualprop.training.experiment import PRECISIONS, device
 
 _Count = Annotated[Count, Field(lt=2**31)]
@@ -31,6 +31,7 @@ class Plan:
         nets: names in `NETS`, of nets without cycles.
         precisions: names in `PRECISIONS`.
         batch_size: samples in a step.
+        features: of a sample of the mlp.
         hidden: neurons in the hidden layers of the mlp.
         repeats: pairs of steps of each row.
         budget: seconds after which a row begins no further pair.
@@ -47,6 +48,7 @@ class Plan:
     nets: Several[str] = ("mlp", "vgg_like", "vgg16")
     precisions: Several[str] = ("float32", "bf16")
     batch_size: _Count = 100
+    features: _Count = 784
     hidden: Several[Count] = (1000, 1000, 1000)
     repeats: _Count = 10
     budget: Positive = 60.0
@@ -67,7 +69,7 @@ class Plan:
                 raise DualpropError(f"{name}={list(values)}: must name at least one, and each once")
         for net in self.nets:
             with torch.device("meta"):  # how it is connected, and no weights
-                cyclic = make_net(net, self.hidden, RULES["bp"]).wiring.cyclic
+                cyclic = make_net(net, in_shape(net, self.features), self.hidden, RULES["bp"]).wiring.cyclic
             if cyclic:
                 raise DualpropError(
                     f"nets={net!r}: has cycles; rows are measured beside back-propagation in plain PyTorch, "

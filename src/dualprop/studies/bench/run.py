@@ -48,7 +48,9 @@ def bench(plan: Plan) -> tuple[Measurements, bool]:
         report = Measurements(environment(), json.loads(json.dumps(dataclasses.asdict(plan))), limits)
         for net in plan.nets:
             for precision, dtype in precisions.items():
-                workload = Workload(net, plan.hidden, dtype, plan.batch_size, chosen, plan.constants)
+                workload = Workload(
+                    net, plan.features, plan.hidden, dtype, plan.batch_size, chosen, plan.constants
+                )
                 bp = subjects()["bp"].make(workload, False)
                 for name, compiled in plan.rows():
                     if interrupt.asked:

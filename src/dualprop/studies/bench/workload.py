@@ -14,8 +14,8 @@ from dualprop.nets.net import Net
 from dualprop.rules import RULES, Method
 
 CLASSES = 10
-IMAGE, FEATURES = (3, 32, 32), (784,)
-"""A sample's shape: CIFAR's, but MNIST's for nets that leave their sizes to the user."""
+IMAGE = (3, 32, 32)
+"""A sample's shape, CIFAR's, for nets that do not leave their sizes to the user."""
 
 LR, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 5e-4  # a low rate: the same batch again and again must not diverge
 
@@ -25,7 +25,8 @@ class Workload:
 
     Args:
         name: the net, a name in `NETS`.
-        hidden: neurons in the hidden layers of a net that leaves them to the user.
+        features: of a sample, for a net that leaves its sizes to the user.
+        hidden: neurons in the hidden layers of such a net.
         precision: of the products; weights and optimizer stay in float32.
         batch_size: samples in the batch.
         device: where it is computed.
@@ -35,6 +36,7 @@ class Workload:
     def __init__(
         self,
         name: str,
+        features: int,
         hidden: tuple[int, ...],
         precision: torch.dtype,
         batch_size: int,
@@ -43,7 +45,7 @@ class Workload:
     ) -> None:
         self.name, self.precision, self.batch_size, self.device = name, precision, batch_size, device
         self.hidden, self.energy = hidden, energy
-        self.in_shape = in_shape(name)
+        self.in_shape = in_shape(name, features)
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(batch_size, *self.in_shape, generator=generator)
         self.x = x.to(device, memory_format=_layout(x))
@@ -51,7 +53,7 @@ class Workload:
 
     def net(self, method: Method) -> Net:
         """The net with the rule's own activation and pool, in channels_last."""
-        net = make_net(self.name, self.hidden, method, torch.Generator().manual_seed(0))
+        net = make_net(self.name, self.in_shape, self.hidden, method, torch.Generator().manual_seed(0))
         return net.to(self.device).to(memory_format=torch.channels_last)
 
     def plain(self) -> nn.Module:
@@ -70,23 +72,30 @@ class Workload:
         )
 
 
-def in_shape(name: str) -> tuple[int, ...]:
+def in_shape(name: str, features: int) -> tuple[int, ...]:
     """The shape of a sample that a net in `NETS` gets."""
-    return IMAGE if NETS[name].sizes is None else FEATURES
+    return IMAGE if NETS[name].sizes is None else (features,)
 
 
-def make_net(name: str, hidden: Sequence[int], method: Method, generator: torch.Generator | None = None) -> Net:
+def make_net(
+    name: str,
+    in_shape: tuple[int, ...],
+    hidden: Sequence[int],
+    method: Method,
+    generator: torch.Generator | None = None,
+) -> Net:
     """The net as `dualprop.NETS` makes it, with the rule's own activation and pool.
 
     Args:
         name: in `NETS`.
+        in_shape: of a sample.
         hidden: neurons in the hidden layers of a net that leaves them to the user.
         method: the rule that is to train it.
         generator: where the initial weights come from.
     """
     kind = NETS[name]
     return kind(
-        in_shape(name),
+        in_shape,
         CLASSES,
         hidden=None if kind.sizes is None else hidden,
         pool=method.pool if kind.pools else None,

@@ -92,9 +92,10 @@ class Bench(Measurement):
         )
 
     def _workload(self, settings: Settings) -> Workload:
-        hidden = self._plan(settings).hidden
-        precision = PRECISIONS[settings.precision]
-        return Workload(settings.net, hidden, precision, settings.batch_size, device(settings.device))
+        plan, precision = self._plan(settings), PRECISIONS[settings.precision]
+        return Workload(
+            settings.net, plan.features, plan.hidden, precision, settings.batch_size, device(settings.device)
+        )
 
     def _subject(self, settings: Settings, workload: Workload) -> Subject:
         return subjects()[settings.rule].make(workload, settings.compile)
