@@ -63,7 +63,8 @@ class BatchReader:
 
     def _read(self, x: Inputs) -> tuple[list[Tensor], list[Shape]]:
         """The inputs, detached, and the shapes of one sample of the outputs."""
-        inputs, kinds = [], [self._dtype]
+        inputs: list[Tensor] = []
+        kinds: list[object] = [self._dtype]
         for each in in_order(x):
             if type(each) is not Tensor:
                 check("x", each, Tensor)

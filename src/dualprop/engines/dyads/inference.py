@@ -93,7 +93,8 @@ class Inference:
         self._bindings: dict[tuple[object, ...], Kept] = {}
         self._start: Lasting = ()
         self._none = (False,) * (net.wiring.depth + 1)
-        self._entered, self._fixed = False, None
+        self._entered = False
+        self._fixed: Fixed | None = None
         self.products = self.updates = 0
 
     def _link(self, e: int, synapse: Synapse) -> Link:

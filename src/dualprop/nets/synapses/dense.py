@@ -141,18 +141,18 @@ class Dense(Weighted):
         if not self._plain(self.weight) or not W.requires_grad or not W.is_contiguous():
             return None
         p, turned, dtype = z.flatten(1), delta.t(), None if z.dtype is W.dtype else W.dtype
-        follows = B is not None and B.requires_grad
-        biased = b is not None and b.requires_grad
+        follower = B if B is not None and B.requires_grad else None
+        bias = b if b is not None and b.requires_grad else None
 
         def learn() -> None:
-            if biased:
+            if bias is not None:
                 total = products.total(delta)
-                add_to_grad(b, total if dtype is None else total.to(dtype))
+                add_to_grad(bias, total if dtype is None else total.to(dtype))
             gradient = torch.mm(turned, p)
             if dtype is not None:
                 gradient = gradient.to(dtype)
-            if follows:
-                add_to_grad(B, gradient.clone())  # clipping scales them in place
+            if follower is not None:
+                add_to_grad(follower, gradient.clone())  # clipping scales them in place
             add_to_grad(W, gradient)
 
         return reporting("gradient", len(z), len(z) * W.numel(), learn)
