@@ -256,7 +256,7 @@ def test_shapes_come_and_go(runs: list[Fixed]) -> None:
         for _ in range(2):
             rule.backward(*batch(samples))
     (inference,) = rule._idle
-    assert len(inference._bindings) <= 4
+    assert len(inference._memories.kept) <= 4
     assert_same(rule, *batch(2), runs, fixed=True)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from dualprop.engines.dyads.binding import Bound
 from dualprop.engines.dyads.blocks import Batch, Blocks, Call
 from dualprop.engines.dyads.neurons import Link, Neurons
 from dualprop.engines.dyads.program import Do, Instruction, Program
@@ -24,6 +25,53 @@ from dualprop.nets.net import Net
 from dualprop.nets.shapes import Shape
 
 T = TypeVar("T")
+
+
+class Kept(NamedTuple):
+    """A program that is bound to memory, if it can be, and the weights that it is bound to."""
+
+    weights: list[tuple[object, ...]]
+    fixed: Fixed | None
+
+
+class Memories:
+    """What programs are bound to, for the last few shapes of batches: at the end of an epoch comes a smaller one.
+
+    Args:
+        net: whose layers they are.
+        nudge: how states are nudged and averaged.
+    """
+
+    MOST = 4
+
+    def __init__(self, net: Net, nudge: Nudge) -> None:
+        self._net, self._synapses, self._nudge = net, net.synapses, nudge
+        self.kept: dict[tuple[object, ...], Kept] = {}
+
+    def fixed(self, bound: Bound, batch: Batch) -> Fixed | None:
+        """A program bound to memory for batches like this one; None where it cannot be.
+
+        Args:
+            bound: the program, as it is bound to registers.
+            batch: whose inputs have to be contiguous, for the products of others round otherwise.
+        """
+        if not all(x.is_contiguous() for x in batch.inputs):
+            return None
+        weights = [synapse.bound_to() for synapse in self._synapses]
+        key = bound, batch.low, *[(x.dtype, x.device, x.shape) for x in batch.inputs]
+        known = self.kept.get(key)
+        if known is None or known.weights != weights:
+            while len(self.kept) >= self.MOST:
+                del self.kept[next(iter(self.kept))]
+            known = self.kept[key] = Kept(weights, self._bind(bound.program, batch))
+        return known.fixed
+
+    def _bind(self, program: Program, batch: Batch) -> Fixed | None:
+        shapes = self._net.state_shapes([tuple(x.shape[1:]) for x in batch.inputs])
+        try:
+            return Fixed(program, self._net, self._nudge, batch, shapes)
+        except NotFixed:
+            return None
 
 
 class NotFixed(Exception):

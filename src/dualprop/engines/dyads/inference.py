@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from torch import Tensor
 
 from dualprop.engines.dyads import states
 from dualprop.engines.dyads.binding import Binding, Bound
 from dualprop.engines.dyads.blocks import Batch, Blocks, Task
-from dualprop.engines.dyads.fixed import Fixed, NotFixed
+from dualprop.engines.dyads.fixed import Fixed, Memories
 from dualprop.engines.dyads.neurons import Link, Neurons
 from dualprop.engines.dyads.plan import Planner
 from dualprop.engines.dyads.program import Register, every_register
@@ -38,16 +37,6 @@ LASTING = Names({"mean", "difference"})
 """What is kept to start from."""
 
 NOTHING = Names()
-
-
-class Kept(NamedTuple):
-    """A program that is bound to memory, if it can be, and the weights that it is bound to."""
-
-    weights: list[tuple[object, ...]]
-    fixed: Fixed | None
-
-
-_BINDINGS = 4  # shapes of batches: the last of an epoch is smaller
 
 
 class Inference:
@@ -90,7 +79,7 @@ class Inference:
         self._forget = self._binding.freeing(self._every)
         self._planned = lru_cache(maxsize=64)(self._plan)
         self._compiled = dyad is not states.dyad
-        self._bindings: dict[tuple[object, ...], Kept] = {}
+        self._memories = Memories(net, nudge)
         self._start: Lasting = ()
         self._none = (False,) * (net.wiring.depth + 1)
         self._entered = False
@@ -257,24 +246,9 @@ class Inference:
 
     def _bound_to_memory(self, bound: Bound) -> Fixed | None:
         """What does the same on memory that stays, where there is such, from its second batch on."""
-        batch = self._blocks.batch
         if bound.products is None or self._damped or self._compiled or listeners() or crossing.OPEN:
             return None
-        if not all(x.is_contiguous() for x in batch.inputs):  # their products round otherwise
-            return None
-        weights = [synapse.bound_to() for synapse in self._synapses]
-        key = bound, batch.full, batch.low, *[(x.device, x.shape) for x in batch.inputs]
-        known = self._bindings.get(key)
-        if known is None or known.weights != weights:
-            shapes = self.net.state_shapes([tuple(x.shape[1:]) for x in batch.inputs])
-            try:
-                made = Fixed(bound.program, self.net, self.nudge, batch, shapes)
-            except NotFixed:
-                made = None
-            while len(self._bindings) >= _BINDINGS:
-                del self._bindings[next(iter(self._bindings))]
-            known = self._bindings[key] = Kept(weights, made)
-        return known.fixed
+        return self._memories.fixed(bound, self._blocks.batch)
 
     def _pairs(self) -> dict[int, tuple[Tensor, Tensor]]:
         """z^+ and z^- of layers 1..L."""
