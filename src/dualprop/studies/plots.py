@@ -21,6 +21,8 @@ from dualprop.studies._figure import BLACK, COLOURS, styled
 UP, DOWN = COLOURS[0], COLOURS[1]
 MOST = 64
 """Neurons of which every one is drawn; of more, that many evenly spaced ones."""
+SHORT = 3
+"""Characters of a layer's name that lies below an axis; longer ones stand upright."""
 
 
 class Plot(Figure):
@@ -117,10 +119,13 @@ def plot_alignment(alignments: Alignments | Mapping[str, Alignments]) -> Plot:
     check("alignments", named, Mapping[str, Alignments])
     if not named:
         raise DualpropError("alignments: none")
-    figure = Plot(figsize=(8, 2.8))
+    found = {name: _by_layer(alignment) for name, alignment in named.items()}
+    longest = max((len(layer) for layers, _, _ in found.values() for layer in layers), default=1)
+    figure = Plot(
+        figsize=(8, 2.8 + 0.07 * (longest if longest > SHORT else 0))
+    )  # room for names that stand upright
     cosine, ratio = figure.subplots(1, 2)
-    for number, (name, alignment) in enumerate(named.items()):
-        layers, cosines, ratios = _by_layer(alignment)
+    for number, (name, (layers, cosines, ratios)) in enumerate(found.items()):
         colour = COLOURS[number % len(COLOURS)]
         for axes, values in ((cosine, cosines), (ratio, ratios)):
             if values is not None:
@@ -148,6 +153,6 @@ def _named(axes: Axes, layers: Sequence[str]) -> None:
     step = max(1, len(layers) // 12)
     places = range(0, len(layers), step)
     axes.set_xticks(list(places), [printable(layers[place]) for place in places])
-    if any(len(name) > 3 for name in layers):
-        axes.tick_params(axis="x", labelrotation=60)
+    if any(len(name) > SHORT for name in layers):
+        axes.tick_params(axis="x", labelrotation=90, labelsize="small")
     axes.set_xlabel("layer")
