@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualprop.arguments import checked
 from dualprop.convert._hooks import Part, part_of, root_of
 from dualprop.convert._mode import Mode
 from dualprop.errors import DualpropError
@@ -29,7 +28,6 @@ class ConvertedAlignment(NamedTuple):
     total: float
 
 
-@checked
 def converted_alignment(
     module: nn.Module, loss_fn: Callable[[Any, Any], Tensor], x: Any, y: Any
 ) -> ConvertedAlignment:

@@ -48,8 +48,8 @@ class Rule(Standing):
     A rule for chains reads `net.chain`. One that runs on other graphs says so by `graphs`, and by `cycles` if also
     on those with cycles. One that asks autograd for gradients says so by `differentiates`.
 
-    Besides its own arguments every rule takes `states`, `drives`, `feedback_signal`, `weights`, `feedback_weights` and
-    `device_seed`: the hardware that it is on, see `dualprop.devices`.
+    Besides its own arguments every rule takes `states`, `drives`, `feedback_signal`, `weights`, `feedback_weights`
+    and `device_seed`: the hardware that it is on, see `dualprop.devices`.
 
     Args:
         net: the net to train. Its parameters are read at every call; the rule holds no copies.

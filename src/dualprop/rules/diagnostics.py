@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 import torch
 from torch import Tensor, nn
 
-from dualprop.arguments import check
+from dualprop.arguments import check, checked
 from dualprop.errors import DivergenceError
 from dualprop.nets.net import Inputs, Net
 from dualprop.nets.synapses import buffers_kept, one_step, parameters_of
@@ -57,7 +57,7 @@ class Alignment(_ToBackprop):
 
 class _Aligns(Protocol):
     @overload
-    def __call__(self, rule: Rule, /, x: Inputs, y: Inputs, average: Average = ...) -> Alignment: ...
+    def __call__(self, rule: Rule, /, x: Inputs, y: Inputs, average: Average | None = ...) -> Alignment: ...
     @overload
     def __call__(
         self, module: nn.Module, /, loss_fn: Callable[[Any, Any], Tensor], x: Any, y: Any
@@ -67,18 +67,20 @@ class _Aligns(Protocol):
 def _of_modules_too(of_rule: Callable[..., Alignment]) -> _Aligns:
     """The same for a converted module, by what the first argument is."""
     either = singledispatch(of_rule)
-    either.register(nn.Module)(_of_converted)
+    either.register(nn.Module)(alignment_of_module)
     return cast("_Aligns", either)
 
 
-def _of_converted(*arguments: Any, **options: Any) -> Any:
+@checked
+def alignment_of_module(module: nn.Module, loss_fn: Callable[[Any, Any], Tensor], x: Any, y: Any) -> Any:
+    """See `dualprop.convert.alignment.converted_alignment`."""
     from dualprop.convert.alignment import converted_alignment
 
-    return converted_alignment(*arguments, **options)
+    return converted_alignment(module, loss_fn, x, y)
 
 
 @_of_modules_too
-def alignment(rule: Rule, x: Inputs, y: Inputs, average: Average = lambda gradients: None) -> Alignment:
+def alignment(rule: Rule, x: Inputs, y: Inputs, average: Average | None = None) -> Alignment:
     """Compare the gradient that `rule.backward(x, y)` would add with back-propagation's, and with the rule's own.
 
     Touches no `.grad`, no parameter and none of the rule's kept states. Feedback weights, which have no
@@ -103,6 +105,7 @@ def alignment(rule: Rule, x: Inputs, y: Inputs, average: Average = lambda gradie
         (3, True)
     """
     check("rule", rule, Rule)
+    average = average or (lambda gradients: None)
     found = rule.gradients(x, y)
     average(found.values())
     layers, reference = _parameters_by_layer(rule.net), rule.reference()
