@@ -192,7 +192,7 @@ class Stream(Measurement):
         net = Net([Layer(*pair) for pair in zip(synapses, potentials, strict=True)])
         step: dict[str, Any] = {"step": self.step, "lr": rate}
         if self.step == "adam":
-            step = {"step": torch.optim.Adam(net.parameters(), lr=rate)}
+            step = {"step": torch.optim.Adam(net.parameters(), lr=rate, fused=True)}
         present = Present() if settings.rule == "dp" else Passing()
         pairing = present if self.pairing == "present" else Delayed()
         schedule = Sweep() if self.pairing == "sweep" else None
