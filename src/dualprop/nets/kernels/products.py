@@ -23,6 +23,11 @@ def forward(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(z, weight, bias if bias is None or bias.dtype is z.dtype else bias.to(z.dtype))
 
 
+def outer(delta: Tensor, p: Tensor) -> Tensor:
+    """Σ delta p^T over the rows, shapes (B, m), (B, n) -> (m, n); of one row two thirds of a product's time."""
+    return torch.mm(delta.t(), p) if delta.shape[0] > 1 else delta.t() * p
+
+
 def total(delta: Tensor) -> Tensor:
     """Σ delta over the rows, or over the batch and all places; shapes (B, m) or (B, O, H, W) -> (m,) or (O,)."""
     if delta.dtype is torch.bfloat16 and delta.device.type == "cpu" and delta.ndim == 4:

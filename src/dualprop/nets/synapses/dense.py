@@ -97,7 +97,7 @@ class Dense(Weighted):
     @counted("gradient")
     def outer(self, delta: Tensor, p: Tensor) -> Tensor:
         """Σ_batch delta p^T, shape (out_features, in_features)."""
-        return torch.mm(delta.t(), p if p.ndim == 2 else p.flatten(1))
+        return products.outer(delta, p if p.ndim == 2 else p.flatten(1))
 
     @override
     def driving(self, z: Tensor, out: Tensor, low: LowCopies | None = None) -> Call | None:
@@ -140,7 +140,7 @@ class Dense(Weighted):
         W, b, B = self.weight, self.bias, self.feedback
         if not self._plain(self.weight) or not W.requires_grad or not W.is_contiguous():
             return None
-        p, turned, dtype = z.flatten(1), delta.t(), None if z.dtype is W.dtype else W.dtype
+        p, dtype = z.flatten(1), None if z.dtype is W.dtype else W.dtype
         follower = B if B is not None and B.requires_grad else None
         bias = b if b is not None and b.requires_grad else None
 
@@ -148,7 +148,7 @@ class Dense(Weighted):
             if bias is not None:
                 total = products.total(delta)
                 add_to_grad(bias, total if dtype is None else total.to(dtype))
-            gradient = torch.mm(turned, p)
+            gradient = products.outer(delta, p)
             if dtype is not None:
                 gradient = gradient.to(dtype)
             if follower is not None:

@@ -6,12 +6,16 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 
 WARM_UP = 3
 """Steps before the clock is read: the first ones make momentum, oneDNN's kernels and its caches."""
+
+BLOCK = 0.05
+"""Seconds that are timed at once: a loop makes the same step again and again, and finds its code in the caches."""
 
 T = TypeVar("T")
 
@@ -62,6 +66,8 @@ def wait(device: torch.device) -> None:
 def in_turn(work: Sequence[Work], *, repeats: int, budget: float, device: torch.device) -> list[list[float]]:
     """The times of several pieces of work, taken in turn: 1 2, 2 1, 1 2, ...
 
+    What takes less than `BLOCK` is done several times in a row, and a time is the mean.
+
     Args:
         work: what is timed.
         repeats: of each.
@@ -73,10 +79,10 @@ def in_turn(work: Sequence[Work], *, repeats: int, budget: float, device: torch.
         For each piece of work as many times as there were rounds.
     """
     begun = time.perf_counter()
+    last = [0.0 for _ in work]
     for _ in range(WARM_UP):
-        for one in work:
-            one()
-        wait(device)
+        for i, one in enumerate(work):
+            last[i] = seconds(one, device)
         if time.perf_counter() - begun > budget / 4:
             break
     times: list[list[float]] = [[] for _ in work]
@@ -85,5 +91,11 @@ def in_turn(work: Sequence[Work], *, repeats: int, budget: float, device: torch.
             break
         order = range(len(work)) if repeat % 2 == 0 else reversed(range(len(work)))
         for i in order:
-            times[i].append(seconds(work[i], device))
+            count = max(1, round(BLOCK / last[i])) if last[i] else 1
+            times[i].append(seconds(partial(_again, work[i], count), device) / count)
     return times
+
+
+def _again(work: Work, count: int) -> None:
+    for _ in range(count):
+        work()
