@@ -16,8 +16,11 @@ import torch
 
 import dualprop as dp
 from dualprop.cli import app
+from dualprop.data import Dataset, Source, Split
 from dualprop.files import tomllib
 from dualprop.registry import Registry
+from dualprop.runs.settings import Settings
+from dualprop.training.experiment import build
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -176,6 +179,48 @@ def test_the_commands_of_a_page_are_there(name):
             _there(line)
         except Exception as error:
             raise AssertionError(f"{line}: {error}") from error
+
+
+class _Begun(Exception):
+    pass
+
+
+def _little(name: str, shape: tuple[int, ...]) -> Source:
+    """A data set that looks like another one."""
+    some = Split(torch.zeros(40, *shape, dtype=torch.uint8), torch.arange(40) % 10)
+    classes = tuple(map(str, range(10)))
+    return Source(name, "", lambda _: Dataset(name, some, some, classes, (0.5,) * shape[0], (0.5,) * shape[0]))
+
+
+ELSEWHERE = ("--resume", "--init-from", "--import", "--workers", "mine.toml", "folder:PATH")
+"""Of commands that need what is not here."""
+BEGIN = [
+    pytest.param(name, line, marks=pytest.mark.slow if "vgg16" in line else ())
+    for name, line in dict.fromkeys((name, line) for name, text in PAGES.items() for line in commands(text))
+    if re.match("dualprop (train|compare)", line) and not any(words in line for words in ELSEWHERE)
+]
+
+
+@pytest.mark.parametrize(("name", "line"), BEGIN)
+def test_a_command_that_trains_gets_to_its_first_batch(name, line, monkeypatch, tmp_path):
+    """Rules, nets, losses and devices go together, on little data of the same shape."""
+
+    def begun(settings: Settings, *_: Any, **__: Any) -> None:
+        build(settings)
+        raise _Begun
+
+    def compared(settings: list[Settings], *_: Any) -> None:
+        raise _Begun
+
+    monkeypatch.chdir(tmp_path)
+    for data, shape in (("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))):
+        monkeypatch.setitem(dp.data.DATASETS, data, _little(data, shape))
+    monkeypatch.setattr("dualprop.training.start.train", begun)
+    monkeypatch.setattr("dualprop.studies.comparison._run", compared)
+    words = shlex.split(line, comments=True)[1:]
+    command, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+    with pytest.raises(_Begun):
+        command(*bound.args, **bound.kwargs)
 
 
 def test_no_block_is_of_a_language_that_nothing_runs():
