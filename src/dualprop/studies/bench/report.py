@@ -43,8 +43,9 @@ NOTES = (
     "is as many. GFLOP: in these products. ÷ bp/GFLOP: the time for each of them, beside bp's.",
     "Ceil. %: these operations by the step's time and by the fastest matrix product of that precision.",
     "Peak MB: the most that a step holds in tensors at once beyond what it found, from the allocator's records: "
-    "states, gradients and oneDNN's own buffers, not weights, momentum and what a rule keeps: a lazy one its states, "
-    "dual propagation the memory of small ones. Gradients are freed before a step begins, so they belong to its peak.",
+    "states, gradients and oneDNN's own buffers, not weights, momentum and what a rule keeps: a lazy one its "
+    "states, dual propagation the memory of small ones. Gradients are freed before a step begins, so they belong "
+    "to its peak.",
 )
 """What the columns mean."""
 
