@@ -115,8 +115,8 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         raise
     except UnusedCliTokensError as error:
-        extra, command = (" ".join(each or ()) for each in (error.unused_tokens, error.command_chain))
-        return _say(f"error: {extra!r}: {command} takes no such word; --help says what it takes", 2)
+        extra, path = (" ".join(each or ()) for each in (error.unused_tokens, error.command_chain))
+        return _say(f"error: {extra!r}: {path} takes no such word; --help says what it takes", 2)
     except (CycloptsError, DualpropError, OSError) as error:  # a disk that may not be written is no bug of ours
         return _say(f"error: {error}", 2)
     except (MemoryError, RuntimeError) as error:

@@ -172,7 +172,7 @@ def feedback_cosines(net: Net) -> tuple[float, ...]:
     return tuple(float(torch.cosine_similarity(b, w, dim=0)) for w, b in flat)
 
 
-def first_nonfinite(rule: Rule, x: Tensor, y: Tensor) -> str:
+def first_nonfinite(rule: Rule, x: Inputs, y: Inputs) -> str:
     """Where NaN or infinity comes in first, from the input up: "layer k (name of what)".
 
     Where parameters and states are all finite it can only be the loss, at the last layer.

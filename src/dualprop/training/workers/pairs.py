@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class Pairs:
 
     def __init__(self, epochs: Epochs) -> None:
         self._epochs, self._length = epochs, len(epochs)
-        self._batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._batches: Iterator[tuple[Any, Tensor]] = iter(())
         self._epoch, self._next = -1, 0  # of which epoch the iterator is, and the number that comes next
         self._targets: dict[int, Tensor] = {}
 

@@ -118,7 +118,7 @@ class Measurement(Maker):
         return values
 
 
-def experiment(settings: Settings) -> tuple[Experiment, Tensor, Tensor]:
+def experiment(settings: Settings) -> tuple[Experiment, Any, Tensor]:
     """What settings are made into, and its first batch."""
     made = build(settings)
     x, y = next(iter(made.trainer.data.epoch(0)))
