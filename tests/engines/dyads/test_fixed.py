@@ -80,7 +80,9 @@ def test_every_rule_while_its_weights_move(name: str, low: bool, runs: list[Fixe
     optimizer = torch.optim.SGD(rule.net.parameters(), lr=0.01)
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
         for n, samples in enumerate((5, 5, 3, 5, 3, 5)):
-            assert_same(rule, *batch(samples, n), runs, fixed=None if name in ("r-dp", "l-dp") else n > 0)
+            assert_same(
+                rule, *batch(samples, n), runs, fixed=None if name in ("r-dp", "l-dp") else n not in (0, 2)
+            )
             for _ in rule.iterate(*batch(samples, n)):
                 optimizer.step()
     assert runs or name == "r-dp"  # which draws another order every time
@@ -208,7 +210,7 @@ def test_what_is_changed_between_batches_counts(change: str, runs: list[Fixed]) 
     for _ in range(2):
         rule.backward(*batch())
     act(rule.net)
-    assert_same(rule, *batch(), runs, fixed=None)  # of other layers it is the first batch
+    assert_same(rule, *batch(), runs, fixed=None)  # of its kind it may be the first
     assert_same(rule, *batch(), runs, fixed=fixed)
 
 
@@ -217,10 +219,12 @@ def test_another_type_and_autocast(runs: list[Fixed]) -> None:
     for _ in range(2):
         rule.backward(x, y)
     with torch.autocast("cpu", torch.bfloat16):
-        assert_same(rule, x, y, runs, fixed=True)
+        for n in range(2):
+            assert_same(rule, x, y, runs, fixed=n > 0)
     assert_same(rule, x, y, runs, fixed=True)
     rule.net.double()
-    assert_same(rule, x.double(), y, runs, fixed=True)
+    for n in range(2):
+        assert_same(rule, x.double(), y, runs, fixed=n > 0)
 
 
 def test_inputs_that_lie_otherwise_have_their_own_products(runs: list[Fixed]) -> None:
@@ -252,12 +256,13 @@ def test_large_states_are_left_alone(monkeypatch: pytest.MonkeyPatch, runs: list
 
 def test_shapes_come_and_go(runs: list[Fixed]) -> None:
     rule = rule_of()
-    for samples in (*range(1, 9), *range(1, 9)):
-        for _ in range(2):
-            rule.backward(*batch(samples))
+    for samples in (*range(1, 21), *range(1, 21)):
+        rule.backward(*batch(samples))
+    assert not runs  # what comes back so late is not waited for
     (inference,) = rule._idle
-    assert len(inference._memories.kept) <= 4
-    assert_same(rule, *batch(2), runs, fixed=True)
+    assert len(inference._memories.kept) <= 8
+    for n in range(2):
+        assert_same(rule, *batch(2), runs, fixed=n > 0)
 
 
 def test_an_error_leaves_the_next_batch_alone(runs: list[Fixed], monkeypatch: pytest.MonkeyPatch) -> None:

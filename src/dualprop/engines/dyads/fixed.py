@@ -28,28 +28,37 @@ T = TypeVar("T")
 
 
 class Kept(NamedTuple):
-    """A program that is bound to memory, if it can be, and the weights that it is bound to."""
+    """What is known of a program and a shape.
+
+    Attributes:
+        weights: where these were when it came last.
+        tried: whether it has been tried to bind it.
+        fixed: what came of it.
+    """
 
     weights: list[tuple[object, ...]]
-    fixed: Fixed | None
+    tried: bool = False
+    fixed: Fixed | None = None
 
 
 class Memories:
-    """What programs are bound to, for the last few shapes of batches: at the end of an epoch comes a smaller one.
+    """What programs are bound to, for the last few: several rounds have several, and the last batch is smaller.
 
     Args:
         net: whose layers they are.
         nudge: how states are nudged and averaged.
     """
 
-    MOST = 4
+    MOST = 8
 
     def __init__(self, net: Net, nudge: Nudge) -> None:
         self._net, self._synapses, self._nudge = net, net.synapses, nudge
         self.kept: dict[tuple[object, ...], Kept] = {}
 
     def fixed(self, bound: Bound, batch: Batch) -> Fixed | None:
-        """A program bound to memory for batches like this one; None where it cannot be.
+        """A program bound to memory for batches like this one, the second time that such a one comes.
+
+        None the first time, for it may be the last, and where it cannot be.
 
         Args:
             bound: the program, as it is bound to registers.
@@ -59,11 +68,15 @@ class Memories:
             return None
         weights = [synapse.bound_to() for synapse in self._synapses]
         key = bound, batch.low, *[(x.dtype, x.device, x.shape) for x in batch.inputs]
-        known = self.kept.get(key)
+        known = self.kept.pop(key, None)
         if known is None or known.weights != weights:
             while len(self.kept) >= self.MOST:
                 del self.kept[next(iter(self.kept))]
-            known = self.kept[key] = Kept(weights, self._bind(bound.program, batch))
+            self.kept[key] = Kept(weights)
+            return None
+        if not known.tried:
+            known = Kept(weights, True, self._bind(bound.program, batch))
+        self.kept[key] = known  # the last to go
         return known.fixed
 
     def _bind(self, program: Program, batch: Batch) -> Fixed | None:

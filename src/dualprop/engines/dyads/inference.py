@@ -245,10 +245,11 @@ class Inference:
             self.products += bound()
 
     def _bound_to_memory(self, bound: Bound) -> Fixed | None:
-        """What does the same on memory that stays, where there is such, from its second batch on."""
-        if bound.products is None or self._damped or self._compiled or listeners() or crossing.OPEN:
+        """What does the same on memory that stays, where there is such."""
+        if self._damped or self._compiled or listeners() or crossing.OPEN:
             return None
-        return self._memories.fixed(bound, self._blocks.batch)
+        fixed = self._memories.fixed(bound, self._blocks.batch)
+        return None if bound.products is None else fixed
 
     def _pairs(self) -> dict[int, tuple[Tensor, Tensor]]:
         """z^+ and z^- of layers 1..L."""
