@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations, prune
 import dualprop as dp
 from dualprop.engines.dyads.fixed import Fixed
 from dualprop.nets.counting import counting
+from tests.slow import but_slow
 
 DUAL_PROP = [name for name, method in dp.RULES.items() if issubclass(method.rule, dp.DualProp)]
 
@@ -62,7 +63,7 @@ def assert_same(rule: dp.Rule, x: Tensor, y: Tensor, runs: list[Fixed], *, fixed
 
 
 @pytest.mark.parametrize("low", [False, True], ids=["float32", "bf16"])
-@pytest.mark.parametrize("alpha", [0.3, 0.5])
+@pytest.mark.parametrize("alpha", but_slow([0.3, 0.5], 0.3))
 @pytest.mark.parametrize("loss", sorted(dp.LOSSES))
 @pytest.mark.parametrize("potential", sorted(dp.POTENTIALS))
 def test_every_potential_and_loss(potential: str, loss: str, alpha: float, low: bool, runs: list[Fixed]) -> None:
