@@ -177,6 +177,7 @@ _ROWS = 1000  # classes
 
 
 @functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def _rows(count: int, dtype: torch.dtype) -> Tensor:
     """The one-hot rows of all classes."""
     return torch.eye(count, dtype=dtype)

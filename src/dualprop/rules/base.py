@@ -341,8 +341,9 @@ class Rule(Standing):
         """The same updates, each made under no_grad with weights read once; between them, all is the caller's."""
         known = 1 if type(self).updates is Rule.updates else self.updates_per_batch
         for number in itertools.count(1):
-            with torch.no_grad(), one_step(self.net.synapses), self._step(x, learns=True):
-                step = next(updates, None)
+            lasting = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+            with lasting, torch.no_grad(), one_step(self.net.synapses), self._step(x, learns=True):
+                step = next(updates, None)  # whose gradients another step may add to, outside of inference mode
             if step is None:
                 return
             yield step

@@ -266,6 +266,19 @@ def test_shapes_come_and_go(runs: list[Fixed]) -> None:
         assert_same(rule, *batch(2), runs, fixed=n > 0)
 
 
+def test_inference_mode_leaves_nothing_behind(runs: list[Fixed]) -> None:
+    rule, (x, y) = rule_of(), batch()
+    for mode in (torch.no_grad, torch.inference_mode, torch.inference_mode, torch.enable_grad):
+        with mode():
+            rule.backward(x, y)
+            rule.gradients(x, y)
+    once = rule.gradients(x, y)
+    assert runs
+    for name, p in rule.net.named_parameters():
+        assert not p.grad.is_inference()
+        torch.testing.assert_close(p.grad, 4 * once[name])
+
+
 def test_an_error_leaves_the_next_batch_alone(runs: list[Fixed], monkeypatch: pytest.MonkeyPatch) -> None:
     rule, (x, y) = rule_of(), batch()
     for _ in range(2):
