@@ -30,6 +30,8 @@ COLOURS = {
 }
 STEPS = {"centred": "C0", "sgd": "C1", "adam": "C2"}
 DASHES = {"Delayed": "-", "online bp": "--", "pipelined bp": ":"}
+SHORT = 10
+"""Permutations of the short stream."""
 DASHED = ("pipelined bp", "Sideways bp", "online dp")
 
 
@@ -101,6 +103,8 @@ def permuted(found: Sequence[Found], path: Path) -> None:
     by: dict[tuple[str, str], list[dict[str, list[float]]]] = defaultdict(list)
     for each in found:
         series = json.loads((each.path / MEASUREMENT).read_text())["series"]
+        if len(series["by_period"]) > SHORT:  # of the whole stream too few were made to draw
+            continue
         by[each.row.at["rule"], each.row.at["step"]].append(series)
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
