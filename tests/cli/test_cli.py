@@ -44,7 +44,7 @@ main()
     done = subprocess.run([*call, *map(str, words)], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("strength 0.5\n")
     done = subprocess.run([*call, "--rule", "mine", "--help"], capture_output=True, text=True, check=True)
-    assert "how much of it." in " ".join(done.stdout.replace("│", " ").split())
+    assert "How much of it." in " ".join(done.stdout.replace("│", " ").split())
 
 
 def test_settings_of_a_rule_as_options(dualprop, tmp_path):
