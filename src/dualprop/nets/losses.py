@@ -15,7 +15,6 @@ from typing import Annotated
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from dualprop.arguments import Fraction, In, checked
 from dualprop.errors import DualpropError
@@ -56,10 +55,6 @@ class Loss(ABC):
         Returns:
             The losses, shape (B,).
         """
-
-    def mean(self, z: Tensor, y: Tensor) -> Tensor:
-        """The batch's mean of `value`, a number; arguments as there."""
-        return self.value(z, y).mean()
 
     def check_value(self, z: Tensor, y: Tensor) -> None:
         """Refuse a `value` that is not one number for each sample.
@@ -202,10 +197,6 @@ class SquaredError(Loss):
         """½‖z - y‖² per sample, shape (B,)."""
         squares = (z - y).square()
         return (squares if squares.ndim == 2 else squares.flatten(1)).sum(1).mul_(0.5)
-
-    @override
-    def mean(self, z: Tensor, y: Tensor) -> Tensor:
-        return (z - y).square().sum().mul_(0.5 / z.shape[0])
 
     def gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """The difference z - y."""

@@ -357,7 +357,7 @@ class Rule(Standing):
             outputs: of the net, in their order.
             targets: encoded, of the same shapes.
         """
-        values = [loss.mean(z, y) for loss, z, y in zip(self.losses, outputs, targets, strict=True)]
+        values = [loss.value(z, y).mean() for loss, z, y in zip(self.losses, outputs, targets, strict=True)]
         return values[0] if len(values) == 1 else functools.reduce(torch.add, values)
 
     def _warn_of_hooks(self) -> None:

@@ -87,7 +87,7 @@ class BatchReader:
     def _fit(self, inputs: Sequence[Tensor]) -> list[Shape]:
         """The shapes of one sample of the outputs, for inputs that the net takes."""
         for x in inputs:
-            if x.ndim < 2 or not x.shape[0]:
+            if x.ndim < 2:
                 raise DualpropError(_NO_BATCH.format(tuple(x.shape)))
             dtype = self._dtype or x.dtype
             if x.dtype is not dtype or not dtype.is_floating_point:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dualprop.engines.dyads.fixed import summing
 from dualprop.engines.dyads.frames import ages, arrivals
 from dualprop.engines.dyads.memory import Gate, Memory
 from dualprop.engines.dyads.neurons import Link, Neurons
@@ -265,14 +266,10 @@ class Circuit:
 
     def _gathering(self, k: int, slot: int) -> list[Part]:
         """The sum of a layer's drives, where it has several."""
-        total = self._neurons[slot][k].total
-        first, *others = [self._driven[e] for e in self._wiring.into[k]]
-        if first is None:
-            return []
+        total, driven = self._neurons[slot][k].total, [self._driven[e] for e in self._wiring.into[k]]
+        several = [each for each in driven if each is not None]
         assert total is not None
-        calls: list[Call] = [partial(total.copy_, first)]
-        calls += [partial(total.add_, each) for each in others if each is not None]
-        return [Part(self._always, calls)]
+        return [Part(self._always, list(summing(several, total)))] if several else []
 
     def _sending(self, e: int, slot: int) -> Call:
         """Brings the difference above to where the feedbacks to a layer are summed."""
