@@ -198,7 +198,7 @@ class Report:
             draw_angles(folder / "alignment.png", self.title, self.rules, "cosine", "bp's gradient")
         own = {rule: records for rule, records in self.rules.items() if all(r.cosine("own") for r in records)}
         if own:
-            draw_angles(folder / "alignment-own.png", self.title, own, "own", "the rule's own true gradient")
+            draw_angles(folder / "alignment-own.png", self.title, own, "own", "its own true gradient")
 
 
 def _values(records: Sequence[Record]) -> dict[str, set[Any]]:
