@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import dualprop as dp
+from dualprop.nets.kernels import arena
 from tests.oracles.builders import (
     assert_identical,
     assert_same,
@@ -447,6 +448,33 @@ def single_precision_agrees_with_double(method: dp.Method, on: Problem) -> None:
         assert g.dtype == torch.float32
         error = float((g.double() - double[name]).norm() / double[name].norm())
         assert error < 1e-3, name
+
+
+@check
+def memory_that_is_used_again_changes_no_bit(method: dp.Method, on: Problem) -> None:
+    runs = []
+    for least in (1, 2**62):  # all results are put there, none is
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(arena, "LEAST", least)
+            for dtype, low in ((torch.float64, False), (torch.float32, False), (torch.float32, True)):
+                rule = on.bound(method)
+                rule.net.to(dtype)
+                with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                    said = train(
+                        rule, replace(on, batches=lambda n, seed, dtype=dtype: cast(on, n, seed, dtype)), 3
+                    )
+                runs.append((said, parameters_of(rule), tensors(rule.state_dict())))
+    half = len(runs) // 2
+    for (said, parameters, state), (other, *others) in zip(runs[:half], runs[half:], strict=True):
+        assert all(map(torch.equal, said, other))
+        assert_identical(parameters, others[0])
+        assert_identical(state, others[1])
+
+
+def cast(on: Problem, n: int, seed: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A batch whose samples have this type."""
+    x, y = on.batches(n, seed=seed)
+    return x.to(dtype), y
 
 
 @check

@@ -84,9 +84,9 @@ def test_a_step_that_takes_a_quarter_of_the_budget_is_the_only_one(monkeypatch, 
     """It is counted, timed and done with; else there are two counted steps, warm-up and pairs, and a peak."""
     counting = clock.work("counted", first, 0.5)
     step, bp = clock.work("step", 0.5), clock.work("bp", 0.25)
-    monkeypatch.setattr(run, "peak_bytes", lambda work, device: 7)
-    subject = Subject(step, lambda: (counting(), Arithmetic(11, 100))[1], [])
-    plain = Subject(bp, lambda: Arithmetic(8, 50), [])
+    monkeypatch.setattr(run, "peak_bytes", lambda before, work, device: 7)
+    subject = Subject(step, lambda: (counting(), Arithmetic(11, 100))[1], [], lambda: step)
+    plain = Subject(bp, lambda: Arithmetic(8, 50), [], lambda: bp)
     workload = Workload("mlp", 784, (4,), torch.float32, 2, CPU)
     row = run.timed("slow", "float32", workload, subject, plain, Plan(budget=100.0, repeats=3))
     assert len(clock.done) - clock.done.count("bp") == steps

@@ -139,7 +139,7 @@ class Blocks:
 
         def update() -> None:
             assert n.total is not None
-            z = f(n.total)
+            z = f.fresh(n.total)
             n.mean, n.difference = z.to(self.batch.low), None
             if keep:
                 n.states = z, z

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dualprop.errors import DualpropError
+from dualprop.nets.kernels.arena import empty_like
 
 BLOCK = 2**18
 """Elements at once, 1 MiB in float32: on 2 threads smaller ones cost more, larger ones gain little."""
@@ -62,7 +63,7 @@ def blockwise(
         return tuple(result.to(first.dtype) for result in f(*(t.to(full, copy=True) for t in tensors)))
     dense = torch.empty_like(first, device="meta").stride()
     if out is None or any(t.stride() != dense or t.dtype != first.dtype for t in out):
-        out = tuple(torch.empty_like(first) for _ in range(outputs))
+        out = tuple(empty_like(first) for _ in range(outputs))
     order = sorted(range(first.ndim), key=dense.__getitem__, reverse=True)
     over = all(map(is_, out, tensors)) and first.dtype is full
     flat = [t.permute(order).contiguous().view(-1) for t in (tensors if over else (*tensors, *out))]

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualprop.nets.kernels.arena import room
+
 _FEW = 4  # places of a small map
 _SHIFTED = 16  # places of a batch from whose patches weights move at once
 _WIDE = 64  # channels, for fewer of which oneDNN is as good
@@ -25,7 +27,8 @@ def forward(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def outer(delta: Tensor, p: Tensor) -> Tensor:
     """Σ delta p^T over the rows, shapes (B, m), (B, n) -> (m, n); of one row two thirds of a product's time."""
-    return torch.mm(delta.t(), p) if delta.shape[0] > 1 else delta.t() * p
+    out = room(p, (delta.shape[1], p.shape[1]))
+    return torch.mm(delta.t(), p, out=out) if delta.shape[0] > 1 else torch.mul(delta.t(), p, out=out)
 
 
 def total(delta: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from dualprop.nets.kernels.arena import room
+
 Places = tuple[Tensor, Tensor]
 """Memory for a mean and a difference."""
 
@@ -63,6 +65,14 @@ class Potential(ABC):
         z = self.over(out.copy_(a))
         if z is not out:
             out.copy_(z)
+
+    def fresh(self, a: Tensor) -> Tensor:
+        """f(a), in memory that has served before where there is such; there is no graph."""
+        out = room(a)
+        if out is None:
+            return self(a)
+        self.put(a, out)
+        return out
 
     def over_parts(self, re: Tensor, im: Tensor) -> None:
         """f of the complex drives re + i im, written over their parts. Of `holomorphic` potentials."""

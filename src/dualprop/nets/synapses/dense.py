@@ -15,6 +15,7 @@ from dualprop.arguments import Count, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.counting import counted, reporting
 from dualprop.nets.kernels import products
+from dualprop.nets.kernels.arena import converted
 from dualprop.nets.synapses.base import Call, LowCopies
 from dualprop.nets.synapses.inits import Init
 from dualprop.nets.synapses.pools import Pool
@@ -150,9 +151,11 @@ class Dense(Weighted):
                 add_to_grad(bias, total if dtype is None else total.to(dtype))
             gradient = products.outer(delta, p)
             if dtype is not None:
-                gradient = gradient.to(dtype)
+                gradient = converted(gradient, dtype)
             if follower is not None:
-                add_to_grad(follower, gradient.clone())  # clipping scales them in place
+                add_to_grad(
+                    follower, converted(gradient, gradient.dtype, copy=True)
+                )  # clipping scales them in place
             add_to_grad(W, gradient)
 
         return reporting("gradient", len(z), len(z) * W.numel(), learn)

@@ -21,6 +21,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from dualprop.errors import DualpropError
+from dualprop.nets.kernels.arena import converted
 
 if TYPE_CHECKING:
     from dualprop.nets.synapses.base import Synapse
@@ -98,7 +99,7 @@ class Weights:
             return weight.to(dtype)
         key = synapse, name, dtype
         if key not in self._in_type:
-            self._in_type[key] = weight.to(dtype)
+            self._in_type[key] = converted(weight, dtype)
         return self._in_type[key]
 
     def release(self, synapse: Synapse) -> None:
@@ -121,8 +122,7 @@ class Weights:
         """Take a gradient by a weight; it goes on once those of all edges that learn this weight have come."""
         if not self._learns:
             self._expect()
-        if gradient.dtype != weight.dtype:
-            gradient = gradient.to(weight.dtype)
+        gradient = converted(gradient, weight.dtype)
         key = id(weight)
         if key in self._sums:
             gradient = self._sums.pop(key)[1] + gradient
@@ -172,7 +172,7 @@ class Weights:
         if weight._backward_hooks:
             gradient = _hooked(weight, gradient)
         for follower in self._followers.get(id(weight), ()):
-            self.add(follower, gradient.to(follower.dtype, copy=True))  # clipping scales them in place
+            self.add(follower, converted(gradient, follower.dtype, copy=True))  # clipping scales them in place
         if weight.requires_grad:
             _accumulate(weight, gradient)
         elif not isinstance(weight, nn.Parameter):

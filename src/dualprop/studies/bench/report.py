@@ -42,10 +42,9 @@ NOTES = (
     "gradients; one with several copies of the batch (two signs, points on a circle, a complex one counted twice) "
     "is as many. GFLOP: in these products. ÷ bp/GFLOP: the time for each of them, beside bp's.",
     "Ceil. %: these operations by the step's time and by the fastest matrix product of that precision.",
-    "Peak MB: the most that a step holds in tensors at once beyond what it found, from the allocator's records: "
-    "states, gradients and oneDNN's own buffers, not weights, momentum and what a rule keeps: a lazy one its "
-    "states, dual propagation the memory of small ones. Gradients are freed before a step begins, so they belong "
-    "to its peak.",
+    "Peak MB: the most that the first two steps of a new rule hold in tensors at once, from the allocator's "
+    "records: states, gradients, oneDNN's own buffers and what the rule keeps from batch to batch, not weights "
+    "and momentum. Gradients are freed before a step begins, so they belong to its peak.",
 )
 """What the columns mean."""
 
@@ -60,7 +59,8 @@ class Row:
         seconds: of every step.
         bp_seconds: of the bp step beside each.
         operations: floating-point operations in a step's products.
-        peak_bytes: the most that a step holds beyond what it found; None where the device does not say.
+        peak_bytes: the most that the first steps of a new rule hold beyond weights and momentum; None where the
+            device does not say.
         gradient_bytes: the size of all gradients together.
         products: matrix products in a step.
         bp_operations: as `operations`, of the bp step.

@@ -77,7 +77,7 @@ def bench(plan: Plan) -> tuple[Measurements, bool]:
 
 
 def timed(label: str, precision: str, workload: Workload, subject: Subject, bp: Subject, plan: Plan) -> Row:
-    """The times of a subject beside bp, then the peak of one more step.
+    """The times of a subject beside bp, then the peak of more steps.
 
     A step that takes a good part of the budget is its row's only one, and its peak is not asked for.
     """
@@ -92,7 +92,7 @@ def timed(label: str, precision: str, workload: Workload, subject: Subject, bp: 
         seconds, bp_seconds = timing.in_turn(
             [subject.step, bp.step], repeats=plan.repeats, budget=plan.budget, device=workload.device
         )
-        peak = peak_bytes(subject.step, workload.device)
+        peak = peak_bytes(subject.step, subject.afresh(), workload.device)
     return Row(
         workload.name,
         precision,

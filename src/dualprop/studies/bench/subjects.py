@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from dualprop.convert import convert
 from dualprop.registry import Registry
-from dualprop.rules import RULES
+from dualprop.rules import RULES, Rule
 from dualprop.studies.bench import arithmetic
 from dualprop.studies.bench.arithmetic import Arithmetic
 from dualprop.studies.bench.timing import Work
@@ -32,11 +32,13 @@ class Subject:
         step: does one batch.
         count: its arithmetic; where that is only known by watching, it takes a step.
         parameters: what it learns.
+        afresh: makes another step, of the same weights and optimizer, that has kept nothing from a batch yet.
     """
 
     step: Work
     count: Callable[[], Arithmetic]
     parameters: list[nn.Parameter]
+    afresh: Callable[[], Work]
 
     @property
     def gradient_bytes(self) -> int:
@@ -104,21 +106,33 @@ def _loop(
         optimizer.zero_grad()
 
     work = arithmetic.needed(workload.net(RULES["bp"]), workload.in_shape, workload.batch_size)
-    return Subject(step, lambda: work, list(model.parameters()))
+    return Subject(step, lambda: work, list(model.parameters()), lambda: step)
 
 
 def _rule(name: str, workload: Workload, compiled: bool, fused: bool = False) -> Subject:
     method = RULES[name]
     net = workload.net(method)
-    rule = method(net, loss="cross_entropy")
     make = workload.optimizer
     optimizer = FusedUpdate(net.parameters(), make) if fused else make(net.parameters())
 
-    def step() -> None:
-        with workload.autocast(), acting(optimizer):
-            for _ in rule.iterate(workload.x, workload.y):
-                optimizer.step()
-                optimizer.zero_grad()
+    def fresh() -> tuple[Rule, Work]:
+        rule = method(net, loss="cross_entropy")
+
+        def step() -> None:
+            with workload.autocast(), acting(optimizer):
+                for _ in rule.iterate(workload.x, workload.y):
+                    optimizer.step()
+                    optimizer.zero_grad()
+
+        return rule, step
+
+    def afresh() -> Work:
+        rule, step = fresh()
+        if compiled:
+            rule.compile()
+        return step
+
+    rule, step = fresh()
 
     def count() -> Arithmetic:
         return arithmetic.made(step, workload.batch_size, net, workload.energy)
@@ -126,8 +140,8 @@ def _rule(name: str, workload: Workload, compiled: bool, fused: bool = False) ->
     if compiled:
         counted = [count() for _ in range(2)][-1]  # a lazy rule's first inference starts from nothing
         rule.compile()
-        return Subject(step, lambda: counted, list(net.parameters()))
-    return Subject(step, count, list(net.parameters()))
+        return Subject(step, lambda: counted, list(net.parameters()), afresh)
+    return Subject(step, count, list(net.parameters()), afresh)
 
 
 def _dp_fused(workload: Workload, compiled: bool) -> Subject:
