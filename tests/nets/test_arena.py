@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from torch import Tensor
 
 from dualprop.nets.kernels import arena
-from dualprop.nets.kernels.arena import Arena, converted, empty_like, room
+from dualprop.nets.kernels.arena import KEPT, Arena, Open, converted, empty_like, room
 
 
 @pytest.fixture(autouse=True)
@@ -146,23 +146,34 @@ def test_in_inference_mode_and_out_of_it(opened: Arena):
     z.add_(1).requires_grad_()
 
 
-def test_what_a_whole_step_did_not_use_is_given_up():
+def test_what_some_steps_did_not_use_is_given_up():
     a, wide = Arena(), torch.zeros(100)
     with torch.no_grad():
         with a.step():
             given(X), given(wide)
-        assert bytes_idle(a) == X.nbytes + wide.nbytes
+        for _ in range(KEPT):
+            assert bytes_idle(a) == X.nbytes + wide.nbytes
+            with a.step():
+                given(X)
         with a.step():
-            given(X)
-        assert bytes_idle(a) == X.nbytes + wide.nbytes  # it has just been used
-        with a.step():
-            given(X)
-        assert bytes_idle(a) == X.nbytes
+            assert bytes_idle(a) == X.nbytes
+
+
+def test_steps_with_others_between_them_find_their_memory():
+    """As updates with predictions between them do."""
+    a, wide, found = Arena(), torch.zeros(100), set[int]()
+    with torch.no_grad():
+        for _ in range(10):
+            with a.step():
+                found.add(address(given(wide)))
+            with a.step():
+                given(X)
+    assert len(found) == 1
 
 
 def test_it_dies_while_its_memory_lives_on():
     a = Arena()
-    with torch.no_grad(), a:
+    with torch.no_grad(), a.step():
         z = given(X).copy_(X)
     del a
     gc.collect()
@@ -180,6 +191,7 @@ def test_converted(opened: Arena):
 
 def test_tensors_on_it_are_copied_pickled_and_shared_like_others(opened: Arena):
     z = given(X).copy_(X)
+    assert bytes_idle(copy.deepcopy(opened)) == bytes_idle(pickle.loads(pickle.dumps(opened))) == 0
     for other in (copy.deepcopy(z), pickle.loads(pickle.dumps(z)), z.clone()):
         assert torch.equal(other, X)
         assert address(other) != address(z)
@@ -195,7 +207,7 @@ class Lending(RuleBasedStateMachine):
 
     @rule(rows=st.integers(1, 3))
     def take(self, rows: int) -> None:
-        with torch.no_grad(), self.arena:
+        with torch.no_grad(), Open(self.arena):
             out = room(X, (rows, 4))
         assert out is not None
         self.written += 1

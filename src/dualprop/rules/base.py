@@ -17,6 +17,7 @@ from dualprop.engines.states import ByLayer, State
 from dualprop.errors import DualpropError
 from dualprop.nets.devices.net import OnDevices
 from dualprop.nets.devices.places import QUANTITIES, Devices
+from dualprop.nets.kernels.arena import Arena
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Inputs, Net
 from dualprop.nets.synapses import buffers_kept, has_hooks, one_step, without_hooks
@@ -82,6 +83,7 @@ class Rule(Standing):
         self.loss: Loss = self.losses[0]
         self._batches = BatchReader(net, self.losses)
         self._hooks_seen = False
+        self._arena = Arena()
 
     def _on_devices(self, net: Net, device_seed: int = 0, **channels: Any) -> Devices | None:
         """The devices that the net is on, if any of these channels does anything; the net becomes one on them."""
@@ -221,7 +223,7 @@ class Rule(Standing):
             DivergenceError: if the method's inference diverges.
         """
         x = self._batches.read_inputs(x)
-        with buffers_kept(self.net), one_step(self.net.synapses), self._step(x, learns=False):
+        with buffers_kept(self.net), one_step(self.net.synapses), self._arena.step(), self._step(x, learns=False):
             return self.prediction(x)
 
     @torch.no_grad()
@@ -239,7 +241,7 @@ class Rule(Standing):
             DivergenceError: if the method's inference diverges.
         """
         x, y = self._batches.read(x, y)
-        with self._unchanged(), one_step(self.net.synapses), self._step(x, learns=True):
+        with self._unchanged(), one_step(self.net.synapses), self._arena.step(), self._step(x, learns=True):
             return self.inference(x, y)
 
     def gradients(self, x: Inputs, y: Inputs) -> dict[str, Tensor]:
@@ -342,7 +344,13 @@ class Rule(Standing):
         known = 1 if type(self).updates is Rule.updates else self.updates_per_batch
         for number in itertools.count(1):
             lasting = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-            with lasting, torch.no_grad(), one_step(self.net.synapses), self._step(x, learns=True):
+            with (
+                lasting,
+                torch.no_grad(),
+                one_step(self.net.synapses),
+                self._arena.step(),
+                self._step(x, learns=True),
+            ):
                 step = next(updates, None)  # whose gradients another step may add to, outside of inference mode
             if step is None:
                 return

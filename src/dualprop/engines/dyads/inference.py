@@ -24,7 +24,6 @@ from dualprop.engines.dyads.states import DyadicState, Lasting, Nudge, dyad
 from dualprop.engines.states import ByLayer
 from dualprop.nets import crossing
 from dualprop.nets.counting import listeners
-from dualprop.nets.kernels.arena import Arena
 from dualprop.nets.net import Net, zeros
 from dualprop.nets.synapses import Synapse, frozen_weights
 
@@ -80,7 +79,7 @@ class Inference:
         self._forget = self._binding.freeing(self._every)
         self._planned = lru_cache(maxsize=64)(self._plan)
         self._compiled = dyad is not states.dyad
-        self._memories, self._arena = Memories(net, nudge), Arena()
+        self._memories = Memories(net, nudge)
         self._start: Lasting = ()
         self._none = (False,) * (net.wiring.depth + 1)
         self._entered = False
@@ -115,7 +114,6 @@ class Inference:
             Itself.
         """
         self._blocks.begin(Batch(inputs, tasks))
-        self._arena.step()
         self._start = start or ()
         self.products = self.updates = 0
         return self
@@ -165,8 +163,7 @@ class Inference:
         if self._fixed is None:
             self._follow(bound)
         else:
-            with self._arena:
-                self._fixed.run(self._blocks.batch, self._start)
+            self._fixed.run(self._blocks.batch, self._start)
             self.products += bound.products or 0
 
     def settle(
@@ -244,7 +241,7 @@ class Inference:
         for register in bound.needs:
             if register.name == "mean" and self.neurons[register.number].mean is None:
                 self.neurons[register.number].mean = self._zeros(register.number)
-        with frozen_weights(self._synapses), self._arena:
+        with frozen_weights(self._synapses):
             self.products += bound()
 
     def _bound_to_memory(self, bound: Bound) -> Fixed | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dualprop.nets import crossing
+from dualprop.nets.kernels.arena import room
 from dualprop.nets.potentials import Potential
 from dualprop.nets.synapses import Linearisation, Pool, Synapse, Weighted, layout
 
@@ -56,7 +57,7 @@ class Copies:
         if not self.complexes:
             return [z]
         real, re, im = self._blocks(z)
-        return [*([real] if self.reals else []), torch.complex(re, im)]
+        return [*([real] if self.reals else []), torch.complex(re, im, out=room(re, dtype=re.dtype.to_complex()))]
 
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
         """The inverse of `parts`."""

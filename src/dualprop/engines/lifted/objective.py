@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dualprop.nets.kernels.arena import converted, room
 from dualprop.nets.losses import Loss
 from dualprop.nets.net import Net
 from dualprop.nets.potentials import Potential
@@ -82,7 +83,7 @@ class Point(NamedTuple):
         """
 
         def nudge(k: int, a: Tensor) -> Tensor:
-            e = self.nudges[k - 1] + column(theta, a) * self.steps[k - 1]
+            e = torch.mul(column(theta, a), self.steps[k - 1], out=room(a)).add_(self.nudges[k - 1])
             return e if apart is None else torch.where(column(apart, a), e + (self.drives[k - 1] - a), e)
 
         return nudge
@@ -127,14 +128,15 @@ class Lifted:
     def drive(self, e: int, z: Tensor) -> tuple[Tensor, Linearisation]:
         """A(z) of the state below an edge, and what sending down needs to know of that."""
         synapse = self._synapses[e]
-        p, linearised = synapse.linearise(z.to(self.product_dtype))
-        return synapse.affine(p).to(self.dtype), linearised
+        p, linearised = synapse.linearise(converted(z, self.product_dtype))
+        return converted(synapse.affine(p), self.dtype), linearised
 
     def feedback(self, e: int, delta: Tensor, linearised: Linearisation) -> Tensor:
         """(β_k/β_m) A_km^T delta."""
         source, target = self._wiring.edges[e]
-        sent = self._synapses[e].adjoint_at(delta.to(self.product_dtype), linearised)
-        return sent.to(self.dtype) * (self.beta[source - 1] / self.beta[target - 1])
+        sent = self._synapses[e].adjoint_at(converted(delta, self.product_dtype), linearised)
+        ratio = self.beta[source - 1] / self.beta[target - 1]
+        return torch.mul(converted(sent, self.dtype), ratio, out=room(sent, dtype=self.dtype))
 
     def climb(self, rest: Sequence[Tensor], nudge: Callable[[int, Tensor], Tensor]) -> list[Level]:
         """The states of all layers, from the first up, where every layer has the nudge that it is given.
@@ -202,14 +204,16 @@ class Lifted:
         for k in range(len(levels), 0, -1):
             f, level = self.potentials[k - 1], levels[k - 1]
             back = reduce(torch.add, pulls.pop(k)) if pulls[k] else torch.zeros_like(level.drive)
-            u, delta = level.drive + level.nudge, back - level.nudge
+            u = torch.add(level.drive, level.nudge, out=room(level.drive))
+            delta = torch.sub(back, level.nudge, out=room(back))
             steps.append(delta)
             bent.append(_bend(f, u, delta))
             size = reach[k - 1] + self._eps * _norm(level.state)
             residuals.append(_norm(f.raised(u, delta)[1]) / size.clamp_min(_TINY))
             carried = bent[-1] if apart is None else bent[-1].masked_fill(column(apart, delta), 0)
             for e, linearised in level.linearised.items():
-                pulls[self._wiring.edges[e][0]].append(self.feedback(e, level.rise + carried, linearised))
+                sent = torch.add(level.rise, carried, out=room(carried))
+                pulls[self._wiring.edges[e][0]].append(self.feedback(e, sent, linearised))
         return Point(
             [level.nudge for level in levels],
             [level.drive for level in levels],
@@ -225,7 +229,8 @@ class Lifted:
     def slope(self, direction: Sequence[Tensor], bent: Sequence[Tensor]) -> Tensor:
         """The derivative of E along a direction, Σ_k -(1/β_k) <direction_k, f'_k Δ_k>, shape (B,)."""
         parts = zip(direction, bent, self.beta, strict=True)
-        return sum((_total(d * b) / -beta for d, b, beta in parts), torch.zeros(()))
+        products = ((torch.mul(d, b, out=room(d)), beta) for d, b, beta in parts)
+        return sum((_total(product) / -beta for product, beta in products), torch.zeros(()))
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:
@@ -241,7 +246,8 @@ def _penalty(f: Potential, level: Level) -> tuple[Tensor, Tensor]:
     """
     a, z, rise = level.drive, level.state, level.rise
     if f.projects:
-        penalty = _total(rise * (z - a - 0.5 * rise))
+        half = torch.mul(rise, 0.5, out=room(rise))
+        penalty = _total(torch.sub(z, a, out=room(z)).sub_(half).mul_(rise))
         return penalty, _EPS * penalty.abs()
     a, z = a.double(), z.double()
     parts = f.energy(z), f.conjugate(a), -_total(a * z)

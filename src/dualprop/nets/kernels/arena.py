@@ -10,21 +10,23 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 LEAST = 2**20
 """Bytes; to look for memory for less takes as long as to be given it."""
+KEPT = 4
+"""Steps for which memory stays that nobody asks for: a prediction between two updates is one."""
 
 
 class Arena:
     """Memory for the large results of steps that are alike, as the inferences on batches of one shape are.
 
-    While it is open in a thread, `room` finds memory there for what this thread computes. A block comes back by
-    itself when the last tensor on it is gone, whoever has kept that, and serves the next result of its size. What
-    a whole step has had no use for is given up.
+    During a `step` of it `room` finds memory there for what the thread computes. A block comes back by itself when
+    the last tensor on it is gone, whoever has kept that, and serves the next result of its size. What `KEPT` steps
+    have had no use for is given up.
 
     Example:
         >>> arena, x = Arena(), torch.ones(600, 600)
@@ -40,29 +42,21 @@ class Arena:
     def __init__(self) -> None:
         self._idle: dict[int, deque[tuple[int, Tensor]]] = {}
         self._number = 0
-        self._tokens: list[Token[Arena | None]] = []
 
-    def step(self) -> Arena:
-        """The next step begins: itself, to be entered now or later."""
+    def step(self) -> Open:
+        """The next step begins, a context."""
         self._number += 1
         for idle in self._idle.values():
-            while idle and idle[0][0] < self._number - 1:
+            while idle and idle[0][0] < self._number - KEPT:
                 idle.popleft()
-        return self
-
-    def __enter__(self) -> Arena:
-        """Open it in this thread."""
-        self._tokens.append(_HERE.set(self))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Close it."""
-        _HERE.reset(self._tokens.pop())
+        return Open(self)
 
     def lend(self, size: int) -> torch.UntypedStorage:
         """Memory of so many bytes that nobody else has."""
-        idle = self._idle.setdefault(size, deque())
-        block = idle.pop()[1] if idle else torch.empty(size, dtype=torch.uint8, device="cpu")
+        try:
+            block = self._idle.setdefault(size, deque()).pop()[1]
+        except IndexError:
+            block = torch.empty(size, dtype=torch.uint8, device="cpu")
         seen = block.numpy()  # an object that lives as long as a tensor on this memory does
         weakref.finalize(seen, _give_back, weakref.ref(self), block).atexit = False
         return torch.from_numpy(seen).untyped_storage()
@@ -70,6 +64,32 @@ class Arena:
     def take_back(self, block: Tensor) -> None:
         """A block that nobody has any more."""
         self._idle[len(block)].append((self._number, block))
+
+    def __deepcopy__(self, memo: object) -> Arena:
+        return Arena()
+
+    def __reduce__(self) -> tuple[type[Arena], tuple[()]]:
+        return Arena, ()
+
+
+class Open:
+    """A context in which an arena is open in this thread.
+
+    Args:
+        arena: which.
+    """
+
+    __slots__ = ("_arena", "_token")
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+
+    def __enter__(self) -> Arena:
+        self._token = _HERE.set(self._arena)
+        return self._arena
+
+    def __exit__(self, *exception: object) -> None:
+        _HERE.reset(self._token)
 
 
 def _give_back(arena: weakref.ref[Arena], block: Tensor) -> None:

@@ -10,13 +10,16 @@ import math
 import torch
 from torch import Tensor
 
+from dualprop.nets.kernels.arena import room
+
 
 def exponential(a: Tensor) -> Tensor:
     """e^a, real or complex."""
     if not a.is_complex():
-        return a.exp()
-    size = a.real.exp()
-    return torch.complex(size * a.imag.cos(), size * a.imag.sin())
+        return torch.exp(a, out=room(a))
+    size = torch.exp(a.real, out=room(a, dtype=a.real.dtype))
+    re, im = (f(a.imag, out=room(size)).mul_(size) for f in (torch.cos, torch.sin))
+    return torch.complex(re, im, out=room(a))
 
 
 def _bound(dtype: torch.dtype) -> float:

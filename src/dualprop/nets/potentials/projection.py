@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from dualprop.nets.kernels.arena import room
 from dualprop.nets.potentials.base import Places, Potential, total
 
 
@@ -42,9 +43,11 @@ class Projection(Potential):
 
     def raised(self, a: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         """f(a + e) and its rise above p = f(a), which is e + (a - p), kept between low - p and high - p."""
-        p = self(a)
-        rise = torch.sub(a, p).add_(e)
-        rise = torch.clamp(rise, self.low - p, self.high - p, out=rise)
+        p = self.fresh(a)
+        rise = torch.sub(a, p, out=room(a)).add_(e)
+        for bound, kept in ((self.low, torch.maximum), (self.high, torch.minimum)):
+            if math.isfinite(bound):
+                kept(rise, torch.neg(p, out=room(p)).add_(bound), out=rise)
         return self.over(p.add_(rise)), rise
 
     def piece(self, z: Tensor) -> Tensor | None:

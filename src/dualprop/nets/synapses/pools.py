@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from dualprop.arguments import Count, In, Positive, checked
 from dualprop.errors import DualpropError
 from dualprop.nets.kernels import pooling
+from dualprop.nets.kernels.arena import converted, room
 from dualprop.nets.potentials.complex import exponential
 from dualprop.registry import Registry
 
@@ -267,18 +268,21 @@ class SoftmaxPool2d(Pool):
     def linearise(self, z: Tensor) -> tuple[Tensor, Linearisation]:
         """The weighted means, and the derivatives by the neurons, e^{z/T} / Σ e^{z/T} · (1 + (z - p)/T)."""
         p, mean, depths, powers, scale = self._pooled(z)
-        rate = scale / self.temperature
-        constant = torch.addcmul(scale, mean, rate, value=-1)
+        rate = torch.div(scale, self.temperature, out=room(scale))
+        constant = torch.addcmul(scale, mean, rate, value=-1, out=room(scale))
         slopes = [
-            torch.addcmul(constant, depth, rate).mul_(power).to(z.dtype)
+            converted(torch.addcmul(constant, depth, rate, out=room(rate)).mul_(power), z.dtype)
             for depth, power in zip(depths, powers, strict=True)
         ]
-        p = p.to(z.dtype)
+        p = converted(p, z.dtype)
         return p, Linearisation.of(z, p, *slopes)
 
     def adjoint(self, delta: Tensor, linearised: Linearisation) -> Tensor:
         """Each difference, times the derivatives at the state read, goes to all of its window."""
-        feedback = self._like_state(delta, linearised)
+        same = layout(delta) == linearised.layout
+        feedback = room(delta, linearised.shape) if same else None
+        if feedback is None:
+            feedback = self._like_state(delta, linearised)
         windows = list(zip(self._windows(feedback), linearised.memory, strict=True))
         sides = linearised.shape[2:]
         if self.stride == self.size and all(n % self.size == 0 for n in sides):  # they cover it once
@@ -292,17 +296,20 @@ class SoftmaxPool2d(Pool):
 
     def _pooled(self, z: Tensor) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor], Tensor]:
         """In single precision at least: p, p - top, z - top and e^{(z - top)/T}, and one by the sum of these."""
-        windows = self._windows(z.to(torch.promote_types(z.dtype, torch.float32)))
+        windows = self._windows(converted(z, torch.promote_types(z.dtype, torch.float32)))
+        shape = windows[0].shape
         with torch.no_grad():  # what is taken from every neuron of a window cancels
-            top = reduce(torch.maximum, (one.real if z.is_complex() else one for one in windows))
-        depths = [one - top for one in windows]
+            reals = [one.real if z.is_complex() else one for one in windows]
+            top = pooling.largest(reals, reals[0])
+        depths = [torch.sub(one, top, out=room(z, shape, one.dtype)) for one in windows]
         powers = [exponential(d if self.temperature == 1 else d / self.temperature) for d in depths]
-        scale = reduce(torch.add, powers).reciprocal()
-        total = powers[0] * depths[0]
+        scale = torch.add(powers[0], powers[1], out=room(powers[0])) if len(powers) > 1 else powers[0].clone()
+        scale = reduce(Tensor.add_, powers[2:], scale).reciprocal_()
+        total = torch.mul(powers[0], depths[0], out=room(depths[0]))
         for power, depth in zip(powers[1:], depths[1:], strict=True):
-            total = torch.addcmul(total, power, depth)
-        mean = total * scale
-        return top + mean, mean, depths, powers, scale
+            total = torch.addcmul(total, power, depth, out=room(total))
+        mean = torch.mul(total, scale, out=room(total))
+        return torch.add(top, mean, out=room(mean)), mean, depths, powers, scale
 
     def __repr__(self) -> str:
         return f"SoftmaxPool2d({self.size}, stride={self.stride}, temperature={self.temperature:g})"
