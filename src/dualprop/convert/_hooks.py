@@ -128,6 +128,7 @@ class Part(Place):
         mode = Mode(c, batch, dim)
         if not compiling and learning:
             check_learnable(mode.samples(), (args, kwargs))
+            c.arena.begin()
             c.samples, c.weights = mode.samples(), (mode.divided_by, mode.times)
             if self.name not in c.passed:
                 guessed = c.batch is None and dim is not None

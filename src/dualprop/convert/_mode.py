@@ -119,7 +119,8 @@ class Mode(TorchFunctionMode):
         _note(c, part.name, call.kind, has_batch)
         strength = self.strength(has_batch)
         drive = a.clone() if call.in_place else a
-        z = FiniteDifference.apply(drive, call.f, c.alpha, strength, call.settings)
+        arena = None if torch.compiler.is_compiling() else c.arena
+        z = FiniteDifference.apply(drive, call.f, c.alpha, strength, call.settings, arena)
         if has_batch and (inspection := self.looking()) is not None:
             inspection.activation(part.name, call.kind, drive, z, self.samples(), strength)
         return a.copy_(z) if call.in_place else z

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -20,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dualprop.convert.batch import is_wrapped
-from dualprop.nets.kernels.activations import ACTIVATIONS, Function
-from dualprop.nets.kernels.blockwise import blockwise
+from dualprop.nets.kernels.activations import ACTIVATIONS, INTO, Function
+from dualprop.nets.kernels.arena import Arena, Open, is_large, room
+from dualprop.nets.kernels.blockwise import blockwise, suits_blocks
 from dualprop.nets.kernels.relu import fall
 
 
@@ -35,24 +37,31 @@ class FiniteDifference(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(a: Tensor, f: Function, alpha: float, scale: float, settings: tuple[Any, ...]) -> Tensor:
-        """f(a, *settings), of the shape of a."""
-        return f(a, *settings)
+    def forward(
+        a: Tensor, f: Function, alpha: float, scale: float, settings: tuple[Any, ...], arena: Arena | None
+    ) -> Tensor:
+        """f(a, *settings), of the shape of a; in the arena, if it is large and f can be put somewhere."""
+        if arena is None or f not in INTO or a.is_nested or not is_large(a) or is_wrapped(a):
+            return f(a, *settings)
+        with Open(arena):
+            return INTO[f](a, out=room(a))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep the drive alone: the states are computed again from it."""
-        a, ctx.f, ctx.alpha, ctx.scale, ctx.settings = inputs
+        a, ctx.f, ctx.alpha, ctx.scale, ctx.settings, ctx.arena = inputs
         ctx.save_for_backward(a)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The finite difference, in the type of the drive."""
         (a,), (g,) = ctx.saved_tensors, gradients
+        arena: Arena | None = ctx.arena
         if is_wrapped(a) or is_wrapped(g):  # inside vmap: both get the other's dimensions, to be written over
-            a, g = a + torch.zeros_like(g), g + torch.zeros_like(a)
+            a, g, arena = a + torch.zeros_like(g), g + torch.zeros_like(a), None
         difference: Function = _difference if a.is_nested else _CLOSED.get(ctx.f, _difference)
-        return difference(a, g, ctx.f, ctx.alpha, ctx.scale, ctx.settings), None, None, None, None
+        with nullcontext() if arena is None else Open(arena):
+            return difference(a, g, ctx.f, ctx.alpha, ctx.scale, ctx.settings), None, None, None, None, None
 
 
 def _difference(
@@ -73,9 +82,13 @@ def _relu(a: Tensor, g: Tensor, f: Function, alpha: float, scale: float, setting
 
     Of a nudge of 1e-5 against drives of 1, the definition has an error of 0.5 % in float32.
     """
-    size = g.abs()
-    share = alpha * size if alpha == 0.5 else torch.where(g > 0, (1 - alpha) * size, alpha * size)
-    return fall(share.add_(a, alpha=1 / scale), size)[1].copysign_(g)
+
+    def elementwise(a: Tensor, g: Tensor) -> tuple[Tensor]:
+        size = g.abs()
+        share = alpha * size if alpha == 0.5 else torch.where(g > 0, (1 - alpha) * size, alpha * size)
+        return (fall(share.add_(a, alpha=1 / scale), size)[1].copysign_(g),)
+
+    return blockwise(elementwise, a, g, outputs=1, dtype=a.dtype)[0] if suits_blocks(a) else elementwise(a, g)[0]
 
 
 _CLOSED: dict[Any, Function] = {torch.relu: _relu}

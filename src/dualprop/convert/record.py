@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dualprop.nets.kernels.arena import Arena
 from dualprop.registry import Registry
 
 REDUCTIONS: Registry[Callable[[int], int]] = Registry("reduction", {"mean": lambda n: n, "sum": lambda n: 1})
@@ -34,6 +35,7 @@ class Conversion:
         unknown: the modules whose code names a function that `convert` does not know, by the function's name.
         warned: what was warned of, each once.
         samples: B of the batch to learn from that came last.
+        arena: memory for the large results of activations.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Conversion:
     weights: tuple[float | None, float] = field(default=(None, 1.0), repr=False)
     passed: set[str] = field(default_factory=set, repr=False)
     entered: Any = field(default=None, repr=False, compare=False)
+    arena: Arena = field(default_factory=Arena, repr=False, compare=False)
 
     @property
     def converted(self) -> dict[str, str]:

@@ -70,3 +70,15 @@ ACTIVATIONS: dict[str, Signature] = {
     "Tanhshrink": Signature(("tanhshrink",)),
 }
 """By the class name of their modules in `torch.nn`."""
+
+
+def _relu_into(a: Tensor, *, out: Tensor | None) -> Tensor:
+    return torch.clamp_min(a, 0, out=out)
+
+
+INTO: dict[Function, Callable[..., Tensor]] = {
+    torch.relu: _relu_into,
+    torch.sigmoid: torch.sigmoid,
+    torch.tanh: torch.tanh,
+}
+"""The same functions, whose results can be put into `out`."""

@@ -44,12 +44,16 @@ class Arena:
         self._number = 0
 
     def step(self) -> Open:
-        """The next step begins, a context."""
+        """The next step, a context."""
+        self.begin()
+        return Open(self)
+
+    def begin(self) -> None:
+        """The next step begins."""
         self._number += 1
         for idle in self._idle.values():
             while idle and idle[0][0] < self._number - KEPT:
                 idle.popleft()
-        return Open(self)
 
     def lend(self, size: int) -> torch.UntypedStorage:
         """Memory of so many bytes that nobody else has."""
@@ -98,7 +102,14 @@ def _give_back(arena: weakref.ref[Arena], block: Tensor) -> None:
         owner.take_back(block)
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+"""Others may be anything: shards, or shapes alone."""
 _HERE: ContextVar[Arena | None] = ContextVar("arena", default=None)
+
+
+def is_large(z: Tensor) -> bool:
+    """Whether memory is looked for where there is an arena."""
+    return z.nbytes >= LEAST
 
 
 def room(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Tensor | None:
@@ -113,7 +124,7 @@ def room(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | 
         A tensor that holds anything, or None: without an arena, off the CPU, for small results and in a graph.
     """
     arena = None if torch.compiler.is_compiling() else _HERE.get()
-    if arena is None or like.device.type != "cpu" or torch.is_grad_enabled():
+    if arena is None or type(like) not in _PLAIN or like.device.type != "cpu" or torch.is_grad_enabled():
         return None
     if shape is None:
         form = torch.empty_like(like, dtype=dtype, device="meta")
@@ -121,11 +132,11 @@ def room(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | 
         last = like.ndim == len(shape) == 4 and like.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         form = torch.empty(tuple(shape), dtype=dtype or like.dtype, device="meta", memory_format=layout)
-    if form.nbytes < LEAST:
+    if not is_large(form):
         return None
     return torch.empty(0, dtype=form.dtype, device="cpu").set_(
         arena.lend(form.nbytes), 0, form.shape, form.stride()
-    )  # type: ignore[arg-type]
+    )
 
 
 def converted(z: Tensor, dtype: torch.dtype, *, copy: bool = False) -> Tensor:

@@ -22,7 +22,7 @@ def max_pool(z: Tensor, size: int, stride: int, shape: Sequence[int]) -> tuple[T
     """The maxima over windows, of this shape, and where in the image each was found."""
     p, winners = room(z, shape), room(z, shape, torch.int64)
     if p is None or winners is None:
-        return F.max_pool2d(z, size, stride, return_indices=True)  # type: ignore[return-value]
+        return F.max_pool2d(z, size, stride, return_indices=True)
     torch.ops.aten.max_pool2d_with_indices.out(z, [size] * 2, [stride] * 2, out=p, indices=winners)
     return p, winners
 
