@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import dualprop as dp
-from dualprop.studies.tables.makers import MAKERS
+from dualprop.studies.tables.makers import MAKERS, asynchronous, base
+from dualprop.training.experiment import build
+from dualprop.training.workers.worker import Worker
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,30 @@ def test_a_record_of_before_workers_could_be_slow_is_one_where_none_is(tmp_path)
     del told["workers"]["carrier"]["slow"]
     resolved.write_text(json.dumps(told))
     assert maker.differences(settings, MAKERS["asynchronous"].read(tmp_path / "cell")) == {}
+
+
+def test_what_a_batch_takes_is_timed_where_workers_learn_it(monkeypatch):
+    """By a clock that counts what workers do: the first learns and begins another, the last does the rest."""
+    done, react = [0], Worker.react
+
+    def counted(self, messages, now):
+        done[0] += 1
+        return react(self, messages, now)
+
+    monkeypatch.setattr(Worker, "react", counted)
+    monkeypatch.setattr(asynchronous, "time", SimpleNamespace(perf_counter=lambda: float(done[0])))
+    settings = dp.Settings(data="digits", hidden=(8,), batch_size=10)
+    assert MAKERS["asynchronous"](workers=2).step_seconds(build(settings)) == pytest.approx(2)
+    assert MAKERS["asynchronous"](workers=2, way="held").step_seconds(build(settings)) > 2
+
+
+def test_the_first_time_does_not_count(monkeypatch):
+    """It imports libraries: one row of a table was said to take a hundred times as long as it does."""
+    clock, took = [0.0], iter([60.0, 0.3, 0.2, 0.4, 0.3])
+
+    def work():
+        clock[0] += next(took)
+
+    monkeypatch.setattr(base, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert base.least(work) == pytest.approx(0.2)
+    assert next(took, None) is None

@@ -255,14 +255,19 @@ def _manned(
 ) -> Experiment:
     """The experiment with a trainer that waits for workers."""
     if isinstance(carrier, Simulated):
-        workers = [Worker(part_of(experiment, group, groups), way) for group in groups]
-        net = experiment.trainer.net
-        work = multiply_adds(net.synapses, net.shapes(experiment.dataset.in_shape))
-        crew: Crew = SimulatedCrew(workers, carrier, [sum(work[first - 1 : last]) for first, last in groups])
+        crew: Crew = simulated_crew(experiment, groups, way, carrier)
     else:
         crew = ProcessCrew(experiment, resolved, groups, way, path, carrier, placement, imports)
     trainer = WorkersTrainer(experiment.trainer, crew, experiment.dataset.num_classes)
     return replace(experiment, resolved=resolved, trainer=trainer)
+
+
+def simulated_crew(experiment: Experiment, groups: Sequence[Group], way: Way, carrier: Simulated) -> SimulatedCrew:
+    """The workers of an experiment in this process, on the virtual clock."""
+    net = experiment.trainer.net
+    work = multiply_adds(net.synapses, net.shapes(experiment.dataset.in_shape))
+    workers = [Worker(part_of(experiment, group, groups), way) for group in groups]
+    return SimulatedCrew(workers, carrier, [sum(work[first - 1 : last]) for first, last in groups])
 
 
 def _display(experiment: Experiment) -> Callback:

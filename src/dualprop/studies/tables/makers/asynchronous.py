@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +15,15 @@ from dualprop.runs.documents import write_json
 from dualprop.runs.settings import Settings
 from dualprop.studies.tables.makers.base import Record
 from dualprop.studies.tables.makers.training import DIVERGED, FAULTS, Training
+from dualprop.training.experiment import Experiment
+from dualprop.training.workers.grouping import costs, grouped
 from dualprop.training.workers.parts import check_settings
 from dualprop.training.workers.simulated import Simulated
-from dualprop.training.workers.start import resume, train
+from dualprop.training.workers.start import resume, simulated_crew, train
 from dualprop.training.workers.ways import parsed, worded
+
+BATCHES = 20
+"""That are timed, after as many more."""
 
 
 @checked
@@ -51,7 +58,7 @@ class Asynchronous(Training):
 
     def make(self, settings: Settings, folder: Path, how: Mapping[str, Any]) -> None:
         """Train, or go on with the run that is there."""
-        carrier = Simulated(settings.seed, **{name: getattr(self, name) for name in FAULTS})
+        carrier = self._carrier(settings.seed)
         told = {"progress": how.get("progress", True), "callbacks": how.get("callbacks", ())}
         try:
             if folder.exists():
@@ -62,6 +69,20 @@ class Asynchronous(Training):
         except DivergenceError as error:
             write_json(folder / DIVERGED, {"error": str(error)})
             raise
+
+    def step_seconds(self, experiment: Experiment) -> float:
+        """Of a batch, where so many are on their way as later on."""
+        net, way = experiment.trainer.net, parsed(self.way)
+        groups = grouped(costs(net, experiment.dataset.in_shape), self.workers)
+        crew = simulated_crew(experiment, groups, way, self._carrier(experiment.settings.seed))
+        crew.total = 2 * BATCHES + 1  # so that none waits for the last
+        deque(crew.run(BATCHES), maxlen=0)
+        begun = time.perf_counter()
+        deque(crew.run(2 * BATCHES), maxlen=0)
+        return (time.perf_counter() - begun) / BATCHES
+
+    def _carrier(self, seed: int) -> Simulated:
+        return Simulated(seed, **{name: getattr(self, name) for name in FAULTS})
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,6 +15,7 @@ from dualprop.nets.devices import Noise
 from dualprop.nets.net import Net
 from dualprop.rules import RULES
 from dualprop.runs.settings import Settings
+from dualprop.studies.tables.makers.base import least
 from dualprop.studies.tables.makers.measurement import Measured, Measurement, experiment, used
 from dualprop.studies.tables.makers.order import relative, slope
 
@@ -57,9 +57,8 @@ class InNoise(Measurement):
     def seconds(self, settings: Settings) -> float:
         """As long as one σ takes, as often as there are some."""
         made, x, y = experiment(settings)
-        net, begun = made.trainer.net.double(), time.perf_counter()
-        self._error(settings, net, x.double(), y, self.sigmas[0])
-        return (time.perf_counter() - begun) * len(self.sigmas)
+        net = made.trainer.net.double()
+        return least(lambda: self._error(settings, net, x.double(), y, self.sigmas[0])) * len(self.sigmas)
 
     def _error(self, settings: Settings, net: Net, x: Tensor, y: Tensor, sigma: float) -> float:
         method, own = RULES[settings.rule], settings.rule_settings

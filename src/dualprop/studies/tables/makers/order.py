@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,6 +15,7 @@ from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
 from dualprop.rules import RULES, Rule
 from dualprop.runs.settings import Settings
+from dualprop.studies.tables.makers.base import least
 from dualprop.studies.tables.makers.measurement import Measured, Measurement, experiment, used
 
 
@@ -51,9 +51,8 @@ class Order(Measurement):
     def seconds(self, settings: Settings) -> float:
         """As long as one β takes, as often as there are some."""
         made, x, y = experiment(settings)
-        net, begun = made.trainer.net.double(), time.perf_counter()
-        self._error(settings, net, x.double(), y, self.betas[0])
-        return (time.perf_counter() - begun) * len(self.betas)
+        net = made.trainer.net.double()
+        return least(lambda: self._error(settings, net, x.double(), y, self.betas[0])) * len(self.betas)
 
     def _error(self, settings: Settings, net: Net, x: Tensor, y: Tensor, beta: float) -> float:
         rule = RULES[settings.rule](net, loss=settings.loss, **{**settings.rule_settings, "beta": beta})

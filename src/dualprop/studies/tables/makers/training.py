@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from dualprop.runs.documents import read_json, write_json
 from dualprop.runs.folder import Run
 from dualprop.runs.settings import Settings
 from dualprop.studies._epochs import readable_epochs
-from dualprop.studies.tables.makers.base import Maker, Record
-from dualprop.training.experiment import build, check_names
+from dualprop.studies.tables.makers.base import Maker, Record, least
+from dualprop.training.experiment import Experiment, build, check_names
 from dualprop.training.result import finished
 from dualprop.training.start import resume, train
 from dualprop.training.threads import computing_in
@@ -53,10 +52,16 @@ class Training(Maker):
         trainer = experiment.trainer
         x, y = next(iter(trainer.data.epoch(0)))
         with computing_in(experiment.resolved.threads):
-            step = _least(lambda: trainer.learn(x, y))
-            tested = _least(lambda: trainer.evaluate([(x, y)])) if settings.val_fraction else 0.0
+            tested = least(lambda: trainer.evaluate([(x, y)])) if settings.val_fraction else 0.0
+            step = self.step_seconds(experiment)
         held_out = settings.val_fraction * len(experiment.dataset.train)
         return step * len(trainer.data) + tested * held_out / len(x)
+
+    def step_seconds(self, experiment: Experiment) -> float:
+        """How long one batch of an experiment takes."""
+        trainer = experiment.trainer
+        x, y = next(iter(trainer.data.epoch(0)))
+        return least(lambda: trainer.learn(x, y))
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
@@ -88,16 +93,6 @@ class Training(Maker):
             complete=True,
             epochs=epochs,
         )
-
-
-def _least(work: Callable[[], object]) -> float:
-    """The least time that some work takes, in seconds, of as often as it can be done in one."""
-    times: list[float] = []
-    while not times or (sum(times) < 1 and len(times) < 5):
-        begun = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begun)
-    return min(times)
 
 
 def _used(run: Run) -> dict[str, Any]:
