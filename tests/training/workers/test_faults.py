@@ -12,7 +12,7 @@ import torch
 import dualprop as dp
 from dualprop.runs.folder import Run
 from dualprop.training.experiment import build
-from dualprop.training.workers import zeromq
+from dualprop.training.workers import start, zeromq
 from dualprop.training.workers.held import Held
 from dualprop.training.workers.in_flight import InFlight
 from dualprop.training.workers.message import Kind, Message
@@ -180,6 +180,20 @@ def test_who_does_not_answer_or_is_another(tmp_path, said, timeout, error):
     with pytest.raises(dp.DualpropError, match=error) as raised:
         crew(tmp_path / "run", Nobody(said()), zeromq.ZeroMQ(timeout=timeout)).__enter__()
     assert "\n" not in str(raised.value)
+
+
+def test_where_nobody_answers_no_folder_is_left(tmp_path, monkeypatch):
+    """And one that was there stays."""
+    pytest.importorskip("zmq")
+    run, small = tmp_path / "run", {"carrier": zeromq.ZeroMQ(timeout=0.1), "progress": False}
+    monkeypatch.setattr(start, "Local", Nobody)
+    with pytest.raises(dp.DualpropError, match="no answer"):
+        dp.distributed.train(SMALL, run, **small)
+    assert list(tmp_path.iterdir()) == []
+    dp.distributed.train(SMALL, run, carrier=Simulated(), progress=False)
+    with pytest.raises(dp.DualpropError, match="exists; choose"):
+        dp.distributed.train(SMALL, run, **small)
+    assert (run / "result.json").is_file()
 
 
 def test_the_settings_of_a_way_reach_the_processes(tmp_path):

@@ -59,12 +59,14 @@ class Crew(ABC):
         lines: what is known of each.
         batch: the number of the batch that the first one begins next.
         total: the number of batches in the whole run.
+        begun: whether all of them have answered.
     """
 
     groups: Sequence[Group]
     lines: list[Line]
     batch = 0
     total = 0
+    begun = False
 
     @abstractmethod
     def run(self, until: int) -> Iterator[dict[str, float]]:
@@ -96,6 +98,8 @@ class Crew(ABC):
         return 0
 
     def __enter__(self) -> Self:
+        """All have answered."""
+        self.begun = True
         return self
 
     def __exit__(

@@ -108,7 +108,7 @@ class ProcessCrew(Crew):
         except BaseException:
             self.__exit__(None, None, None)
             raise
-        return self
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

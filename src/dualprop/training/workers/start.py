@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -78,7 +79,8 @@ def train(
         The test result of the weights with the best validation accuracy.
 
     Raises:
-        DualpropError: for whatever is wrong with the settings or the folder, before it is made.
+        DualpropError: for whatever is wrong with the settings or the folder, before it is made; if the workers do
+            not start, it is gone again.
         DivergenceError: if the loss or a weight becomes NaN or infinite.
         Interrupted: on Ctrl-C or SIGTERM, after the workers have saved where they are.
 
@@ -125,6 +127,8 @@ def train(
             return fit(experiment, opened, progress, display=_display(experiment))
         finally:
             opened.release()
+            if not _crew(experiment).begun:  # nothing has been computed, and nothing is to go on with
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def resume(
@@ -270,10 +274,14 @@ def simulated_crew(experiment: Experiment, groups: Sequence[Group], way: Way, ca
     return SimulatedCrew(workers, carrier, [sum(work[first - 1 : last]) for first, last in groups])
 
 
+def _crew(experiment: Experiment) -> Crew:
+    assert isinstance(experiment.trainer, WorkersTrainer)
+    return experiment.trainer.crew
+
+
 def _display(experiment: Experiment) -> Callback:
-    trainer, settings = experiment.trainer, experiment.settings
-    assert isinstance(trainer, WorkersTrainer)
-    return Lines(f"{settings.rule} on {settings.data}, seed {settings.seed}", trainer.crew)
+    settings = experiment.settings
+    return Lines(f"{settings.rule} on {settings.data}, seed {settings.seed}", _crew(experiment))
 
 
 def _show(experiment: Experiment, groups: Sequence[Group]) -> None:
