@@ -1,10 +1,13 @@
 """Workers that Ray places: by its own calls alone and by ZeroMQ; one is killed and comes back."""
 
+import socket
+
 import psutil
 import pytest
 
 import dualprop as dp
 from dualprop.runs.folder import Run
+from dualprop.training.workers import on_ray
 from dualprop.training.workers.calls import Mailbox
 from dualprop.training.workers.on_ray import OnRay
 from tests.training.workers.test_processes import SETTINGS, Kill, alive, left, sockets
@@ -60,6 +63,23 @@ def test_a_cluster_that_does_not_start_is_one_line_and_leaves_nothing_behind(
     )
     placement.end(1.0)
     assert left(sockets) == []
+
+
+def test_who_answers_and_is_no_cluster_is_told_before_anything_begins(tmp_path, monkeypatch):
+    """Ray would ask him again for minutes, and print a line each time."""
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        monkeypatch.setattr(on_ray, "ANSWERS", 0.1)
+        with pytest.raises(dp.DualpropError, match=f"^address='{address}': does not answer .not within 0.3 s.$"):
+            dp.distributed.train(dp.Settings(hidden=(8,)), tmp_path / "run", address=address)
+        monkeypatch.setattr(on_ray, "ANSWERS", 20.0)
+        monkeypatch.setattr(on_ray, "STATUS", "raise ValueError('version 2.1')")
+        said = f"^address='{address}': no Ray cluster answers there .ValueError: version 2.1.$"
+        with pytest.raises(dp.DualpropError, match=said):
+            OnRay(address).check()
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_has_come_is_bounded_and_the_latest_stays():

@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from dualprop.training.workers.sockets import folder
 LOCAL = "local"
 ANSWERS = 20.0
 """Seconds in which a cluster must answer."""
+
+STATUS = "from ray.scripts.scripts import main; main()"
+"""Ray's own command, wherever it is installed: it ends where what answers is no Ray, or another version of it."""
 
 
 class OnRay(Placement):
@@ -70,17 +75,28 @@ class OnRay(Placement):
         self._connected = True
 
     def check(self) -> None:
-        """Ask the address for an answer; Ray itself would go on asking for minutes."""
-        if self._address in ("auto", LOCAL):
+        """Ask the address for an answer, and whether it is Ray's; Ray itself would go on asking for minutes."""
+        address = self._address
+        if address == LOCAL:
             return
-        host, colon, port = self._address.rpartition(":")
-        if not colon or not port.isdigit() or not 0 < int(port) < 2**16:
-            raise DualpropError(f"address={self._address!r}: must be HOST:PORT, auto or local")
+        host, colon, port = address.rpartition(":")
+        if address != "auto" and (not colon or not port.isdigit() or not 0 < int(port) < 2**16):
+            raise DualpropError(f"address={address!r}: must be HOST:PORT, auto or local")
         try:
-            with socket.create_connection((host, int(port)), ANSWERS):
-                pass
-        except OSError as error:
-            raise DualpropError(f"address={self._address!r}: does not answer ({error})") from None
+            if colon:
+                socket.create_connection((host, int(port)), ANSWERS).close()
+            status = subprocess.run(
+                [sys.executable, "-c", STATUS, "status", "--address", address],
+                capture_output=True,
+                text=True,
+                timeout=3 * ANSWERS,  # most of it to import Ray
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            why = error if isinstance(error, OSError) else f"not within {error.timeout:g} s"
+            raise DualpropError(f"address={address!r}: does not answer ({why})") from None
+        if status.returncode:
+            reason = next(reversed(status.stderr.strip().splitlines()), "it does not say why")
+            raise DualpropError(f"address={address!r}: no Ray cluster answers there ({reason[:200]})")
 
     def host(self) -> str | None:
         """This machine's address as the cluster knows it."""
