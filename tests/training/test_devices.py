@@ -57,6 +57,7 @@ REFUSED = {
     "unknown device 'EcRom': did you mean 'EcRam'": {**PULSED, "devices": {"updates": {"device": "EcRom"}}},
     "unknown channel 'nose': did you mean 'noise'": {"devices": {"states": {"channel": "nose"}}},
     "bits=0: must be a whole number in [1, 16]": {"devices": {"states": {"channel": "quantised", "bits": 0}}},
+    "devices.updates: has bits and device": {**PULSED, "devices": {"updates": {"bits": 4, "device": "EcRam"}}},
     "bits=17": {**PULSED, "devices": {"updates": {"bits": 17}}},
     "weight_decay: not with pulsed-sgd": {**PULSED, "weight_decay": 0.1},
     "fused_update: not with pulsed-sgd": {**PULSED, "fused_update": True},

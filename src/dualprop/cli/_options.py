@@ -103,7 +103,7 @@ def _shown(default: Any) -> str:
 def read_table(option: str, text: str) -> dict[str, Any]:
     """Settings by name from a word like "alpha=0.25;beta=[1,1,0.5];schedule=random:50", or from a TOML file."""
     if text.endswith(".toml"):
-        return files.read_toml(Path(text), Registry(option), LARGEST)
+        return files.read_toml(Path(text), Registry(f"table of {option}"), LARGEST)
     settings = {}
     for item in filter(None, text.split(";")):
         name, equals, value = item.partition("=")

@@ -35,6 +35,8 @@ def optimizer(parameters: Any, settings: Settings) -> torch.optim.Optimizer:
     """
     own = dict(check(f"devices.{UPDATES}", settings.devices.get(UPDATES, {}), Mapping[str, Any]))
     if "bits" in own:
+        if "device" in own:
+            raise DualpropError(f"devices.{UPDATES}: has bits and device; give one, for bits make a device")
         own["device"] = levels(own.pop("bits"))
     return PulsedSGD(parameters, settings.lr, **{"seed": settings.seed, **own})
 

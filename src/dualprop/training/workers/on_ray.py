@@ -22,8 +22,8 @@ LOCAL = "local"
 ANSWERS = 20.0
 """Seconds in which a cluster must answer."""
 
-STATUS = "from ray.scripts.scripts import main; main()"
-"""Ray's own command, wherever it is installed: it ends where what answers is no Ray, or another version of it."""
+TRIAL = "import sys, ray; print(flush=True); ray.init(sys.argv[1], log_to_driver=False)"
+"""A program that connects, once it has said that Ray is imported."""
 
 
 class OnRay(Placement):
@@ -85,17 +85,9 @@ class OnRay(Placement):
         try:
             if colon:
                 socket.create_connection((host, int(port)), ANSWERS).close()
-            status = subprocess.run(
-                [sys.executable, "-c", STATUS, "status", "--address", address],
-                capture_output=True,
-                text=True,
-                timeout=3 * ANSWERS,  # most of it to import Ray
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            why = error if isinstance(error, OSError) else f"not within {error.timeout:g} s"
-            raise DualpropError(f"address={address!r}: does not answer ({why})") from None
-        if status.returncode:
-            reason = next(reversed(status.stderr.strip().splitlines()), "it does not say why")
+        except OSError as error:
+            raise DualpropError(f"address={address!r}: does not answer ({error})") from None
+        if reason := _trial(address):
             raise DualpropError(f"address={address!r}: no Ray cluster answers there ({reason[:200]})")
 
     def host(self) -> str | None:
@@ -157,6 +149,22 @@ class OnRay(Placement):
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _trial(address: str) -> str:
+    """Why a process cannot connect to a cluster; empty if it can. Ray tries for a minute, and then ends it."""
+    command = [sys.executable, "-c", TRIAL, address]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            _, said = process.communicate(timeout=ANSWERS)
+        except subprocess.TimeoutExpired:
+            return f"none within {ANSWERS:g} s"
+        finally:
+            process.kill()
+        return next(reversed(said.strip().splitlines()), "it does not say why") if process.returncode else ""
 
 
 class _Actor:
