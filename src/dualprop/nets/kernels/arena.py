@@ -7,6 +7,7 @@ one thread). On a GPU PyTorch itself keeps what has been freed.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -123,7 +124,10 @@ def room(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | 
     Returns:
         A tensor that holds anything, or None: without an arena, off the CPU, for small results and in a graph.
     """
-    arena = None if torch.compiler.is_compiling() else _HERE.get()
+    numbers = like.numel() if shape is None else math.prod(shape)
+    if numbers * (dtype or like.dtype).itemsize < LEAST or torch.compiler.is_compiling():
+        return None
+    arena = _HERE.get()
     if arena is None or type(like) not in _PLAIN or like.device.type != "cpu" or torch.is_grad_enabled():
         return None
     if shape is None:
@@ -132,8 +136,6 @@ def room(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | 
         last = like.ndim == len(shape) == 4 and like.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         form = torch.empty(tuple(shape), dtype=dtype or like.dtype, device="meta", memory_format=layout)
-    if not is_large(form):
-        return None
     return torch.empty(0, dtype=form.dtype, device="cpu").set_(
         arena.lend(form.nbytes), 0, form.shape, form.stride()
     )

@@ -27,7 +27,9 @@ def forward(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def outer(delta: Tensor, p: Tensor) -> Tensor:
     """Σ delta p^T over the rows, shapes (B, m), (B, n) -> (m, n); of one row two thirds of a product's time."""
-    out = room(p, (delta.shape[1], p.shape[1]))
+    cast = torch.is_autocast_enabled("cpu") and p.dtype not in (torch.get_autocast_dtype("cpu"), torch.float64)
+    plain = delta.dtype is p.dtype and not cast  # or autocast brings both to its type, but not with `out`
+    out = room(p, (delta.shape[1], p.shape[1])) if plain else None
     return torch.mm(delta.t(), p, out=out) if delta.shape[0] > 1 else torch.mul(delta.t(), p, out=out)
 
 
