@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class Measurements:
 
     environment: Mapping[str, Any]
     plan: Mapping[str, Any]
-    ceilings: Sequence[Ceiling]
+    ceilings: list[Ceiling]
     rows: list[Row] = dataclasses.field(default_factory=list)
     left_out: list[str] = dataclasses.field(default_factory=list)
 

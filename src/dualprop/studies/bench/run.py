@@ -1,10 +1,15 @@
-"""The measurement: ceilings first, then row by row, each beside bp."""
+"""The measurement: row by row, each beside bp, and ceilings last.
+
+glibc remembers the largest block that was ever freed, and keeps memory of that size from then on: what the rows
+are timed in must not have seen the matrices of the ceilings.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
 import json
+from collections.abc import Callable
 
 import torch
 from rich.console import Console
@@ -42,38 +47,54 @@ def bench(plan: Plan) -> tuple[Measurements, bool]:
     total = 1 + len(plan.nets) * len(precisions) * len(plan.rows())
     # a bar that moved by itself would take time from what is measured
     with Interrupt() as interrupt, Progress(console=console, auto_refresh=False, transient=True) as progress:
-        task = progress.add_task("ceilings", total=total)
+        task = progress.add_task("rows", total=total)
         progress.refresh()
-        limits = ceilings.measure(precisions, repeats=plan.repeats, budget=plan.budget, device=chosen)
-        report = Measurements(environment(), json.loads(json.dumps(dataclasses.asdict(plan))), limits)
-        for net in plan.nets:
-            for precision, dtype in precisions.items():
-                workload = Workload(
-                    net, plan.features, plan.hidden, dtype, plan.batch_size, chosen, plan.constants
+        report = Measurements(environment(), json.loads(json.dumps(dataclasses.asdict(plan))), [])
+
+        def show(what: str) -> None:
+            progress.update(task, advance=1, description=what, refresh=True)
+
+        whole = _rows(plan, report, interrupt, console, show)
+        show("ceilings")
+        report.ceilings.extend(
+            ceilings.measure(precisions, repeats=plan.repeats, budget=plan.budget, device=chosen)
+        )
+    return report, whole
+
+
+def _rows(
+    plan: Plan, report: Measurements, interrupt: Interrupt, console: Console, show: Callable[[str], None]
+) -> bool:
+    """Measure row after row; False if that was interrupted."""
+    for net in plan.nets:
+        for precision in plan.precisions:
+            workload = Workload(
+                *(net, plan.features, plan.hidden, PRECISIONS[precision], plan.batch_size),
+                *(device(plan.device), plan.constants),
+            )
+            bp = subjects()["bp"].make(workload, False)
+            for name, compiled in plan.rows():
+                if interrupt.asked:
+                    return False
+                label = f"{name} compiled" if compiled else name
+                show(f"{net} {precision} {label}")
+                if compiled:
+                    torch.compiler.reset()  # what it may keep is bounded, and other rows' is not needed
+                try:
+                    subject = subjects()[name].make(workload, compiled)
+                    row = timed(label, precision, workload, subject, bp, plan)
+                except DualpropError as error:  # a net that the rule does not take, an inference that diverges
+                    report.left_out.append(f"{net}, {precision}: {label} left out, {error}")
+                    console.print(report.left_out[-1])
+                    continue
+                report.rows.append(row)
+                console.print(
+                    f"{net:8s}  {precision:7s}  {label:16s}  {1e3 * row.step.median:9.2f} ms"
+                    f"  {row.ratio.median:5.2f} × bp  n = {len(row.seconds)}"
                 )
-                bp = subjects()["bp"].make(workload, False)
-                for name, compiled in plan.rows():
-                    if interrupt.asked:
-                        return report, False
-                    label = f"{name} compiled" if compiled else name
-                    progress.update(task, advance=1, description=f"{net} {precision} {label}", refresh=True)
-                    if compiled:
-                        torch.compiler.reset()  # what it may keep is bounded, and other rows' is not needed
-                    try:
-                        subject = subjects()[name].make(workload, compiled)
-                        row = timed(label, precision, workload, subject, bp, plan)
-                    except DualpropError as error:  # a net that the rule does not take, an inference that diverges
-                        report.left_out.append(f"{net}, {precision}: {label} left out, {error}")
-                        console.print(report.left_out[-1])
-                        continue
-                    report.rows.append(row)
-                    console.print(
-                        f"{net:8s}  {precision:7s}  {label:16s}  {1e3 * row.step.median:9.2f} ms"
-                        f"  {row.ratio.median:5.2f} × bp  n = {len(row.seconds)}"
-                    )
-                    del subject
-                    gc.collect()  # what the next row is measured in is not to be the last one's litter
-    return report, True
+                del subject
+                gc.collect()  # what the next row is measured in is not to be the last one's litter
+    return True
 
 
 def timed(label: str, precision: str, workload: Workload, subject: Subject, bp: Subject, plan: Plan) -> Row:
