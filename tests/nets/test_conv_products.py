@@ -122,3 +122,31 @@ def test_a_shift_of_weights_is_their_gradient(geometry):
     moved = weight.detach().clone()
     products.conv_shift(moved, delta, p, geometry)
     torch.testing.assert_close(moved - weight.detach(), gradient)
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "kernel", "geometry", "by_rows"),
+    [
+        (1, (2, 2), 3, Geometry(1, 1), True),
+        (2, (2, 1), 3, Geometry(1, 1), True),
+        (1, (3, 4), 3, Geometry(2, 1), True),
+        (1, (5, 6), 3, Geometry(1, 1, dilation=2), False),
+        (1, (5, 6), 3, Geometry(1, 0, dilation=2), True),
+        (2, (2, 2), 3, Geometry(1, 1), False),
+        (1, (2, 2), 3, Geometry(1, 1, groups=2), False),
+    ],
+    ids=str,
+)
+def test_few_places_in_single_precision(batch, size, kernel, geometry, by_rows, monkeypatch):
+    calls, unfold = [], products._rows
+    monkeypatch.setattr(products, "_rows", lambda *args: calls.append(1) or unfold(*args))
+    p, bias = torch.randn(batch, 6, *size), torch.randn(8)
+    weight = torch.randn(8, 6 // geometry.groups, kernel, kernel)
+    image = p.double().requires_grad_()
+    drive = F.conv2d(image, weight.double(), bias.double(), *geometry)
+    delta = torch.randn(drive.shape)
+    (feedback,) = torch.autograd.grad(drive, image, delta.double())
+    with torch.no_grad():
+        assert error(products.conv_forward(p, weight, bias, geometry), drive.detach()) < 1e-6
+        assert error(products.conv_adjoint(delta, weight, p.shape, geometry), feedback) < 1e-6
+    assert bool(calls) == by_rows
