@@ -1,6 +1,6 @@
 """Random streams: frames that come, are dropped or held, labels in time, late or never, learners begun anew.
 
-`DUALPROP_TICKS=1000000 pytest tests/training/stream/test_random_streams.py -k long` has passed; it took 22 minutes.
+`DUALPROP_TICKS=1000000 pytest tests/training/stream/test_random_streams.py -k long` has passed, in 22 minutes.
 """
 
 from __future__ import annotations
