@@ -30,8 +30,6 @@ COLOURS = {
 }
 STEPS = {"centred": "C0", "sgd": "C1", "adam": "C2"}
 DASHES = {"Delayed": "-", "online bp": "--", "pipelined bp": ":"}
-SHORT = 10
-"""Permutations of the short stream."""
 DASHED = ("pipelined bp", "Sideways bp", "online dp")
 
 
@@ -99,26 +97,29 @@ def clocks(found: Sequence[Found], path: Path) -> None:
 
 
 def permuted(found: Sequence[Found], path: Path) -> None:
-    """Accuracy and silent units in each period, mean over seeds: a colour for each step, a dash for each rule."""
-    by: dict[tuple[str, str], list[dict[str, list[float]]]] = defaultdict(list)
+    """Accuracy and silent units in each period, mean over seeds: a row for the short stream and one for the whole.
+
+    A colour for each step, a dash for each rule.
+    """
+    by: dict[str, dict[tuple[str, str], list[dict[str, list[float]]]]] = defaultdict(lambda: defaultdict(list))
     for each in found:
         series = json.loads((each.path / MEASUREMENT).read_text())["series"]
-        if len(series["by_period"]) > SHORT:  # of the whole stream too few were made to draw
-            continue
-        by[each.row.at["rule"], each.row.at["step"]].append(series)
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for (rule, step), runs in by.items():
-        for axes, name in ((left, "by_period"), (right, "dead")):
-            mean = [100 * statistics.fmean(column) for column in zip(*(run[name] for run in runs), strict=True)]
-            look = {"color": STEPS[step], "linestyle": DASHES[rule], "linewidth": 1.2}
-            axes.plot(range(1, len(mean) + 1), mean, label=f"{rule}, {step}", **look)
-    left.set(xlabel="permutation", ylabel="accuracy in it, %")
-    right.set(xlabel="permutation", ylabel="silent units, %")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+        by[each.row.name.split("-")[0]][each.row.at["rule"], each.row.at["step"]].append(series)
+    figure = Figure(figsize=(9, 3 * len(by) + 0.8), layout="constrained")
+    grid = figure.subplots(len(by), 2, squeeze=False)
+    for pair, length in zip(grid, sorted(by, reverse=True), strict=True):
+        for axes, name, words in zip(
+            pair, ("by_period", "dead"), ("accuracy in it, %", "silent units, %"), strict=True
+        ):
+            for (rule, step), runs in by[length].items():
+                columns = zip(*(run[name] for run in runs), strict=True)
+                mean = [100 * statistics.fmean(column) for column in columns]
+                look = {"color": STEPS[step], "linestyle": DASHES[rule], "linewidth": 1.2}
+                axes.plot(range(1, len(mean) + 1), mean, label=f"{rule}, {step}", **look)
+            axes.set(xlabel="permutation", ylabel=words)
+            axes.grid(alpha=0.3)
     figure.legend(
-        *left.get_legend_handles_labels(), fontsize=7, handlelength=4, ncols=3, loc="outside lower center"
+        *grid[0][0].get_legend_handles_labels(), fontsize=7, handlelength=4, ncols=3, loc="outside lower center"
     )
     figure.savefig(path, dpi=130)
 

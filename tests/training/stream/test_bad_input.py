@@ -25,8 +25,10 @@ X = torch.zeros(SIZES[0], dtype=torch.float64)
         (torch.zeros(5), 0, "x: torch.float32"),
         (torch.zeros((), dtype=torch.float64), 0, "x: "),
         ([0.0] * 5, 0, "x"),
+        (X.to_sparse(), 0, "x: of layout torch.sparse_coo, but it must be dense"),
         (X, 4, "y: class index 4, but it must be in 0..3"),
         (X, -1, "y: class index -1"),
+        (X, 10**30, "y: class index 1000000000000000000000000000000, "),
         (X, True, "y=True"),
         (X, "cat", "y='cat'"),
         (X, 1.0, "y=1.0"),
@@ -68,17 +70,38 @@ def test_a_label_for_a_frame_that_never_came(frame):
     learner, _ = pair()
     for x, y in zip(*frames(7), strict=True):
         learner.tick(x, y)
-    with pytest.raises(dp.DualpropError, match=r"^frame"):
+    with pytest.raises(dp.DualpropError, match=r"^frame=") as error:
         learner.label(frame, 0)
+    assert str(error.value).count("whole number") < 2
     with pytest.raises(dp.DualpropError, match=r"^frame=0: none has come in"):
         pair()[0].label(0, 0)
 
 
-@pytest.mark.parametrize("y", [[0], [0, 1, 2], 0, ["a", None]])
+@pytest.mark.parametrize("y", [[0], [0, 1, 2], 0, torch.tensor(1), ["a", None]])
 def test_labels_of_several_samples(y):
     learner, _ = pair(samples=2)
-    with pytest.raises(dp.DualpropError, match=r"^y"):
+    with pytest.raises(dp.DualpropError, match=r"^y.*(2 |class)"):
         learner.tick(torch.stack([X, X]), y)
+
+
+def test_samples_none_of_which_has_a_label():
+    learner, _ = pair(samples=2, step="centred")
+    ticks = [learner.tick(torch.stack([X, X]), [None, None]) for _ in range(9)]
+    assert learner.label(8, [None, None]) is None
+    assert {(tick.loss, tick.correct) for tick in ticks} == {(None, None)}
+    assert not any(learner.state_dict()["step"]["seen"].values())  # no edge has had anything to learn from
+
+
+def test_a_stream_that_begins_in_inference_mode_goes_on_outside():
+    learner, outside = pair()[0], pair()[0]
+    with torch.inference_mode():
+        for x, y in zip(*frames(5), strict=True):
+            learner.tick(x, y)
+    for x, y in zip(*frames(5), strict=True):
+        outside.tick(x, y)
+    learner.tick(X, 0)
+    outside.tick(X, 0)
+    same(learner.state_dict(), outside.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -89,6 +112,7 @@ def test_labels_of_several_samples(y):
         ({"loss": "msee"}, "unknown loss"),
         ({"step": "adam"}, "unknown step"),
         ({"step": 3}, "step"),
+        ({"step": torch.optim.SGD(double_net(SIZES).parameters())}, "step: .*none of the net's parameters"),
         ({"lr": -0.1}, "lr"),
         ({"samples": 0}, "samples"),
         ({"pairing": "delayed"}, "pairing"),
@@ -110,8 +134,11 @@ def test_the_centred_step_says_what_it_cannot_move(spoil):
         net.chain[1].synapse.bias = None
     if spoil == "frozen bias":
         net.chain[1].synapse.bias.requires_grad_(False)
-    with pytest.raises(dp.DualpropError, match=r"^step='centred': takes dense synapses with a bias that learns"):
+    with pytest.raises(
+        dp.DualpropError, match=r"^step='centred': takes dense synapses with a bias that learns"
+    ) as error:
         dp.stream.Learner(net, step="centred")
+    assert "\n" not in str(error.value)
 
 
 def test_an_optimizer_has_a_rate_of_its_own():

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dualprop.arguments import check
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import Loss
 from dualprop.nets.shapes import Shape
@@ -41,8 +40,8 @@ class Encoder:
         self._loss, self._samples, self._shape, self._like = loss, samples, shape, like
         self._classes: dict[int, Tensor] = {}
 
-    def __call__(self, y: Any) -> Label:
-        """The label of a frame.
+    def __call__(self, y: Any) -> Label | None:
+        """The label of a frame; None if none of its samples has one.
 
         Args:
             y: a class or a float target of the output's shape; for several samples one for each, None for one that
@@ -53,16 +52,22 @@ class Encoder:
         """
         if self._samples == 1:
             return Label(self._one(y), (0,))
-        many = y if isinstance(y, Tensor) else check("y", y, list[Any] | tuple[Any, ...])
+        if not isinstance(y, list | tuple | np.ndarray | Tensor) or not getattr(y, "ndim", 1):
+            raise DualpropError(
+                f"y={repr(y)[:60]}: must be a list of {self._samples} labels, None for one that is missing"
+            )
+        many: Any = y
         if len(many) != self._samples:
             raise DualpropError(f"y: {len(many)} labels for {self._samples} samples")
         given = tuple(number for number, each in enumerate(many) if each is not None)
         rows = [self._one(each) if each is not None else self._like.new_zeros(1, *self._shape) for each in many]
-        return Label(torch.cat(rows), given)
+        return Label(torch.cat(rows), given) if given else None
 
     def _one(self, y: Any) -> Tensor:
         number = _number(y)
         if number is not None:
+            if not 0 <= number < self._shape[0]:
+                raise DualpropError(f"y: class index {number}, but it must be in 0..{self._shape[0] - 1}")
             if number not in self._classes:
                 self._classes[number] = self._encoded(torch.tensor([number], device=self._like.device))
             return self._classes[number]
@@ -86,7 +91,7 @@ def new_classes(y: Any, known: int) -> int:
         DualpropError: for one that is not the next.
     """
     seen = known
-    for each in y if isinstance(y, list | tuple) else [y] if not isinstance(y, Tensor) or not y.ndim else y:
+    for each in y if isinstance(y, list | tuple) or getattr(y, "ndim", 0) else [y]:
         number = _number(each)
         if number is not None and number > seen:
             raise DualpropError(f"y={number}: there are {seen} classes, and a new one is the next, {seen}")

@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualprop.arguments import Count, NotNegative, PerLayer, Portion, Positive, check, checked, per_layer
+from dualprop.arguments import (
+    Count,
+    CountOrZero,
+    NotNegative,
+    PerLayer,
+    Portion,
+    Positive,
+    check,
+    checked,
+    per_layer,
+)
 from dualprop.engines.dyads.circuit import Circuit
 from dualprop.engines.dyads.frames import arrivals
 from dualprop.engines.dyads.memory import Memory
@@ -191,8 +201,8 @@ class Learner:
         Raises:
             DualpropError: for a frame that has not come in yet, or a label that does not fit.
         """
-        frame = check("frame", frame, Count | int)
-        if not 0 <= frame < self.ticks:
+        frame = check("frame", frame, CountOrZero)
+        if frame >= self.ticks:
             last = f"the last that came in is {self.ticks - 1}" if self.ticks else "none has come in"
             raise DualpropError(f"frame={frame}: {last}")
         if self._growth is not None:
@@ -201,7 +211,8 @@ class Learner:
         if frame < self.ticks - self.turn:
             self._book.missed += 1
             return None
-        self._book[frame] = label
+        if label is not None:
+            self._book[frame] = label
         at_output = frame + self.latency
         return self._seen(self._dyads.circuit, frame, at_output) if at_output < self.ticks else None
 
@@ -272,7 +283,8 @@ class Learner:
         try:
             copy.deepcopy(self)._restore(state)
         except (DualpropError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise DualpropError(f"state: does not fit this learner ({error})") from None
+            why = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise DualpropError(f"state: does not fit this learner ({why})") from None
         self._restore(state)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -317,6 +329,7 @@ class Learner:
         out = () if shape is None else self.net.shapes(shape)[self._output]
         self._encoder = Encoder(self.loss, self.samples, out, self._dyads.like)
 
+    @torch.inference_mode(False)  # they live on where the first frame comes in it
     def _made(self, shape: Shape, like: Tensor) -> Circuit:
         """Dyads at zero."""
         return Circuit(
@@ -353,6 +366,8 @@ class Learner:
             )
         if self.samples > 1 and (x.ndim < 2 or len(x) != self.samples):
             raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be ({self.samples}, ...)")
+        if x.layout is not torch.strided:
+            raise DualpropError(f"x: of layout {x.layout}, but it must be dense")
         if not x.ndim:
             raise DualpropError("x: a number, but it must be of the shape of one sample")
         flat = x.detach().reshape(-1)

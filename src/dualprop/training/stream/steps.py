@@ -192,7 +192,8 @@ class Centred(Normalised):
             if not any(True for part in synapse.parts for _ in part.parameters()):
                 continue
             if not isinstance(synapse, Dense) or synapse.pool is not None or not _learns(synapse.bias):
-                raise DualpropError(f"step='centred': takes dense synapses with a bias that learns, not {synapse}")
+                what = f"{net.wiring.arrow(e)}, {type(synapse).__name__}, is none"
+                raise DualpropError(f"step='centred': takes dense synapses with a bias that learns, but {what}")
             if edges[e] in edges[:e]:
                 raise DualpropError(f"step='centred': takes one edge {net.wiring.arrow(e)}, but there are several")
 
@@ -265,6 +266,12 @@ class Gradients(WeightStep):
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
+
+    def check(self, net: Net) -> None:
+        """Refuse another net's optimizer, which would leave this one as it is."""
+        own = set(net.parameters())
+        if own.isdisjoint(p for group in self.optimizer.param_groups for p in group["params"]):
+            raise DualpropError("step: an optimizer that has none of the net's parameters")
 
     def bind(self, link: Link, scale: float) -> Call:
         """Add to `.grad`."""
