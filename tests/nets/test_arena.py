@@ -159,6 +159,18 @@ def test_what_some_steps_did_not_use_is_given_up():
             assert bytes_idle(a) == X.nbytes
 
 
+def test_a_block_serves_results_that_are_a_little_smaller(opened: Arena):
+    at = address(given(X))
+    fits, small = room(X, (2, 4)), room(X, (1, 4))
+    assert fits is not None
+    assert small is not None
+    assert address(fits) == at
+    assert fits.untyped_storage().nbytes() == 32  # not the block's 48, which a file would hold
+    del fits
+    assert address(small) != at
+    assert address(given(X)) == at
+
+
 def test_steps_with_others_between_them_find_their_memory():
     """As updates with predictions between them do."""
     a, wide, found = Arena(), torch.zeros(100), set[int]()

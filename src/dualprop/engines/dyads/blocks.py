@@ -12,6 +12,7 @@ from torch import Tensor
 from dualprop.engines.dyads.neurons import Neurons
 from dualprop.engines.dyads.program import Instruction
 from dualprop.engines.dyads.states import Nudge, both, dyad
+from dualprop.nets.kernels.arena import converted, room
 from dualprop.nets.losses import Loss
 from dualprop.nets.synapses import product_dtype
 from dualprop.nets.wiring import Wiring
@@ -122,15 +123,17 @@ class Blocks:
     def pair(self, n: Neurons) -> tuple[Tensor, Tensor]:
         """z^+ and z^- in full precision; one tensor where nothing has nudged the layer."""
         plus, minus = n.states or self._apart(n.mean, n.difference) or (self.zeros(n.number),) * 2
-        wide = plus.to(self.batch.full)
-        return wide, wide if plus is minus else minus.to(self.batch.full)
+        wide = converted(plus, self.batch.full)
+        return wide, wide if plus is minus else converted(minus, self.batch.full)
 
     def _apart(self, mean: Tensor | None, difference: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """z^+ and z^- that have this mean and this difference."""
         if mean is None or difference is None:
             return None if mean is None else (mean, mean)
-        mean, difference, share = mean.to(self.batch.full), difference.to(self.batch.full), self._nudge.share
-        return torch.add(mean, difference, alpha=1 - share), torch.sub(mean, difference, alpha=share)
+        full, share = self.batch.full, self._nudge.share
+        mean, difference = converted(mean, full), converted(difference, full)
+        plus = torch.add(mean, difference, alpha=1 - share, out=room(mean))
+        return plus, torch.sub(mean, difference, alpha=share, out=room(mean))
 
     def _resting(self, n: Neurons, keep: bool) -> Call:
         """z^+ = z^- = f(a)."""
@@ -140,7 +143,7 @@ class Blocks:
         def update() -> None:
             assert n.total is not None
             z = f.fresh(n.total)
-            n.mean, n.difference = z.to(self.batch.low), None
+            n.mean, n.difference = converted(z, self.batch.low), None
             if keep:
                 n.states = z, z
 

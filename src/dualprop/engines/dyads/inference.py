@@ -24,6 +24,7 @@ from dualprop.engines.dyads.states import DyadicState, Lasting, Nudge, dyad
 from dualprop.engines.states import ByLayer
 from dualprop.nets import crossing
 from dualprop.nets.counting import listeners
+from dualprop.nets.kernels.arena import converted
 from dualprop.nets.net import Net, zeros
 from dualprop.nets.synapses import Synapse, frozen_weights
 
@@ -128,8 +129,8 @@ class Inference:
             neurons.mean, neurons.states = x.to(batch.low), (x, x)
         for k, (mean, difference) in enumerate(self._start, 1):
             neurons = self.neurons[k]
-            neurons.mean = mean.to(batch.low)
-            neurons.difference = None if difference is None else difference.to(batch.low)
+            neurons.mean = converted(mean, batch.low)
+            neurons.difference = None if difference is None else converted(difference, batch.low)
 
     def _different(self) -> tuple[bool, ...]:
         """Which of the input and the layers have a difference."""
@@ -220,8 +221,8 @@ class Inference:
         full, lasting = self._blocks.batch.full, []
         for k in range(1, self.wiring.depth + 1):
             n = self.neurons[k]
-            mean = (self._zeros(k) if n.mean is None else n.mean).to(full)
-            lasting.append((mean, None if n.difference is None else n.difference.to(full)))
+            mean = converted(self._zeros(k) if n.mean is None else n.mean, full)
+            lasting.append((mean, None if n.difference is None else converted(n.difference, full)))
         return lasting
 
     def _planner(self, different: Sequence[bool] | None = None) -> Planner:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dualprop.engines.states import State
+from dualprop.nets.kernels.arena import room
 from dualprop.nets.kernels.blockwise import blockwise, suits_blocks
 from dualprop.nets.potentials import Potential
 from dualprop.nets.wiring import Wiring
@@ -72,7 +73,8 @@ def both(f: Potential, a: Tensor, d: Tensor, up: float, down: float) -> tuple[Te
         up: α r_k.
         down: ᾱ r_k.
     """
-    return f.over(torch.add(a, d, alpha=up)), f.minus.over(torch.sub(a, d, alpha=down))
+    plus, minus = torch.add(a, d, alpha=up, out=room(a)), torch.sub(a, d, alpha=down, out=room(a))
+    return f.over(plus), f.minus.over(minus)
 
 
 def is_exact(f: Potential, a: Tensor, up: float, down: float, share: float) -> bool:

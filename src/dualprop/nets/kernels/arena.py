@@ -18,6 +18,8 @@ from torch import Tensor
 
 LEAST = 2**20
 """Bytes; to look for memory for less takes as long as to be given it."""
+WIDER = 2
+"""Times its size a block may have for a result: larger ones wait for larger ones."""
 KEPT = 4
 """Steps for which memory stays that nobody asks for: a prediction between two updates is one."""
 
@@ -58,13 +60,24 @@ class Arena:
 
     def lend(self, size: int) -> torch.UntypedStorage:
         """Memory of so many bytes that nobody else has."""
-        try:
-            block = self._idle.setdefault(size, deque()).pop()[1]
-        except IndexError:
+        block = self._found(size)
+        if block is None:
             block = torch.empty(size, dtype=torch.uint8, device="cpu")
-        seen = block.numpy()  # an object that lives as long as a tensor on this memory does
+            if size not in self._idle:
+                self._idle = dict(sorted({**self._idle, size: deque()}.items()))
+        seen = block.numpy()[:size]  # an object that lives as long as a tensor on this memory does
         weakref.finalize(seen, _give_back, weakref.ref(self), block).atexit = False
         return torch.from_numpy(seen).untyped_storage()
+
+    def _found(self, size: int) -> Tensor | None:
+        """The smallest block that will do, if there is one that is not much too large."""
+        for found, idle in self._idle.items():
+            if size <= found <= WIDER * size:
+                try:
+                    return idle.pop()[1]
+                except IndexError:
+                    continue
+        return None
 
     def take_back(self, block: Tensor) -> None:
         """A block that nobody has any more."""
