@@ -70,22 +70,20 @@ class Kill(dp.Callback):
 
 @pytest.mark.slow
 def test_they_learn_and_are_killed_and_learn_on(tmp_path, sockets):
-    """The first, a middle and the last one are killed; each comes back with its snapshot."""
-    kill = Kill((100, 1), (160, 0), (220, 2))
-    settings = dp.Settings(**{**SETTINGS, "epochs": 12})
+    """Each is killed once, and comes back with its snapshot."""
+    kill = Kill((100, 1), (200, 0))
+    settings = dp.Settings(**{**SETTINGS, "epochs": 12})  # so that it has not ended before the last one is back
     carrier = dp.distributed.ZeroMQ(snapshot_every=0.2)
     result = dp.distributed.train(
-        settings, tmp_path / "run", workers=3, carrier=carrier, callbacks=[kill], progress=False
+        settings, tmp_path / "run", workers=2, carrier=carrier, callbacks=[kill], progress=False
     )
     assert result.test_accuracy > 0.85
-    assert [number for number, _, _ in kill.recoveries] == [1, 0, 2]
+    assert [number for number, _, _ in kill.recoveries] == [1, 0]
     assert ours(psutil.Process()) == []
     assert left(sockets) == []
     epochs = Run.open(tmp_path / "run").metrics("epoch")
-    assert epochs[-1]["measures"]["updates"] > 1500
-    again = dp.distributed.resume(tmp_path / "run", {"epochs": 13}, workers=2, progress=False)
-    assert again.test_accuracy > 0.85
-    assert len(Run.open(tmp_path / "run").metrics("epoch")) == 13
+    assert len(epochs) == 12
+    assert epochs[-1]["measures"]["updates"] > 400
 
 
 def epochs_of(folder):
@@ -98,16 +96,19 @@ def epochs_of(folder):
 
 
 @contextmanager
-def begun(folder):
-    """A run by the command line, in a process of its own, that has learnt for two epochs."""
-    words = [f"--{name.replace('_', '-')}={','.join(map(str, v)) if isinstance(v, tuple) else v}"
-             for name, v in SETTINGS.items() if name not in ("epochs", "alignment")]  # fmt: skip
-    command = [sys.executable, "-m", "dualprop", "train", "--workers=2", "--epochs=500", f"--run={folder}", *words]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def command(folder, count, *words):
+    """`dualprop train` by some workers, in processes of their own, once they have learnt for two epochs."""
+    before = len(epochs_of(folder))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dualprop", "train", f"--workers={count}", "--epochs=500", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        wait(lambda: len(epochs_of(folder)) > 1, process=process)
+        wait(lambda: len(epochs_of(folder)) > before + 1, process=process)
         workers = ours(psutil.Process(process.pid))
-        assert len(workers) == 3, "two, and one that waits"
+        assert len(workers) == count + 1, "one waits"
+        assert len(left(Path(tempfile.gettempdir()))) == 1
         yield process, workers
     finally:
         process.kill()
@@ -115,14 +116,25 @@ def begun(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
-def test_who_is_asked_to_end_saves_and_leaves_nothing_behind(asked, tmp_path, sockets):
-    """Also where everybody is asked at once: it is the driver who says when."""
+def test_a_run_goes_on_after_its_driver_was_killed_and_leaves_nothing_behind_when_it_is_asked_to_end(
+    tmp_path, sockets
+):
+    """By another number of workers; also where everybody is asked at once: it is the driver who says when."""
     folder = tmp_path / "run"
-    with begun(folder) as (process, workers):
+    words = [f"--{name.replace('_', '-')}={','.join(map(str, v)) if isinstance(v, tuple) else v}"
+             for name, v in SETTINGS.items() if name not in ("epochs", "alignment")]  # fmt: skip
+    with command(folder, 1, f"--run={folder}", *words) as (process, workers):
+        process.kill()
+        process.wait()
+        wait(lambda: not alive(workers), 60)
+        assert left(sockets) == []
+    step = Run.open(folder).load()["counters"]["step"]
+    assert json.loads((folder / "resolved.json").read_text())["workers"]["way"] == "in-flight:4"
+    with command(folder, 2, f"--resume={folder}") as (process, workers):
         for worker in workers:
-            worker.send_signal(asked)
-        process.send_signal(asked)
+            worker.send_signal(signal.SIGINT)
+            worker.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert f"go on with: dualprop train --resume {folder}" in said
@@ -130,25 +142,6 @@ def test_who_is_asked_to_end_saves_and_leaves_nothing_behind(asked, tmp_path, so
     assert "started again" not in said
     assert alive(workers) == []
     assert left(sockets) == []
-    state = Run.open(folder).load()["workers"]
-    assert state["batch"] > 0
-    assert all((folder / file).is_file() for file in state["files"].values())
-
-
-@pytest.mark.slow
-def test_where_the_driver_is_killed_nothing_is_left_and_the_run_goes_on(tmp_path, sockets):
-    folder = tmp_path / "run"
-    with begun(folder) as (process, workers):
-        assert len(left(sockets)) == 1
-        process.kill()
-        process.wait()
-        wait(lambda: not alive(workers), 60)
-        assert left(sockets) == []
-    step, epochs = Run.open(folder).load()["counters"]["step"], len(epochs_of(folder))
-    assert json.loads((folder / "resolved.json").read_text())["workers"]["way"] == "in-flight:4"
-    command = [sys.executable, "-m", "dualprop", "train", f"--resume={folder}", f"--epochs={epochs + 2}"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert answer.returncode == 0, answer.stderr
-    assert Run.open(folder).load()["counters"]["step"] > step
-    assert len(epochs_of(folder)) == epochs + 2
-    assert left(sockets) == []
+    state = Run.open(folder).load()
+    assert state["counters"]["step"] > step
+    assert all((folder / file).is_file() for file in state["workers"]["files"].values())
