@@ -156,10 +156,13 @@ def room(like: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | 
 
 def converted(z: Tensor, dtype: torch.dtype, *, copy: bool = False) -> Tensor:
     """z in another type, or z itself if that is its type and no `copy` is wanted."""
-    if z.dtype is dtype and not copy:
+    same = z.dtype is dtype
+    if same and not copy:
         return z
     out = room(z, dtype=dtype)
-    return z.to(dtype, copy=True) if out is None else out.copy_(z)
+    if out is not None:
+        return out.copy_(z)
+    return z.clone() if same else z.to(dtype)
 
 
 def empty_like(z: Tensor) -> Tensor:
