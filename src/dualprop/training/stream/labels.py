@@ -91,7 +91,7 @@ def new_classes(y: Any, known: int) -> int:
         DualpropError: for one that is not the next.
     """
     seen = known
-    for each in y if isinstance(y, list | tuple) or getattr(y, "ndim", 0) else [y]:
+    for each in y if isinstance(y, list | tuple) or getattr(y, "ndim", 0) > 0 else [y]:
         number = _number(each)
         if number is not None and number > seen:
             raise DualpropError(f"y={number}: there are {seen} classes, and a new one is the next, {seen}")
