@@ -90,3 +90,19 @@ def test_one_step_is_dual_propagation():
     assert math.isclose(
         model.predict_one({"a": 2.0, "b": -1.0}), float(learner.predict(torch.tensor([2.0, -1.0])))
     )
+
+
+@pytest.mark.parametrize("y", [None, math.nan, [1], {}])
+def test_a_label_that_is_none_is_refused_and_nothing_is_learnt(y):
+    model = DualPropClassifier()
+    model.learn_one({"a": 1.0}, "cat")
+    before = model.predict_proba_one({"a": 1.0})
+    with pytest.raises(dp.DualpropError, match=r"^y="):
+        model.learn_one({"a": 1.0}, y)
+    assert model.predict_proba_one({"a": 1.0}) == before
+
+
+@pytest.mark.parametrize("y", [None, math.nan, math.inf, "3", [1.0]])
+def test_a_target_that_is_no_number_is_refused(y):
+    with pytest.raises(dp.DualpropError, match=r"^y=.*: must be a finite number"):
+        DualPropRegressor().learn_one({"a": 1.0}, y)

@@ -9,18 +9,20 @@ Example:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dualprop.engines.dyads.schedules import Sweep
+from dualprop.errors import DualpropError
 from dualprop.extras import extra
 from dualprop.nets.zoo import mlp
 from dualprop.training.stream import Delayed, Learner
-from dualprop.training.stream.sources.names import Classes, Features
+from dualprop.training.stream.sources.names import Classes, Features, shortened
 
 with extra("river"):
     from river import base
@@ -128,7 +130,16 @@ class DualPropClassifier(_DualProp, base.MiniBatchClassifier):  # type: ignore[m
         return True
 
     def learn_one(self, x: dict[Any, Any], y: Hashable) -> None:
-        """Learn from a sample."""
+        """Learn from a sample.
+
+        Raises
+        ------
+        DualpropError
+            For a label that is none: None, NaN or something that has no hash.
+
+        """
+        if y is None or not isinstance(y, Hashable) or (isinstance(y, float) and math.isnan(y)):
+            raise DualpropError(f"y={shortened(y)}: must be a label, as a word or a number is")
         self._learn(x, self._classes.of(y))
 
     def predict_proba_one(self, x: dict[Any, Any], **_: Any) -> dict[Hashable, float]:
@@ -193,8 +204,18 @@ class DualPropRegressor(_DualProp, base.MiniBatchRegressor):  # type: ignore[mis
         self._begin()
 
     def learn_one(self, x: dict[Any, Any], y: float) -> None:
-        """Learn from a sample."""
-        self._learn(x, torch.tensor([float(y)]))
+        """Learn from a sample.
+
+        Raises
+        ------
+        DualpropError
+            For a target that is no finite number.
+
+        """
+        number = float(y) if isinstance(y, SupportsFloat) else math.nan
+        if not math.isfinite(number):
+            raise DualpropError(f"y={shortened(y)}: must be a finite number")
+        self._learn(x, torch.tensor([number]))
 
     def predict_one(self, x: dict[Any, Any], **_: Any) -> float:
         """The expected target; 0 before anything has been learnt."""

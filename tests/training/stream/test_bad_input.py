@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import dualprop as dp
+from dualprop.training.stream.steps import STEPS
 from tests.oracles.builders import double_net, small_conv_net
 from tests.training.stream.builders import SIZES, frames, pair
 from tests.training.stream.test_learner import same
@@ -147,3 +148,11 @@ def test_an_optimizer_has_a_rate_of_its_own():
         dp.stream.Learner(net, step=torch.optim.SGD(net.parameters(), lr=0.1), lr=0.1)
     with pytest.raises(dp.DualpropError, match=r"^late=-1"):
         dp.stream.Delayed(-1)
+
+
+@pytest.mark.parametrize("lr", [-1.0, float("nan"), "a"])
+def test_a_rate_is_checked_whenever_it_is_given(lr):
+    step = STEPS["normalised"](0.1)
+    with pytest.raises(dp.DualpropError, match=r"^lr="):
+        step.lr = lr
+    assert step.lr == 0.1

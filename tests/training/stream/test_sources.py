@@ -192,6 +192,20 @@ def test_lines_of_csv_may_name_frames_and_bring_labels_that_come_late():
     ]
 
 
+@pytest.mark.parametrize("first", ['{"a": 1, "y": "cat"}', "a,y"])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(first: str):
+    lines = Lines("y")
+    read = [lines.read(line) for line in ("\ufeff" + first, '{"a": 1, "y": "cat"}' if "{" in first else "1,cat")]
+    assert read[1].features == {"a": 1}
+    assert read[0] is None or read[0].features == {"a": 1}
+
+
+def test_a_name_that_two_columns_have_is_told():
+    lines = Lines("y")
+    assert lines.read("a,b,a,y") == Unread(1, "columns of one name, a: the last of them counts")
+    assert lines.read("1,2,3,cat").features == {"a": 3, "b": 2}
+
+
 def test_a_header_without_the_target_is_told_and_what_follows_is_read():
     lines = Lines("kind")
     assert lines.read("a,b") == Unread(1, "no column 'kind', so that no line has a label")

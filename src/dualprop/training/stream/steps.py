@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualprop.arguments import Count, NotNegative, checked
+from dualprop.arguments import Count, NotNegative, check, checked
 from dualprop.engines.dyads.neurons import Link, Neurons
 from dualprop.errors import DualpropError
 from dualprop.nets.net import Net
@@ -69,7 +69,16 @@ class Local(WeightStep):
 
     @checked
     def __init__(self, lr: NotNegative) -> None:
-        self.lr = lr
+        self._lr = lr
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self._lr = check("lr", lr, NotNegative)
 
     @abstractmethod
     def rating(self, z: Tensor) -> Callable[[], float | Tensor]:
@@ -141,7 +150,7 @@ class SGD(Local):
 
     def rating(self, z: Tensor) -> Callable[[], float]:
         """The learning rate."""
-        return lambda: self.lr
+        return lambda: self._lr
 
 
 class Normalised(Local):
@@ -155,8 +164,8 @@ class Normalised(Local):
         flat = z.flatten(1)
         only = flat[0]
         if len(flat) == 1:
-            return lambda: self.lr / (1 + torch.dot(only, only).item())
-        return lambda: self.lr / (1 + flat.square().sum(1))
+            return lambda: self._lr / (1 + torch.dot(only, only).item())
+        return lambda: self._lr / (1 + flat.square().sum(1))
 
 
 class Centred(Normalised):

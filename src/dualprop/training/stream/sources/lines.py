@@ -74,6 +74,8 @@ class Lines:
             number: its own, if some before it were left out.
         """
         self.number = self.number + 1 if number is None else number
+        if self.number == 1:
+            line = line.removeprefix("\ufeff")  # the mark that some programs begin a file with
         if not line.strip():
             return None
         try:
@@ -84,6 +86,9 @@ class Lines:
             self._header = _cells(line)
         except (ValueError, csv.Error) as error:
             return Unread(self.number, str(error))
+        twice = {name for name in self._header if self._header.count(name) > 1}
+        if twice:
+            return Unread(self.number, f"columns of one name, {', '.join(sorted(twice))}: the last of them counts")
         known = self.target in self._header
         return None if known else Unread(self.number, f"no column {self.target!r}, so that no line has a label")
 
