@@ -80,6 +80,30 @@ class Sabotage(NamedTuple):
 
 
 SABOTAGES = {
+    "arena: a block is lent twice": Sabotage(
+        "nets/kernels/arena.py",
+        "return idle.pop()[1]",
+        "return idle[-1][1]",
+        "nets/test_arena.py",
+    ),
+    "arena: a block comes back while a view of it lives": Sabotage(
+        "nets/kernels/arena.py",
+        "weakref.finalize(seen, _give_back,",
+        "weakref.finalize(seen[:1], _give_back,",
+        "nets/test_arena.py",
+    ),
+    "arena: idle blocks are never given up": Sabotage(
+        "nets/kernels/arena.py",
+        "while idle and idle[0][0] < self._number - KEPT:",
+        "while idle and idle[0][0] < -KEPT:",
+        "nets/test_arena.py",
+    ),
+    "arena: autocast does not bring a product to its type": Sabotage(
+        "nets/kernels/products.py",
+        "if plain else None",
+        "if delta.dtype is p.dtype else None",
+        "nets/test_arena.py",
+    ),
     "engine: an old drive is taken for news": Sabotage(
         "engines/dyads/plan.py",
         "self._driven[e] = self._linearisation[e] = self._summed[target] = False",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from torch import Tensor
 
-from dualprop.nets.kernels import arena
+from dualprop.nets.kernels import arena, products
 from dualprop.nets.kernels.arena import KEPT, Arena, Open, converted, empty_like, room
 
 
@@ -144,6 +144,14 @@ def test_in_inference_mode_and_out_of_it(opened: Arena):
     assert address(z) == at
     assert not z.is_inference()
     z.add_(1).requires_grad_()
+
+
+def test_autocast_brings_products_to_its_type(opened: Arena):
+    delta, p = torch.randn(5, 3), torch.randn(5, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert products.outer(delta, p).dtype is torch.bfloat16
+        assert products.outer(delta.bfloat16(), p.bfloat16()).dtype is torch.bfloat16
+        assert products.outer(delta.double(), p.double()).dtype is torch.float64
 
 
 def test_what_some_steps_did_not_use_is_given_up():
