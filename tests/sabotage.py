@@ -347,14 +347,14 @@ SABOTAGES = {
     ),
     "lifted: a penalty half as steep": Sabotage(
         "engines/lifted/objective.py",
-        "penalty = _total(rise * (z - a - 0.5 * rise))",
-        "penalty = _total(rise * (z - a - rise))",
+        "half = torch.mul(rise, 0.5, out=room(rise))",
+        "half = torch.mul(rise, 1.0, out=room(rise))",
         "engines/lifted/test_lifted.py",
     ),
     "lifted: feedback by the inverse ratio of the nudges": Sabotage(
         "engines/lifted/objective.py",
-        "(self.beta[source - 1] / self.beta[target - 1])",
-        "(self.beta[target - 1] / self.beta[source - 1])",
+        "ratio = self.beta[source - 1] / self.beta[target - 1]",
+        "ratio = self.beta[target - 1] / self.beta[source - 1]",
         "engines/lifted/test_lifted_graphs.py",
     ),
     "feedback maps: noise on one side alone": Sabotage(
@@ -371,7 +371,7 @@ SABOTAGES = {
     ),
     "pools: a soft-max that forgets where its mean is": Sabotage(
         "nets/synapses/pools.py",
-        "constant = torch.addcmul(scale, mean, rate, value=-1)",
+        "constant = torch.addcmul(scale, mean, rate, value=-1, out=room(scale))",
         "constant = scale",
         "nets/test_holomorphic_pools.py",
     ),
@@ -389,8 +389,8 @@ SABOTAGES = {
     ),
     "synapses: W and B share the memory of a gradient": Sabotage(
         "nets/synapses/weights.py",
-        "self.add(follower, gradient.to(follower.dtype, copy=True))",
-        "self.add(follower, gradient.to(follower.dtype))",
+        "self.add(follower, converted(gradient, follower.dtype, copy=True))",
+        "self.add(follower, converted(gradient, follower.dtype))",
         "rules/test_conformance.py -k kp-dp",
     ),
     "weights: spectral norm's vectors move with every product": Sabotage(
