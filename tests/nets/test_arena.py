@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from torch import Tensor
 
 from dualprop.nets.kernels import arena, products
-from dualprop.nets.kernels.arena import KEPT, Arena, Open, converted, empty_like, room
+from dualprop.nets.kernels.arena import KEPT, SIZES, Arena, Open, converted, empty_like, room
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +177,16 @@ def test_a_block_serves_results_that_are_a_little_smaller(opened: Arena):
     del fits
     assert address(small) != at
     assert address(given(X)) == at
+
+
+def test_ever_new_sizes_leave_nothing_behind():
+    a, kept = Arena(), list[Tensor]()
+    with torch.no_grad():
+        for size in range(1, 3 * SIZES):
+            with a.step():
+                kept = [*kept[-3:], given(torch.zeros(4 * size))]
+    assert len(a._idle) <= SIZES + 1
+    kept.clear()
 
 
 def test_steps_with_others_between_them_find_their_memory():

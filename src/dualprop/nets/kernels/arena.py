@@ -20,6 +20,8 @@ LEAST = 2**20
 """Bytes; to look for memory for less takes as long as to be given it."""
 WIDER = 2
 """Times its size a block may have for a result: larger ones wait for larger ones."""
+SIZES = 256
+"""Of blocks, that are known at once: batches of ever new shapes leave none behind."""
 KEPT = 4
 """Steps for which memory stays that nobody asks for: a prediction between two updates is one."""
 
@@ -57,6 +59,8 @@ class Arena:
         for idle in self._idle.values():
             while idle and idle[0][0] < self._number - KEPT:
                 idle.popleft()
+        if len(self._idle) > SIZES:
+            self._idle = {size: idle for size, idle in self._idle.items() if idle}
 
     def lend(self, size: int) -> torch.UntypedStorage:
         """Memory of so many bytes that nobody else has."""
@@ -80,8 +84,10 @@ class Arena:
         return None
 
     def take_back(self, block: Tensor) -> None:
-        """A block that nobody has any more."""
-        self._idle[len(block)].append((self._number, block))
+        """A block that nobody has any more; given up where its size is no longer known."""
+        idle = self._idle.get(len(block))
+        if idle is not None:
+            idle.append((self._number, block))
 
     def __deepcopy__(self, memo: object) -> Arena:
         return Arena()
