@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,20 +24,20 @@ from dualprop.engines.dyads.circuit import Circuit
 from dualprop.engines.dyads.frames import arrivals
 from dualprop.engines.dyads.memory import Memory
 from dualprop.engines.dyads.neurons import Link
-from dualprop.engines.dyads.schedules import Parallel, Schedule, Update, parse
+from dualprop.engines.dyads.schedules import Schedule
 from dualprop.engines.dyads.states import Nudge
 from dualprop.errors import DualpropError
 from dualprop.nets.losses import LOSSES, Loss, LossOrName
 from dualprop.nets.net import Net
 from dualprop.nets.shapes import Shape
 from dualprop.nets.synapses import buffers_kept, one_step
-from dualprop.nets.wiring import Wiring
 from dualprop.rules.state import restored, saved
 from dualprop.training.stream.dyads import Dyads
 from dualprop.training.stream.growth import Growth
 from dualprop.training.stream.labels import Book, Encoder
 from dualprop.training.stream.pairing import Delayed, Pairing, Present
 from dualprop.training.stream.steps import WeightStep, chosen
+from dualprop.training.stream.taken import frame_of, output_of, updates_of
 from dualprop.training.stream.tick import Tick
 
 
@@ -111,7 +110,7 @@ class Learner:
         grow: bool = False,
     ) -> None:
         wiring = net.wiring
-        self._output = _output(wiring)
+        self._output = output_of(wiring)
         self.net, self.samples, self.grow = net, samples, grow
         self._growth = Growth(net, samples) if grow else None
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
@@ -120,7 +119,7 @@ class Learner:
         self.step.check(net)
         self._nudge = Nudge(alpha, per_layer("beta", beta, wiring.depth))
         self.loss.check(net.stack[self._output - 1].potential, self._nudge.at(self._output)[1])
-        self._updates = _updates(schedule, wiring)
+        self._updates = updates_of(schedule, wiring)
         self._lags = self.pairing.lags(self._updates, wiring)
         backs = list(arrivals(self._updates, wiring).values())
         if not backs:
@@ -146,7 +145,7 @@ class Learner:
             DualpropError: for a frame or a label that does not fit, NaN or infinite; nothing has happened then.
         """
         if x is not None:
-            x = self._checked(x)
+            x = frame_of(x, self._dyads.like, self.samples)
         elif self._dyads.shape is None:
             raise DualpropError("x=None: the first frame cannot be dropped")
         if self._growth is not None:
@@ -229,7 +228,7 @@ class Learner:
         Raises:
             DualpropError: for an x that the net cannot take.
         """
-        x = self._checked(x)
+        x = frame_of(x, self._dyads.like, self.samples)
         if self._growth is not None:
             x = self._growth.fitted(x)
         batch = x[None] if self.samples == 1 else x
@@ -354,51 +353,3 @@ class Learner:
             return Tick(None, None)
         target, given = self._book.get(frame) or (None, ())
         return Tick(frame, circuit.output(tick), target, given, self.loss, self.samples)
-
-    def _checked(self, x: Tensor) -> Tensor:
-        """A frame, or an error."""
-        if type(x) is not Tensor:
-            check("x", x, Tensor)
-        like = self._dyads.like
-        if x.dtype is not like.dtype or x.device != like.device:
-            raise DualpropError(
-                f"x: {x.dtype} on {x.device}, but the net's parameters are {like.dtype} on {like.device}"
-            )
-        if self.samples > 1 and (x.ndim < 2 or len(x) != self.samples):
-            raise DualpropError(f"x: shape {tuple(x.shape)}, but it must be ({self.samples}, ...)")
-        if x.layout is not torch.strided:
-            raise DualpropError(f"x: of layout {x.layout}, but it must be dense")
-        if not x.ndim:
-            raise DualpropError("x: a number, but it must be of the shape of one sample")
-        flat = x.detach().reshape(-1)
-        if not math.isfinite(torch.dot(flat, flat)) and not bool(torch.isfinite(x).all()):
-            raise DualpropError("x: NaN or infinite")
-        return x.detach() if x.requires_grad else x
-
-
-def _output(wiring: Wiring) -> int:
-    """The number of the output layer."""
-    if len(wiring.inputs) > 1 or len(wiring.outputs) > 1:
-        ends = {"inputs": wiring.inputs, "outputs": tuple(map(wiring.name, wiring.outputs))}
-        several = "; ".join(f"{what} {', '.join(names)}" for what, names in ends.items() if len(names) > 1)
-        raise DualpropError(f"net: a learner takes one with one input and one output, but this one has {several}")
-    output = wiring.outputs[0]
-    if further := wiring.out_of[output]:
-        raise DualpropError(
-            "net: a learner takes one whose output leads nowhere else, "
-            f"but this one has {wiring.arrow(further[0])}"
-        )
-    return output
-
-
-def _updates(schedule: Schedule | str | None, wiring: Wiring) -> Sequence[Update]:
-    """The updates of a tick, the same for each, once there is a frame everywhere."""
-    order = parse(schedule) if isinstance(schedule, str) else schedule or Parallel(1)
-    if order.tolerance or order.damping:
-        raise DualpropError(f"schedule={order!r}: a tick settles nothing; give no tolerance and no damping")
-    generator = torch.Generator().manual_seed(order.seed)
-    before = generator.get_state()
-    updates = order.plan(wiring, generator, done=wiring.depth)
-    if not torch.equal(before, generator.get_state()):
-        raise DualpropError(f"schedule={order!r}: draws its order, but that of a tick must stand")
-    return updates
